@@ -1,0 +1,281 @@
+//! File systems as the layers above see them: traits, ids, metadata and Windows paths; `ntfs/` and `fat/` implement them.
+//!
+//! Nodes are ids and not borrowed handles, so that caches, the mount and batch can keep them. A reader is shared by
+//! `&self`; a writer is `&mut self` and works on a staged disk, so it needs no ordering and no journal of its own.
+
+pub mod path;
+
+use crate::error::{Defect, Result};
+use crate::progress::Progress;
+use crate::time::FileTime;
+
+/// A file or directory of one volume. On NTFS the file reference: record number in the low 48 bits, sequence above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    /// A file with data.
+    File,
+    /// A directory.
+    Directory,
+    /// A reparse point, of which [`Metadata::reparse`] knows more. A compressed (WOF) file counts as a file.
+    Reparse,
+}
+
+/// The DOS attribute bits ([MS-FSCC] 2.6) as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Attributes(pub u32);
+
+impl Attributes {
+    /// FILE_ATTRIBUTE_READONLY.
+    pub const READ_ONLY: u32 = 0x1;
+    /// FILE_ATTRIBUTE_HIDDEN.
+    pub const HIDDEN: u32 = 0x2;
+    /// FILE_ATTRIBUTE_SYSTEM.
+    pub const SYSTEM: u32 = 0x4;
+    /// FILE_ATTRIBUTE_DIRECTORY; NTFS keeps it elsewhere, readers here add it.
+    pub const DIRECTORY: u32 = 0x10;
+    /// FILE_ATTRIBUTE_ARCHIVE.
+    pub const ARCHIVE: u32 = 0x20;
+    /// FILE_ATTRIBUTE_SPARSE_FILE.
+    pub const SPARSE: u32 = 0x200;
+    /// FILE_ATTRIBUTE_REPARSE_POINT.
+    pub const REPARSE_POINT: u32 = 0x400;
+    /// FILE_ATTRIBUTE_COMPRESSED.
+    pub const COMPRESSED: u32 = 0x800;
+    /// FILE_ATTRIBUTE_ENCRYPTED.
+    pub const ENCRYPTED: u32 = 0x4000;
+
+    /// True when all of `bits` are set.
+    pub fn has(self, bits: u32) -> bool {
+        self.0 & bits == bits
+    }
+}
+
+/// The four times of NTFS; FAT leaves what it lacks at zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// When the file was made.
+    pub created: FileTime,
+    /// When its data last changed.
+    pub modified: FileTime,
+    /// When its record last changed.
+    pub changed: FileTime,
+    /// When it was last read.
+    pub accessed: FileTime,
+}
+
+/// A reparse point ([MS-FSCC] 2.1.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reparse {
+    /// The tag.
+    pub tag: u32,
+    /// Where it points to, for symbolic links, junctions and mount points: the substitute name.
+    pub target: Option<String>,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// The node.
+    pub id: NodeId,
+    /// File, directory or reparse point.
+    pub kind: NodeKind,
+    /// Bytes of the unnamed stream; 0 for directories.
+    pub size_bytes: u64,
+    /// Bytes that the unnamed stream takes on the volume; 0 when resident.
+    pub allocated_bytes: u64,
+    /// DOS attributes.
+    pub attributes: Attributes,
+    /// $STANDARD_INFORMATION times.
+    pub times: Times,
+    /// How many names (hard links, DOS names not counted) it has.
+    pub links: u32,
+    /// Set when it is a reparse point.
+    pub reparse: Option<Reparse>,
+    /// The security id of NTFS 3 ($Secure), if any.
+    pub security_id: Option<u32>,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The long name, unpaired surrogates shown as U+FFFD (then `name_utf16` has the true units).
+    pub name: String,
+    /// The units of the name, only when `name` does not say all.
+    pub name_utf16: Option<Vec<u16>>,
+    /// The 8.3 name, when the volume keeps a separate one.
+    pub short_name: Option<String>,
+    /// The node behind the name.
+    pub id: NodeId,
+    /// What the directory says it is (a directory bit, a reparse bit).
+    pub kind: NodeKind,
+    /// Size as the directory says; `Metadata` has the true one.
+    pub size_bytes: u64,
+    /// Attributes as the directory says.
+    pub attributes: Attributes,
+    /// Times as the directory says.
+    pub times: Times,
+}
+
+/// A data stream of a node; the unnamed one has an empty name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Name without the colon; empty for the unnamed stream.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Bytes taken on the volume; 0 when resident.
+    pub allocated_bytes: u64,
+    /// Data lies in the record itself.
+    pub resident: bool,
+    /// LZNT1-compressed by the file system.
+    pub compressed: bool,
+    /// Has holes.
+    pub sparse: bool,
+    /// Encrypted by EFS: its bytes are shown as stored.
+    pub encrypted: bool,
+}
+
+/// What is known of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// `ntfs`, `fat12`, `fat16`, `fat32`.
+    pub kind: &'static str,
+    /// Label, empty when none.
+    pub label: String,
+    /// Serial number as `vol` shows its lower half; NTFS has 64 bits, FAT 32.
+    pub serial: u64,
+    /// Version of the format, such as `3.1`.
+    pub version: String,
+    /// Bytes of the volume as the file system counts them.
+    pub size_bytes: u64,
+    /// Bytes of one cluster.
+    pub cluster_bytes: u32,
+    /// Bytes of free clusters; `None` when the map was not read.
+    pub free_bytes: Option<u64>,
+    /// The volume says that it was not cleanly unmounted or wants chkdsk.
+    pub dirty: bool,
+}
+
+/// A file system that can be read. Shared by `&self`, by several threads.
+pub trait FileSystem: Send + Sync {
+    /// Facts on the volume. Cheap, but for `free_bytes` (see [`FileSystem::free_bytes`]).
+    fn info(&self) -> VolumeInfo;
+
+    /// Bytes of free clusters: reads the allocation map.
+    ///
+    /// # Errors
+    /// Of the disk or the map.
+    fn free_bytes(&self) -> Result<u64>;
+
+    /// The root directory.
+    fn root(&self) -> NodeId;
+
+    /// The node that `name` (one component, in any case) has in `directory`.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not a directory; damage.
+    fn lookup(&self, directory: NodeId, name: &str) -> Result<Option<NodeId>>;
+
+    /// Metadata of a node.
+    ///
+    /// # Errors
+    /// `NotFound` when the id is stale; damage.
+    fn metadata(&self, node: NodeId) -> Result<Metadata>;
+
+    /// All names of a directory in the directory's own order, without `.` and `..`, without separate DOS names.
+    ///
+    /// # Errors
+    /// As [`FileSystem::lookup`].
+    fn read_dir(&self, directory: NodeId) -> Result<Vec<DirEntry>>;
+
+    /// The data streams of a node, unnamed first.
+    ///
+    /// # Errors
+    /// Damage.
+    fn streams(&self, node: NodeId) -> Result<Vec<StreamInfo>>;
+
+    /// Reads from a stream (`""` for the unnamed one), decompressed. Returns how many bytes were read: fewer than asked
+    /// only at the end of the stream.
+    ///
+    /// # Errors
+    /// `NotFound` without such a stream; `Unsupported` for encrypted data; damage.
+    fn read(&self, node: NodeId, stream: &str, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Looks at everything and changes nothing: this trait cannot write.
+    ///
+    /// # Errors
+    /// Only what stops the check itself; damage is returned as defects.
+    fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>>;
+}
+
+/// Which metadata to change; `None` leaves as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetadataChange {
+    /// New DOS attributes (only the bits a user may set).
+    pub attributes: Option<Attributes>,
+    /// New times.
+    pub times: Option<Times>,
+    /// Take over the security of this node of the same volume.
+    pub security_from: Option<NodeId>,
+}
+
+/// A file system that can be changed. Every method leaves the volume consistent, or fails and leaves it as it was.
+pub trait FileSystemMut: FileSystem {
+    /// Makes a new empty file or directory. Security is inherited from the directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NoSpace`, `Invalid` names, damage in what would be changed.
+    fn create(&mut self, directory: NodeId, name: &str, kind: NodeKind) -> Result<NodeId>;
+
+    /// Writes into a stream, growing it (and making a named one) as needed.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Unsupported` (compressed, encrypted), damage.
+    fn write(&mut self, node: NodeId, stream: &str, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// Cuts or grows a stream; new bytes are zero.
+    ///
+    /// # Errors
+    /// As [`FileSystemMut::write`].
+    fn set_len(&mut self, node: NodeId, stream: &str, length_bytes: u64) -> Result<()>;
+
+    /// Gives the node `from_name` in `from` the name `to_name` in `to`. Never replaces.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists`, `Invalid` (a directory into itself), `NoSpace`, damage.
+    fn rename(&mut self, from: NodeId, from_name: &str, to: NodeId, to_name: &str) -> Result<()>;
+
+    /// Adds a second name.
+    ///
+    /// # Errors
+    /// As [`FileSystemMut::rename`]; `Unsupported` where the file system has no hard links.
+    fn link(&mut self, node: NodeId, directory: NodeId, name: &str) -> Result<()>;
+
+    /// Removes a name, and the node with its last one. Directories must be empty.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` (not empty), damage.
+    fn remove(&mut self, directory: NodeId, name: &str) -> Result<()>;
+
+    /// Removes a named stream.
+    ///
+    /// # Errors
+    /// `NotFound`, damage.
+    fn remove_stream(&mut self, node: NodeId, stream: &str) -> Result<()>;
+
+    /// Changes attributes, times, security.
+    ///
+    /// # Errors
+    /// `NotFound`, damage.
+    fn set_metadata(&mut self, node: NodeId, change: &MetadataChange) -> Result<()>;
+
+    /// Writes everything that is still in memory to the staged disk.
+    ///
+    /// # Errors
+    /// Of the staged disk.
+    fn sync(&mut self) -> Result<()>;
+}

@@ -1,0 +1,31 @@
+//! vmrescue opens the disk of a Windows machine that no longer boots, from another machine, and makes it boot again.
+//!
+//! It never starts the guest and never lets the host mount the disk: it parses the image itself. Each room uses only
+//! the rooms above it (`tests/tidy.rs` checks):
+//!
+//! ```text
+//! error limits progress bytes text guid time     the ground
+//! block/         bytes that have a length
+//! image/         container formats
+//! transaction/   stage, publish, undo, recover
+//! partition/     GPT, MBR
+//! fs/            file systems: ntfs/, fat/
+//! registry/      hives
+//! windows/       one installation as objects
+//! diagnose/      rules and findings
+//! repair/        changes, scripts, verification by a second reader
+//! report/        text, JSON
+//! cli/           the command line
+//! ```
+
+pub mod block;
+pub mod bytes;
+pub mod error;
+pub mod fs;
+pub mod guid;
+pub mod limits;
+pub mod progress;
+pub mod text;
+pub mod time;
+
+pub use error::{Defect, Error, ErrorKind, Layer, Result, Severity};

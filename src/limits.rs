@@ -1,0 +1,34 @@
+//! Every bound that the library puts on data from a disk, in one place, each with its reason.
+//!
+//! Reaching one is an error of kind `Limit`, never a panic and never a silent cut.
+
+/// Most bytes that one read of a whole file into memory may ask for (hives, stores, drivers, logs).
+pub const MAX_FILE_IN_MEMORY_BYTES: u64 = 2 << 30;
+/// Most levels of a directory tree that a walk follows; Windows itself stops far earlier (32,767 characters of path).
+pub const MAX_DIRECTORY_DEPTH: usize = 1024;
+/// Most partitions of one disk: GPT tables have 128 by default, some tools make larger ones.
+pub const MAX_PARTITIONS: usize = 1024;
+/// Most links in the chain of logical partitions.
+pub const MAX_LOGICAL_PARTITIONS: usize = 128;
+/// Most parents of a differencing disk.
+pub const MAX_CHAIN_DEPTH: usize = 256;
+/// Largest virtual disk: the limit of VHDX, 64 TiB.
+pub const MAX_DISK_BYTES: u64 = 64 << 40;
+/// Most levels of an NTFS index B+ tree; a tree of 2^32 files needs six.
+pub const MAX_INDEX_DEPTH: usize = 16;
+/// Most runs of one NTFS attribute, over all of its extents.
+pub const MAX_RUNS: usize = 1 << 22;
+/// Most entries of one NTFS attribute list (the list itself may not exceed 256 KiB on Windows).
+pub const MAX_ATTRIBUTE_LIST_BYTES: u64 = 1 << 20;
+/// Most levels of registry keys: Windows allows 512.
+pub const MAX_KEY_DEPTH: usize = 1024;
+/// Largest hive: offsets are 32 bits, the highest bit marks volatile cells.
+pub const MAX_HIVE_BYTES: u64 = 1 << 31;
+/// Most data that one registry value may have in memory.
+pub const MAX_VALUE_BYTES: usize = 64 << 20;
+/// Largest repair script.
+pub const MAX_SCRIPT_BYTES: u64 = 1 << 20;
+/// Memory that an overlay keeps before it spills to a file.
+pub const OVERLAY_MEMORY_BYTES: usize = 256 << 20;
+/// Memory of one read cache.
+pub const CACHE_BYTES: usize = 32 << 20;
