@@ -368,7 +368,11 @@ mod tests {
 
     #[test]
     fn an_error_names_layer_offset_expectation_and_file() {
-        let e = Error::damaged(Layer::Vhdx, "header signature").at(0x10000).expected("head").found("abcd").in_file("a.vhdx");
+        let e = Error::damaged(Layer::Vhdx, "header signature")
+            .at(0x10000)
+            .expected("head")
+            .found("abcd")
+            .in_file("a.vhdx");
         assert_eq!(e.to_string(), "vhdx: header signature at 0x10000 (expected head, found abcd) in a.vhdx");
         assert_eq!(e.kind(), ErrorKind::Damaged);
     }

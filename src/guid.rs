@@ -14,9 +14,7 @@ impl Guid {
     /// From the four fields as they are written down: `Guid::from_fields(0x2dc27766, 0xf623, 0x4200, [0x9d, ...])`.
     pub const fn from_fields(a: u32, b: u16, c: u16, d: [u8; 8]) -> Guid {
         let (a, b, c) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
-        Guid([
-            a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7],
-        ])
+        Guid([a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]])
     }
 
     /// The GUID at `offset` of `bytes`, if all sixteen bytes are there.
@@ -89,7 +87,8 @@ mod tests {
 
     #[test]
     fn text_and_bytes_agree() {
-        let esp = Guid::from_fields(0xc12a7328, 0xf81f, 0x11d2, [0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b]);
+        let esp =
+            Guid::from_fields(0xc12a7328, 0xf81f, 0x11d2, [0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b]);
         assert_eq!(esp.to_string(), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
         assert_eq!("{C12A7328-F81F-11D2-BA4B-00A0C93EC93B}".parse(), Ok(esp));
         assert_eq!("c12a7328-f81f-11d2-ba4b-00a0c93ec93".parse::<Guid>(), Err(NotAGuid));

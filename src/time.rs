@@ -14,7 +14,8 @@ pub struct FileTime(pub u64);
 impl FileTime {
     /// From whole seconds since 1970-01-01 UTC; times before 1601 become zero.
     pub fn from_unix_seconds(seconds: i64) -> FileTime {
-        let intervals = i128::from(seconds) * i128::from(INTERVALS_PER_SECOND) + i128::from(UNIX_EPOCH_INTERVALS);
+        let intervals =
+            i128::from(seconds) * i128::from(INTERVALS_PER_SECOND) + i128::from(UNIX_EPOCH_INTERVALS);
         FileTime(u64::try_from(intervals.max(0)).unwrap_or(u64::MAX))
     }
 

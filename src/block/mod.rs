@@ -71,7 +71,10 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// Of the container's structures.
     fn extent_at(&self, offset: u64) -> Result<Extent> {
-        Ok(Extent { kind: ExtentKind::Data, length_bytes: self.geometry().length_bytes.saturating_sub(offset) })
+        Ok(Extent {
+            kind: ExtentKind::Data,
+            length_bytes: self.geometry().length_bytes.saturating_sub(offset),
+        })
     }
 }
 
@@ -101,6 +104,7 @@ pub trait WritableDevice: BlockDevice {
     /// # Errors
     /// Of the medium, or `Unsupported`.
     fn set_length(&self, length_bytes: u64) -> Result<()> {
-        Err(Error::unsupported(Layer::Block, "this device has a fixed length").found(format!("{length_bytes} bytes asked")))
+        Err(Error::unsupported(Layer::Block, "this device has a fixed length")
+            .found(format!("{length_bytes} bytes asked")))
     }
 }

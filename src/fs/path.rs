@@ -105,7 +105,9 @@ fn parse_volume(text: &str) -> Option<VolumeName> {
     }
     let mut letters = text.chars();
     match (letters.next(), letters.next()) {
-        (Some(letter), None) if letter.is_ascii_alphabetic() => Some(VolumeName::Letter(letter.to_ascii_uppercase())),
+        (Some(letter), None) if letter.is_ascii_alphabetic() => {
+            Some(VolumeName::Letter(letter.to_ascii_uppercase()))
+        }
         _ => None,
     }
 }
@@ -130,7 +132,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "Windows", r"C:Windows", r"C:\a\\b", r"C:\..\x", r"CD:\x", r"#0:\x", r"C:\a:b:c", r"C:\a:b\c"] {
+        for text in [
+            "",
+            "Windows",
+            r"C:Windows",
+            r"C:\a\\b",
+            r"C:\..\x",
+            r"CD:\x",
+            r"#0:\x",
+            r"C:\a:b:c",
+            r"C:\a:b\c",
+        ] {
             assert!(GuestPath::parse(text).is_err(), "{text}");
         }
     }

@@ -1,0 +1,107 @@
+//! Default security of a new volume: descriptors ([MS-DTYP] 2.4.6, self-relative) and the three parts of $Secure.
+
+use crate::fs::ntfs::write::entry::Entry;
+
+/// Security id of system files: SYSTEM and administrators may read.
+pub(crate) const SYSTEM_ID: u32 = 0x100;
+/// Security id of the root and of what is made in it: the rights that Windows gives to the root of a data volume.
+pub(crate) const USER_ID: u32 = 0x101;
+/// The second copy of each $SDS entry lies this far behind the first.
+pub(crate) const MIRROR_BYTES: u64 = 0x40000;
+
+/// S-1-5-18, local system.
+const SYSTEM: &[u32] = &[18];
+/// S-1-5-32-544, administrators.
+const ADMINISTRATORS: &[u32] = &[32, 544];
+/// S-1-5-32-545, users.
+const USERS: &[u32] = &[32, 545];
+/// S-1-5-11, authenticated users.
+const AUTHENTICATED: &[u32] = &[11];
+
+fn sid(parts: &[u32]) -> Vec<u8> {
+    let mut out = vec![1, parts.len() as u8, 0, 0, 0, 0, 0, 5];
+    out.extend(parts.iter().flat_map(|p| p.to_le_bytes()));
+    out
+}
+
+/// A self-relative descriptor of owner and group administrators with allowing entries (flags, mask, SID).
+fn descriptor(entries: &[(u8, u32, &[u32])]) -> Vec<u8> {
+    let mut acl = Vec::new();
+    for (flags, mask, parts) in entries {
+        let sid = sid(parts);
+        acl.extend_from_slice(&[0, *flags]);
+        acl.extend_from_slice(&((8 + sid.len()) as u16).to_le_bytes());
+        acl.extend_from_slice(&mask.to_le_bytes());
+        acl.extend_from_slice(&sid);
+    }
+    let owner = sid(ADMINISTRATORS);
+    let group = sid(SYSTEM);
+    let acl_bytes = 8 + acl.len();
+    let mut out = vec![1, 0, 0x04, 0x80]; // revision; self-relative, DACL present
+    let owner_at = 20 + acl_bytes;
+    for number in [owner_at, owner_at + owner.len(), 0, 20] {
+        out.extend_from_slice(&(number as u32).to_le_bytes());
+    }
+    out.extend_from_slice(&[2, 0]);
+    out.extend_from_slice(&(acl_bytes as u16).to_le_bytes());
+    out.extend_from_slice(&(entries.len() as u16).to_le_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&acl);
+    out.extend_from_slice(&owner);
+    out.extend_from_slice(&group);
+    out
+}
+
+/// The hash that $SDH sorts by: each 32-bit word is added to the sum rotated left by 3.
+pub(crate) fn hash(descriptor: &[u8]) -> u32 {
+    let (words, _) = descriptor.as_chunks::<4>();
+    words.iter().fold(0u32, |sum, word| sum.rotate_left(3).wrapping_add(u32::from_le_bytes(*word)))
+}
+
+/// The contents of $Secure.
+pub(crate) struct Secure {
+    /// $SDS: the descriptors, twice.
+    pub(crate) sds: Vec<u8>,
+    /// $SII: sorted by id.
+    pub(crate) sii: Vec<Entry>,
+    /// $SDH: sorted by hash, then id.
+    pub(crate) sdh: Vec<Entry>,
+}
+
+/// $Secure with the two default descriptors.
+pub(crate) fn secure() -> Secure {
+    let inherited = 0x03; // object and container inherit
+    let full = 0x001F_01FF;
+    let system = descriptor(&[(0, 0x0012_0089, SYSTEM), (0, 0x0012_0089, ADMINISTRATORS)]);
+    let user = descriptor(&[
+        (inherited, full, ADMINISTRATORS),
+        (inherited, full, SYSTEM),
+        (inherited, 0x0013_01BF, AUTHENTICATED),
+        (inherited, 0x0012_00A9, USERS),
+    ]);
+    let mut secure = Secure { sds: Vec::new(), sii: Vec::new(), sdh: Vec::new() };
+    let mut hashed = Vec::new();
+    for (id, descriptor) in [(SYSTEM_ID, system), (USER_ID, user)] {
+        let hash = hash(&descriptor);
+        let mut header = Vec::new();
+        header.extend_from_slice(&hash.to_le_bytes());
+        header.extend_from_slice(&id.to_le_bytes());
+        header.extend_from_slice(&(secure.sds.len() as u64).to_le_bytes());
+        header.extend_from_slice(&((20 + descriptor.len()) as u32).to_le_bytes());
+        secure.sds.extend_from_slice(&header);
+        secure.sds.extend_from_slice(&descriptor);
+        secure.sds.resize(secure.sds.len().next_multiple_of(16), 0);
+        secure.sii.push(Entry::view(&id.to_le_bytes(), &header));
+        let key = [hash.to_le_bytes(), id.to_le_bytes()].concat();
+        // Behind the data stands "II" in UTF-16; Windows writes it and nobody reads it.
+        let mut entry = Entry::view(&key, &header);
+        entry.key.extend_from_slice(&[b'I', 0, b'I', 0]);
+        hashed.push((hash, id, entry));
+    }
+    hashed.sort_by_key(|(hash, id, _)| (*hash, *id));
+    secure.sdh = hashed.into_iter().map(|(_, _, entry)| entry).collect();
+    let copy = secure.sds.clone();
+    secure.sds.resize(MIRROR_BYTES as usize, 0);
+    secure.sds.extend_from_slice(&copy);
+    secure
+}
