@@ -4,7 +4,10 @@
 //! `&self`; a writer is `&mut self` and works on a staged disk, so it needs no ordering and no journal of its own.
 
 pub mod ntfs;
+mod open;
 pub mod path;
+
+pub use open::{open, read_file, resolve};
 
 use crate::error::{Defect, Result};
 use crate::progress::Progress;

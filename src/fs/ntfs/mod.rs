@@ -1,6 +1,36 @@
 //! NTFS 3.0 and 3.1: making, reading and writing volumes.
+//!
+//! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`,
+//! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left), `check`, and over them
+//! `volume` and `filesystem`.
 
+#![allow(dead_code, reason = "the rest of the checker, which uses these, lands next")]
+
+mod boot;
+mod cache;
+mod check;
+mod directory;
+mod filesystem;
+mod huffman;
+mod index;
+mod lznt1;
+mod lzx;
+mod map;
 pub mod mkfs;
+mod node;
+mod record;
+mod reparse;
+mod state;
+#[cfg(test)]
+mod tests;
+mod upcase;
+mod volume;
+mod wof;
 pub mod write;
+mod xpress;
 
+pub use boot::{Boot, is_ntfs};
+pub use filesystem::Scanned;
 pub use mkfs::{FormatSpec, format};
+pub use state::{Hibernation, LogState, VolumeState, state};
+pub use volume::Volume;

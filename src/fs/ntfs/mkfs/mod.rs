@@ -4,7 +4,7 @@
 //! sector stops the processor. $Quota is left out: Windows makes it when quotas are turned on.
 
 mod security;
-mod tables;
+pub(crate) mod tables;
 
 use crate::block::DiskMut;
 use crate::error::{Error, Layer, Result};

@@ -1,0 +1,470 @@
+//! An open volume: finds $MFT (fragmented or not), reads records, attributes and streams.
+//!
+//! A [`Volume`] is cheap to clone and never changes: who writes opens it again. Caches are bounded (pages of $MFT,
+//! files taken apart, unpacked units of compressed streams), about 30 MiB in all.
+
+use super::boot::Boot;
+use super::cache::Generations;
+use super::map::RunMap;
+use super::node::{Attr, Clustered, ListEntries, Node, Value, kind};
+use super::record::{Body, Record, fix_up, number_of, sequence_of};
+use super::state::{LogState, log_state};
+use super::upcase::UpCase;
+use super::{lznt1, mkfs};
+use crate::block::Disk;
+use crate::bytes::u16_at;
+use crate::error::{Error, Layer, Result};
+use crate::fs::NodeId;
+use crate::limits::{MAX_ATTRIBUTE_LIST_BYTES, MAX_FILE_IN_MEMORY_BYTES};
+use crate::text::utf16le_lossy;
+use std::sync::Arc;
+
+/// Bytes of one cached page of $MFT.
+const PAGE_BYTES: u64 = 64 << 10;
+/// Pages of $MFT that are kept (twice as many at most).
+const PAGES: usize = 128;
+/// Files taken apart that are kept (twice as many at most).
+const NODES: usize = 1024;
+/// Unpacked units that are kept (twice as many at most).
+const UNITS: usize = 32;
+/// Bytes that a scan reads at once.
+const SCAN_BYTES: u64 = 1 << 20;
+/// Largest compression unit that is unpacked: Windows makes 16 clusters of at most 4 KiB.
+const MAX_UNIT_BYTES: u64 = 1 << 20;
+
+/// An open NTFS volume.
+#[derive(Clone)]
+pub struct Volume(Arc<Inner>);
+
+struct Inner {
+    disk: Disk,
+    boot: Boot,
+    mft: Clustered,
+    upcase: UpCase,
+    label: String,
+    version: (u8, u8),
+    flags: u16,
+    log: LogState,
+    pages: Generations<u64, Vec<u8>>,
+    nodes: Generations<u64, Node>,
+    units: Generations<(u64, Vec<u8>, u64), Vec<u8>>,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ntfs::Volume({:?})", self.0.boot)
+    }
+}
+
+impl Volume {
+    /// Opens the volume that fills `disk`. A first record that is damaged is taken from $MFTMirr.
+    ///
+    /// # Errors
+    /// `Damaged` when boot sector or $MFT cannot be read; errors of the disk.
+    pub fn open(disk: Disk) -> Result<Volume> {
+        let boot = Boot::parse(&disk.read_vec(0, 512)?)?;
+        let mft = find_mft(&disk, &boot)?;
+        let mut volume = Volume(Arc::new(Inner {
+            disk,
+            boot,
+            mft,
+            upcase: UpCase::from_units(mkfs::tables::upcase()),
+            label: String::new(),
+            version: (0, 0),
+            flags: 0,
+            log: LogState::Unknown,
+            pages: Generations::new(PAGES),
+            nodes: Generations::new(NODES),
+            units: Generations::new(UNITS),
+        }));
+        let upcase = volume.upcase_of_volume();
+        let facts = volume.node(3).ok();
+        let log = log_state(&volume);
+        // Nobody else has a handle yet, so this never clones.
+        let Some(inner) = Arc::get_mut(&mut volume.0) else {
+            return Err(Error::invalid(Layer::Ntfs, "a volume that is shared while it is opened"));
+        };
+        inner.log = log;
+        if let Ok(upcase) = upcase {
+            inner.upcase = upcase;
+        }
+        if let Some(node) = facts {
+            let value = |kind| node.attribute(kind, &[]).and_then(Attr::resident).unwrap_or_default();
+            inner.label = utf16le_lossy(value(kind::VOLUME_NAME));
+            let facts = value(kind::VOLUME_INFORMATION);
+            inner.version = (facts.get(8).copied().unwrap_or(0), facts.get(9).copied().unwrap_or(0));
+            inner.flags = u16_at(facts, 10).unwrap_or(0);
+        }
+        Ok(volume)
+    }
+
+    fn upcase_of_volume(&self) -> Result<UpCase> {
+        let node = self.node(10)?;
+        let data = node.attribute(kind::DATA, &[]).ok_or_else(|| no_stream(10, ""))?;
+        UpCase::parse(&self.attribute_bytes(data, 1 << 20)?)
+    }
+
+    /// The sizes and places of the boot sector.
+    pub fn boot(&self) -> &Boot {
+        &self.0.boot
+    }
+
+    /// The disk that the volume fills.
+    pub fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+
+    /// The label.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    /// Major and minor version.
+    pub fn version(&self) -> (u8, u8) {
+        self.0.version
+    }
+
+    /// The flags of $VOLUME_INFORMATION; bit 0 is "dirty".
+    pub fn volume_flags(&self) -> u16 {
+        self.0.flags
+    }
+
+    /// What $LogFile says about the last unmount.
+    pub fn log_state(&self) -> LogState {
+        self.0.log
+    }
+
+    pub(crate) fn upcase(&self) -> &UpCase {
+        &self.0.upcase
+    }
+
+    /// Number of records that $MFT has room for.
+    pub fn records(&self) -> u64 {
+        let mapped = self.0.mft.map.end().saturating_mul(u64::from(self.0.boot.cluster_bytes));
+        self.0.mft.size.min(mapped) / u64::from(self.0.boot.record_bytes)
+    }
+
+    /// Where a record begins on the volume.
+    pub(crate) fn record_offset(&self, number: u64) -> Option<u64> {
+        let cluster = u64::from(self.0.boot.cluster_bytes);
+        let offset = number.checked_mul(u64::from(self.0.boot.record_bytes))?;
+        let (lcn, _) = self.0.mft.map.find(offset / cluster)?;
+        lcn?.checked_mul(cluster)?.checked_add(offset % cluster)
+    }
+
+    /// A record as it is on the disk, fixups in.
+    pub(crate) fn raw_record(&self, number: u64) -> Result<Vec<u8>> {
+        let size = u64::from(self.0.boot.record_bytes);
+        if number >= self.records() {
+            return Err(Error::not_found(Layer::Ntfs, format!("no record {number:#x} in $MFT")));
+        }
+        let offset = number * size; // below the size of $MFT
+        let page = match self.0.pages.get(&(offset / PAGE_BYTES)) {
+            Some(page) => page,
+            None => {
+                let start = offset / PAGE_BYTES * PAGE_BYTES;
+                let length = PAGE_BYTES.min(self.records() * size - start);
+                let mut bytes = vec![0; length as usize];
+                match self.read_clusters(&self.0.mft, start, &mut bytes) {
+                    Ok(()) => self.0.pages.put(offset / PAGE_BYTES, bytes),
+                    // One bad sector must not take its neighbours with it.
+                    Err(_) => {
+                        let mut one = vec![0; size as usize];
+                        self.read_clusters(&self.0.mft, offset, &mut one)?;
+                        return Ok(one);
+                    }
+                }
+            }
+        };
+        let at = (offset % PAGE_BYTES) as usize;
+        let record = page.get(at..at + size as usize);
+        record.map(<[u8]>::to_vec).ok_or_else(|| Error::damaged(Layer::Ntfs, "$MFT is cut off").at(offset))
+    }
+
+    /// A record whose fixups were taken out.
+    pub(crate) fn fixed_record(&self, number: u64) -> Result<Vec<u8>> {
+        let mut bytes = self.raw_record(number)?;
+        fix_up(&mut bytes, b"FILE").map_err(|e| {
+            e.context(format!("file record {number:#x}")).at(self.record_offset(number).unwrap_or(0))
+        })?;
+        Ok(bytes)
+    }
+
+    /// The file with this record number, in use or not.
+    pub(crate) fn node(&self, number: u64) -> Result<Arc<Node>> {
+        if let Some(node) = self.0.nodes.get(&number) {
+            return Ok(node);
+        }
+        let node = Node::load(self, number)?;
+        Ok(self.0.nodes.put(number, node))
+    }
+
+    /// The file behind an id; sequence number 0 stands for any.
+    pub(crate) fn node_of(&self, id: NodeId) -> Result<Arc<Node>> {
+        let node = self.node(number_of(id.0))?;
+        let wanted = sequence_of(id.0);
+        if node.flags & super::record::IN_USE == 0 || (wanted != 0 && wanted != node.sequence) {
+            return Err(Error::not_found(Layer::Ntfs, format!("file {:#x} is gone", number_of(id.0))));
+        }
+        Ok(node)
+    }
+
+    /// A whole value in memory.
+    pub(crate) fn attribute_bytes(&self, attribute: &Attr, limit: u64) -> Result<Vec<u8>> {
+        match &attribute.value {
+            Value::Resident(value) => Ok(value.clone()),
+            Value::Clustered(clustered) => {
+                if clustered.size > limit.min(MAX_FILE_IN_MEMORY_BYTES) {
+                    return Err(Error::limit(Layer::Ntfs, "size of an attribute")
+                        .expected(format!("at most {limit} bytes"))
+                        .found(clustered.size));
+                }
+                let mut bytes = vec![0; clustered.size as usize];
+                self.read_clusters(clustered, 0, &mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Reads from an attribute. Returns how many bytes there were.
+    pub(crate) fn read_attribute(
+        &self,
+        number: u64,
+        attribute: &Attr,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize> {
+        let length = attribute.size().saturating_sub(offset).min(buf.len() as u64) as usize;
+        let buf = &mut buf[..length];
+        match &attribute.value {
+            Value::Resident(value) => {
+                if length > 0 {
+                    buf.copy_from_slice(&value[offset as usize..offset as usize + length]);
+                }
+            }
+            Value::Clustered(clustered) if clustered.unit != 0 => {
+                self.read_units(number, attribute, clustered, offset, buf)?;
+            }
+            Value::Clustered(clustered) => self.read_clusters(clustered, offset, buf)?,
+        }
+        Ok(length)
+    }
+
+    /// Fills `buf` from the clusters as they are; holes and what lies behind the valid length are zero.
+    pub(crate) fn read_clusters(&self, clustered: &Clustered, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let valid = clustered.valid.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (buf, rest) = buf.split_at_mut(valid);
+        rest.fill(0);
+        self.read_mapped(&clustered.map, offset, buf)
+    }
+
+    fn read_mapped(&self, map: &RunMap, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let cluster = u64::from(self.0.boot.cluster_bytes);
+        let (mut offset, mut buf) = (offset, buf);
+        // Bounded: every step takes at least one byte of the buffer.
+        while !buf.is_empty() {
+            let (lcn, count) = map.find(offset / cluster).ok_or_else(|| {
+                Error::damaged(Layer::Ntfs, "a value that is longer than its run list")
+                    .found(format!("VCN {:#x}", offset / cluster))
+            })?;
+            let skip = offset % cluster;
+            let length = count.saturating_mul(cluster).saturating_sub(skip).min(buf.len() as u64) as usize;
+            let (part, rest) = buf.split_at_mut(length);
+            match lcn {
+                None => part.fill(0),
+                Some(lcn) => {
+                    let place = lcn.saturating_mul(cluster).saturating_add(skip);
+                    self.0.disk.read_at(place, part)?;
+                }
+            }
+            offset += length as u64;
+            buf = rest;
+        }
+        Ok(())
+    }
+
+    /// Reads from an LZNT1 stream, unit by unit.
+    fn read_units(
+        &self,
+        number: u64,
+        attribute: &Attr,
+        clustered: &Clustered,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let cluster = u64::from(self.0.boot.cluster_bytes);
+        let unit_bytes = 1u64.checked_shl(u32::from(clustered.unit)).and_then(|n| n.checked_mul(cluster));
+        let unit_bytes = unit_bytes
+            .filter(|n| *n <= MAX_UNIT_BYTES)
+            .ok_or_else(|| Error::damaged(Layer::Ntfs, "size of a compression unit").found(clustered.unit))?;
+        let (mut offset, mut buf) = (offset, buf);
+        while !buf.is_empty() {
+            let index = offset / unit_bytes;
+            let unit = self.cached_unit(number, &attribute.name, index, || {
+                self.unit(clustered, index * unit_bytes, unit_bytes as usize)
+            })?;
+            let skip = (offset % unit_bytes) as usize;
+            let length = buf.len().min(unit.len() - skip);
+            buf[..length].copy_from_slice(&unit[skip..skip + length]);
+            offset += length as u64;
+            buf = &mut buf[length..];
+        }
+        Ok(())
+    }
+
+    /// An unpacked unit from the cache, or from `make`.
+    pub(crate) fn cached_unit(
+        &self,
+        number: u64,
+        stream: &[u8],
+        index: u64,
+        make: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Arc<Vec<u8>>> {
+        let key = (number, stream.to_vec(), index);
+        match self.0.units.get(&key) {
+            Some(unit) => Ok(unit),
+            None => Ok(self.0.units.put(key, make()?)),
+        }
+    }
+
+    /// Unpacks the compression unit that begins at byte `start`: all clusters there means plain, none means zero,
+    /// some means LZNT1 in the leading ones.
+    fn unit(&self, clustered: &Clustered, start: u64, length: usize) -> Result<Vec<u8>> {
+        let mut out = vec![0; length];
+        let cluster = u64::from(self.0.boot.cluster_bytes);
+        let clusters = length as u64 / cluster;
+        let first = start / cluster;
+        let mut stored = 0;
+        while stored < clusters {
+            match clustered.map.find(first + stored) {
+                Some((Some(_), count)) => stored += count.min(clusters - stored),
+                _ => break,
+            }
+        }
+        let valid = clustered.valid.saturating_sub(start).min(length as u64) as usize;
+        if stored == 0 || valid == 0 {
+            return Ok(out);
+        }
+        if stored == clusters {
+            self.read_mapped(&clustered.map, start, &mut out)?;
+        } else {
+            let mut packed = vec![0; (stored * cluster) as usize];
+            self.read_mapped(&clustered.map, start, &mut packed)?;
+            lznt1::decompress(&packed, &mut out)?;
+        }
+        out[valid..].fill(0);
+        Ok(out)
+    }
+
+    /// Hands every record of $MFT to `visit`, in order and with large reads: its number and the bytes as they are on
+    /// the disk, which `visit` may change. Parts that cannot be read are skipped and returned as their errors.
+    pub(crate) fn scan_raw(&self, mut visit: impl FnMut(u64, &mut [u8]) -> Result<()>) -> Result<Vec<Error>> {
+        let size = u64::from(self.0.boot.record_bytes);
+        let total = self.records();
+        let batch = (SCAN_BYTES / size).max(1);
+        let mut errors = Vec::new();
+        let mut buf = vec![0; (batch * size) as usize];
+        let mut number = 0;
+        while number < total {
+            let count = batch.min(total - number);
+            let part = &mut buf[..(count * size) as usize];
+            match self.read_clusters(&self.0.mft, number * size, part) {
+                Ok(()) => {
+                    for (index, record) in part.chunks_exact_mut(size as usize).enumerate() {
+                        visit(number + index as u64, record)?;
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
+            number += count;
+        }
+        Ok(errors)
+    }
+}
+
+/// The error for a stream that is not there.
+pub(crate) fn no_stream(number: u64, name: &str) -> Error {
+    Error::not_found(Layer::Ntfs, format!("file {number:#x} has no stream {name:?}"))
+}
+
+/// The runs of $MFT: its first record, and the extension records that are found by the runs known so far.
+fn find_mft(disk: &Disk, boot: &Boot) -> Result<Clustered> {
+    let cluster = u64::from(boot.cluster_bytes);
+    let read = |lcn: u64| -> Result<Vec<u8>> {
+        let mut bytes = disk.read_vec(lcn.saturating_mul(cluster), boot.record_bytes as usize)?;
+        fix_up(&mut bytes, b"FILE").map_err(|e| e.at(lcn.saturating_mul(cluster)))?;
+        Ok(bytes)
+    };
+    let mut bytes = read(boot.mft_lcn);
+    if bytes.is_err()
+        && let Ok(mirror) = read(boot.mirror_lcn)
+    {
+        bytes = Ok(mirror);
+    }
+    let bytes = bytes.map_err(|e| e.context("the first record of $MFT"))?;
+    let record = Record::of_fixed(&bytes);
+    let mut found = None;
+    let mut list = None;
+    for attribute in record.attributes() {
+        let attribute = attribute?;
+        match attribute.body {
+            Body::NonResident(mapped) if attribute.kind == kind::DATA && attribute.name.is_empty() => {
+                let mut map = RunMap::default();
+                map.append(mapped.lowest_vcn, mapped.pairs, boot.clusters())?;
+                found = Some(Clustered { map, size: mapped.size, valid: mapped.valid, taken: 0, unit: 0 });
+            }
+            Body::Resident(value) if attribute.kind == kind::ATTRIBUTE_LIST => list = Some(value.to_vec()),
+            Body::NonResident(mapped) if attribute.kind == kind::ATTRIBUTE_LIST => {
+                list = Some(clustered_list(disk, boot, &mapped)?);
+            }
+            _ => {}
+        }
+    }
+    let mut mft = found.ok_or_else(|| Error::damaged(Layer::Ntfs, "$MFT without $DATA"))?;
+    let mut segments: Vec<_> = ListEntries(list.as_deref().unwrap_or_default())
+        .filter(|entry| entry.kind == kind::DATA && entry.lowest_vcn > 0)
+        .collect();
+    segments.sort_by_key(|entry| entry.lowest_vcn);
+    for entry in segments {
+        let offset = number_of(entry.reference).saturating_mul(u64::from(boot.record_bytes));
+        let mut bytes = vec![0; boot.record_bytes as usize];
+        read_early(disk, boot, &mft.map, offset, &mut bytes)?;
+        fix_up(&mut bytes, b"FILE").map_err(|e| e.context("an extension record of $MFT"))?;
+        for attribute in Record::of_fixed(&bytes).attributes().flatten() {
+            if let Body::NonResident(mapped) = attribute.body
+                && (attribute.kind, attribute.id) == (kind::DATA, entry.id)
+            {
+                mft.map.append(mapped.lowest_vcn, mapped.pairs, boot.clusters())?;
+            }
+        }
+    }
+    Ok(mft)
+}
+
+/// The attribute list of $MFT when it is in clusters.
+fn clustered_list(disk: &Disk, boot: &Boot, mapped: &super::record::Mapped<'_>) -> Result<Vec<u8>> {
+    let mut map = RunMap::default();
+    map.append(mapped.lowest_vcn, mapped.pairs, boot.clusters())?;
+    let mut list = vec![0; mapped.size.min(MAX_ATTRIBUTE_LIST_BYTES) as usize];
+    read_early(disk, boot, &map, 0, &mut list)?;
+    Ok(list)
+}
+
+/// Reads over runs before there is a volume.
+fn read_early(disk: &Disk, boot: &Boot, map: &RunMap, offset: u64, buf: &mut [u8]) -> Result<()> {
+    let cluster = u64::from(boot.cluster_bytes);
+    let mut done = 0;
+    while done < buf.len() {
+        let at = offset.saturating_add(done as u64);
+        let (lcn, count) = match map.find(at / cluster) {
+            Some((Some(lcn), count)) => (lcn, count),
+            _ => return Err(Error::damaged(Layer::Ntfs, "$MFT does not hold its own run list").at(at)),
+        };
+        let skip = at % cluster;
+        let length =
+            count.saturating_mul(cluster).saturating_sub(skip).min((buf.len() - done) as u64) as usize;
+        disk.read_at(lcn.saturating_mul(cluster).saturating_add(skip), &mut buf[done..done + length])?;
+        done += length;
+    }
+    Ok(())
+}
