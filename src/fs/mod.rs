@@ -7,7 +7,7 @@ pub mod ntfs;
 mod open;
 pub mod path;
 
-pub use open::{open, read_file, resolve};
+pub use open::{open, open_mut, read_file, resolve};
 
 use crate::error::{Defect, Result};
 use crate::progress::Progress;

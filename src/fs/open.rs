@@ -1,7 +1,7 @@
 //! Opens the file system of a volume, whichever it is, and the helpers that work over any of them.
 
-use super::{FileSystem, NodeId, ntfs};
-use crate::block::Disk;
+use super::{FileSystem, FileSystemMut, NodeId, ntfs};
+use crate::block::{Disk, DiskMut};
 use crate::error::{Error, Layer, Result};
 use crate::limits::MAX_FILE_IN_MEMORY_BYTES;
 use std::sync::Arc;
@@ -26,6 +26,19 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
         "something else"
     };
     Err(Error::unsupported(Layer::FileSystem, "no file system that is known").at(0).found(found))
+}
+
+/// Opens the file system that fills `disk` for writing.
+///
+/// # Errors
+/// As [`open`]; `Refused` when the volume was not left cleanly.
+pub fn open_mut(disk: DiskMut) -> Result<Box<dyn FileSystemMut>> {
+    let length = disk.geometry().length_bytes.min(512) as usize;
+    let first = disk.as_disk().read_vec(0, length)?;
+    if ntfs::is_ntfs(&first) {
+        return Ok(Box::new(ntfs::VolumeMut::open(disk)?));
+    }
+    Err(Error::unsupported(Layer::FileSystem, "no file system that can be written").at(0))
 }
 
 /// The node at the end of a path, from the root; `None` when a component is not there.

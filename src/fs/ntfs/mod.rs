@@ -34,3 +34,4 @@ pub use filesystem::Scanned;
 pub use mkfs::{FormatSpec, format};
 pub use state::{Hibernation, LogState, VolumeState, state};
 pub use volume::Volume;
+pub use write::{VolumeMut, WriteOptions};

@@ -213,7 +213,7 @@ impl Maker<'_> {
         }
         self.disk.write_at(mft_at, &all)?;
         let mut map = vec![0u8; (RECORDS / 8) as usize];
-        for number in (0..16).chain(24..27) {
+        for number in (0..16).chain(25..27) {
             map[number / 8] |= 1 << (number % 8);
         }
         self.fill(&mft_bitmap, &map)?;

@@ -4,7 +4,6 @@
 //! child in the last 8 bytes when flag 1 is set. Flag 2 marks the entry that ends a node.
 
 use super::attribute::{align8, put_all};
-use super::record::remove_fixups;
 use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Layer, Result};
 use crate::fs::Times;
@@ -228,6 +227,12 @@ impl IndexKind {
         }
     }
 
+    /// The index of a directory of a volume with blocks of `block_bytes`.
+    pub(crate) fn for_blocks(block_bytes: u32, cluster_bytes: u64) -> IndexKind {
+        let clusters_per_block = (u64::from(block_bytes) / vcn_bytes_of(cluster_bytes, block_bytes)) as u8;
+        IndexKind { attribute: 0x30, collation: 1, block_bytes, clusters_per_block }
+    }
+
     /// The index of a directory.
     pub(crate) fn directory(cluster_bytes: u32) -> IndexKind {
         IndexKind::new(0x30, 1, cluster_bytes)
@@ -237,6 +242,11 @@ impl IndexKind {
 /// Unit in which child VCNs count: a cluster, or 512 bytes where clusters are larger than index blocks.
 pub(crate) fn vcn_bytes(cluster_bytes: u32) -> u32 {
     if cluster_bytes as usize <= INDEX_BLOCK_BYTES { cluster_bytes } else { 512 }
+}
+
+/// The same for blocks of another size.
+pub(crate) fn vcn_bytes_of(cluster_bytes: u64, block_bytes: u32) -> u64 {
+    if cluster_bytes <= u64::from(block_bytes) { cluster_bytes } else { 512 }
 }
 
 /// The $INDEX_ROOT value.
@@ -320,12 +330,12 @@ pub(crate) fn encode_block(node: &Node, vcn: u64, usn: u16, block_bytes: usize) 
     Some(out)
 }
 
-/// Decodes an INDX block as it was read, fixups and all, that must say it is `vcn`.
+/// Decodes an INDX block without fixups, that must say it is `vcn`.
 ///
 /// # Errors
 /// `Damaged` when it does not hold its own fields.
-pub(crate) fn decode_block(bytes: &mut [u8], vcn: u64) -> Result<Node> {
-    let whole = bytes.get(..4) == Some(b"INDX") && remove_fixups(bytes) && u64_at(bytes, 0x10) == Some(vcn);
+pub(crate) fn decode_block(bytes: &[u8], vcn: u64) -> Result<Node> {
+    let whole = bytes.get(..4) == Some(b"INDX") && u64_at(bytes, 0x10) == Some(vcn);
     whole.then(|| bytes.get(0x18..).and_then(decode_header)).flatten().ok_or_else(|| {
         Error::damaged(Layer::Ntfs, format!("index block {vcn:#x} does not hold its own entries"))
     })

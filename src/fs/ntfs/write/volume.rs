@@ -1,0 +1,326 @@
+//! [`VolumeMut`]: the traits of `fs` over the writer's core.
+
+use super::alloc::stream_of;
+use super::attribute::{Body, COMPRESSED, ENCRYPTED, SPARSE, kind};
+use super::core::{Core, damaged};
+use super::entry::{FileName, NAME_DIRECTORY, namespace};
+use super::file::File;
+use super::names::{ROOT, check_data_target};
+use super::open::{WriteOptions, open};
+use super::record::{IN_USE, decode};
+use crate::block::DiskMut;
+use crate::bytes::u16_at;
+use crate::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
+use crate::fs::ntfs::Volume;
+use crate::fs::{
+    Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, StreamInfo,
+    VolumeInfo,
+};
+use crate::progress::Progress;
+use crate::text::utf16le_lossy;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An NTFS volume that can be changed. Changes reach the staged disk with `sync`.
+pub struct VolumeMut {
+    core: Mutex<Core>,
+    info: VolumeInfo,
+    root: NodeId,
+    /// The reading half over what was flushed, for compressed data and the full check; gone after each change.
+    reader: Mutex<Option<Arc<Volume>>>,
+}
+
+impl VolumeMut {
+    /// Opens a volume for writing.
+    ///
+    /// # Errors
+    /// `Refused` when the volume is dirty, hibernated, or its $LogFile not clean; `Damaged` when its system files are.
+    pub fn open(disk: DiskMut) -> Result<VolumeMut> {
+        VolumeMut::open_with(disk, WriteOptions::default())
+    }
+
+    /// The same, ignoring what `options` say.
+    ///
+    /// # Errors
+    /// As [`VolumeMut::open`].
+    pub fn open_with(disk: DiskMut, options: WriteOptions) -> Result<VolumeMut> {
+        let mut core = open(disk, options)?;
+        let root = NodeId(File::load(&mut core, ROOT)?.header.reference());
+        let volume = File::load(&mut core, 3)?;
+        let information = volume.value(kind::VOLUME_INFORMATION, "").unwrap_or(&[]);
+        let byte = |at| information.get(at).copied().unwrap_or(0);
+        let info = VolumeInfo {
+            kind: "ntfs",
+            label: utf16le_lossy(volume.value(kind::VOLUME_NAME, "").unwrap_or(&[])),
+            serial: core.geometry.serial,
+            version: format!("{}.{}", byte(8), byte(9)),
+            size_bytes: core.geometry.volume_bytes,
+            cluster_bytes: core.geometry.cluster_bytes as u32,
+            free_bytes: None,
+            dirty: u16_at(information, 10).unwrap_or(0) & 1 != 0,
+        };
+        Ok(VolumeMut { core: Mutex::new(core), info, root, reader: Mutex::new(None) })
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reading half, over a disk that has all changes.
+    fn reader(&self) -> Result<Arc<Volume>> {
+        let mut core = self.core();
+        core.flush()?;
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = &*reader {
+            return Ok(Arc::clone(reader));
+        }
+        let opened = Arc::new(Volume::open(core.disk.as_disk())?);
+        *reader = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn core_mut(&mut self) -> &mut Core {
+        *self.reader.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        self.core.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn node_kind(file: &File) -> NodeKind {
+    if file.reparse_tag().is_some() && !file.is_wof() {
+        NodeKind::Reparse
+    } else if file.is_directory() {
+        NodeKind::Directory
+    } else {
+        NodeKind::File
+    }
+}
+
+fn directory_bit(directory: bool) -> u32 {
+    if directory { Attributes::DIRECTORY } else { 0 }
+}
+
+fn dir_entry(reference: u64, name: &FileName) -> DirEntry {
+    let text = String::from_utf16_lossy(&name.name);
+    let directory = name.attributes & NAME_DIRECTORY != 0;
+    let reparse = name.attributes & Attributes::REPARSE_POINT != 0 && name.reparse != 0x8000_0017;
+    DirEntry {
+        name_utf16: (!text.encode_utf16().eq(name.name.iter().copied())).then(|| name.name.clone()),
+        name: text,
+        short_name: None,
+        id: NodeId(reference),
+        kind: match (reparse, directory) {
+            (true, _) => NodeKind::Reparse,
+            (false, true) => NodeKind::Directory,
+            (false, false) => NodeKind::File,
+        },
+        size_bytes: if directory { 0 } else { name.size_bytes },
+        attributes: Attributes(name.attributes & 0x0FFF_FFFF | directory_bit(directory)),
+        times: name.times,
+    }
+}
+
+impl FileSystem for VolumeMut {
+    fn info(&self) -> VolumeInfo {
+        let mut info = self.info.clone();
+        info.free_bytes = self.free_bytes().ok();
+        info
+    }
+
+    fn free_bytes(&self) -> Result<u64> {
+        let core = self.core();
+        Ok(core.clusters.free() * core.geometry.cluster_bytes)
+    }
+
+    fn root(&self) -> NodeId {
+        self.root
+    }
+
+    fn lookup(&self, directory: NodeId, name: &str) -> Result<Option<NodeId>> {
+        Ok(self.core().lookup(directory.0, name)?.map(|entry| NodeId(entry.reference)))
+    }
+
+    fn metadata(&self, node: NodeId) -> Result<Metadata> {
+        let file = File::open(&mut self.core(), node.0)?;
+        if file.reparse_tag().is_some() {
+            return self.reader()?.metadata(node);
+        }
+        let (size, allocated) = if file.is_directory() { (0, 0) } else { file.sizes() };
+        let links = file.names()?.iter().filter(|n| n.namespace != namespace::DOS).count() as u32;
+        let kind = node_kind(&file);
+        Ok(Metadata {
+            id: node,
+            kind,
+            size_bytes: size,
+            allocated_bytes: allocated,
+            attributes: Attributes(file.attribute_bits() & 0x0FFF_FFFF | directory_bit(file.is_directory())),
+            times: file.times(),
+            links,
+            reparse: None,
+            security_id: file.security_id(),
+        })
+    }
+
+    fn read_dir(&self, directory: NodeId) -> Result<Vec<DirEntry>> {
+        let entries = self.core().list(directory.0)?;
+        let mut out: Vec<DirEntry> = Vec::with_capacity(entries.len());
+        let mut short: Vec<(u64, String)> = Vec::new();
+        for entry in entries {
+            let name =
+                FileName::decode(&entry.key).ok_or_else(|| damaged("a directory entry that is cut off"))?;
+            if name.namespace == namespace::DOS {
+                short.push((entry.reference, String::from_utf16_lossy(&name.name)));
+            } else if name.name != [u16::from(b'.')] {
+                out.push(dir_entry(entry.reference, &name));
+            }
+        }
+        for (reference, name) in short {
+            if let Some(entry) = out.iter_mut().find(|e| e.id.0 == reference) {
+                entry.short_name = Some(name);
+            }
+        }
+        Ok(out)
+    }
+
+    fn streams(&self, node: NodeId) -> Result<Vec<StreamInfo>> {
+        let file = File::open(&mut self.core(), node.0)?;
+        let data = file.attributes.iter().filter(|a| a.kind == kind::DATA);
+        Ok(data
+            .map(|a| StreamInfo {
+                name: String::from_utf16_lossy(&a.name),
+                size_bytes: a.size_bytes(),
+                allocated_bytes: stream_of(a).map_or(0, |s| s.allocated_bytes),
+                resident: matches!(a.body, Body::Resident(_)),
+                compressed: a.flags & COMPRESSED != 0,
+                sparse: a.flags & SPARSE != 0,
+                encrypted: a.flags & ENCRYPTED != 0,
+            })
+            .collect())
+    }
+
+    fn read(&self, node: NodeId, stream: &str, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let mut core = self.core();
+        let file = File::open(&mut core, node.0)?;
+        if file.find(kind::DATA, stream).is_none() {
+            return Err(Error::not_found(Layer::Ntfs, format!("the file has no stream {stream:?}")));
+        }
+        if let Some(read) = core.read_data(&file, stream, offset, buf)? {
+            return Ok(read);
+        }
+        drop(core);
+        self.reader()?.read(node, stream, offset, buf)
+    }
+
+    fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>> {
+        let mut defects = check_allocation(&mut self.core())?;
+        defects.extend(self.reader()?.check(progress)?);
+        Ok(defects)
+    }
+}
+
+/// Compares the clusters of all files with $Bitmap, and the records with $MFT's bitmap.
+fn check_allocation(core: &mut Core) -> Result<Vec<Defect>> {
+    let mut defects = Vec::new();
+    let mut note =
+        |code, detail: String| defects.push(Defect::new(code, Severity::Error, Layer::Ntfs, None, detail));
+    let mut used = vec![false; core.geometry.clusters as usize];
+    for number in 0..core.records.bits() {
+        let Ok(bytes) = core.record(number) else { continue };
+        let header = decode(&bytes, number).map(|(header, _)| header);
+        let in_use = header.as_ref().is_ok_and(|h| h.flags & IN_USE != 0);
+        if in_use != core.records.get(number) {
+            note("ntfs-record-bitmap", format!("record {number:#x} and $MFT's bitmap disagree"));
+        }
+        if !in_use || header.is_ok_and(|h| h.base != 0) {
+            continue;
+        }
+        match File::load(core, number) {
+            Err(error) => note("ntfs-record-damaged", error.to_string()),
+            Ok(file) => {
+                for run in file.all_runs() {
+                    let Some(lcn) = run.lcn else { continue };
+                    for cluster in lcn..lcn + run.count {
+                        if std::mem::replace(&mut used[cluster as usize], true) {
+                            note("ntfs-cross-linked", format!("cluster {cluster:#x} has two owners"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (cluster, used) in used.iter().enumerate() {
+        if *used != core.clusters.get(cluster as u64) {
+            note("ntfs-bitmap-mismatch", format!("cluster {cluster:#x} and $Bitmap disagree"));
+        }
+    }
+    Ok(defects)
+}
+
+impl FileSystemMut for VolumeMut {
+    fn create(&mut self, directory: NodeId, name: &str, kind: NodeKind) -> Result<NodeId> {
+        if kind == NodeKind::Reparse {
+            return Err(Error::unsupported(Layer::Ntfs, "making reparse points"));
+        }
+        let directory_kind = kind == NodeKind::Directory;
+        self.core_mut().transact(|core| core.create(directory.0, name, directory_kind)).map(NodeId)
+    }
+
+    fn write(&mut self, node: NodeId, stream: &str, offset: u64, data: &[u8]) -> Result<()> {
+        self.core_mut().transact(|core| {
+            let mut file = File::open(core, node.0)?;
+            check_data_target(&file, stream)?;
+            core.write_data(&mut file, stream, offset, data)?;
+            file.touch(core.now(), true)?;
+            core.store_changed(&mut file)
+        })
+    }
+
+    fn set_len(&mut self, node: NodeId, stream: &str, length_bytes: u64) -> Result<()> {
+        self.core_mut().transact(|core| {
+            let mut file = File::open(core, node.0)?;
+            check_data_target(&file, stream)?;
+            core.resize_data(&mut file, stream, length_bytes)?;
+            file.touch(core.now(), true)?;
+            core.store_changed(&mut file)
+        })
+    }
+
+    fn rename(&mut self, from: NodeId, from_name: &str, to: NodeId, to_name: &str) -> Result<()> {
+        self.core_mut().transact(|core| core.rename(from.0, from_name, to.0, to_name))
+    }
+
+    fn link(&mut self, node: NodeId, directory: NodeId, name: &str) -> Result<()> {
+        self.core_mut().transact(|core| core.link(node.0, directory.0, name))
+    }
+
+    fn remove(&mut self, directory: NodeId, name: &str) -> Result<()> {
+        self.core_mut().transact(|core| core.remove(directory.0, name))
+    }
+
+    fn remove_stream(&mut self, node: NodeId, stream: &str) -> Result<()> {
+        self.core_mut().transact(|core| {
+            let mut file = File::open(core, node.0)?;
+            check_data_target(&file, stream)?;
+            let place = file.find(kind::DATA, stream).filter(|_| !stream.is_empty()).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    Layer::Ntfs,
+                    format!("the file has no named stream {stream:?}"),
+                )
+            })?;
+            if let Body::Runs(stream) = file.attributes.remove(place).body {
+                core.release(&stream.runs);
+            }
+            file.touch(core.now(), false)?;
+            core.store_changed(&mut file)
+        })
+    }
+
+    fn set_metadata(&mut self, node: NodeId, change: &MetadataChange) -> Result<()> {
+        self.core_mut().transact(|core| core.change_metadata(node.0, change))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let core = self.core_mut();
+        core.flush()?;
+        core.disk.flush()
+    }
+}
