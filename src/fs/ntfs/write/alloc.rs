@@ -249,6 +249,11 @@ impl Core {
                 number
             }
         };
+        if !self.is_formatted(number)? {
+            let length = self.geometry.record_bytes;
+            let empty = record::encode(&Header::new(number, 1, 0), &[], length);
+            self.put_record(number, empty.ok_or_else(|| damaged("an empty record that does not fit"))?)?;
+        }
         let bytes = self.record(number)?;
         let (header, _) = record::decode(&bytes, number)?;
         if header.flags & IN_USE != 0 {
@@ -257,6 +262,17 @@ impl Core {
         self.records.set(number..number + 1, true)?;
         self.records.cursor = number + 1;
         Ok((number, header.sequence.max(1)))
+    }
+
+    /// False for a record that Windows has room for but never wrote: it carries no signature at all.
+    fn is_formatted(&mut self, number: u64) -> Result<bool> {
+        let Err(error) = self.record(number) else { return Ok(true) };
+        let length = self.geometry.record_bytes;
+        let pieces = self.pieces(&self.mft.data, number * length as u64, length)?;
+        let mut signature = [0; 4];
+        let (at, _) = *pieces.first().ok_or_else(|| damaged("a record without a place"))?;
+        self.disk.read_at(at, &mut signature)?;
+        if matches!(&signature, b"FILE" | b"BAAD") { Err(error) } else { Ok(false) }
     }
 
     /// Frees a file record.
