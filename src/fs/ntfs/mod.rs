@@ -4,8 +4,6 @@
 //! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left), `check`, and over them
 //! `volume` and `filesystem`.
 
-#![allow(dead_code, reason = "the rest of the checker, which uses these, lands next")]
-
 mod boot;
 mod cache;
 mod check;

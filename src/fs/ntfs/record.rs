@@ -229,12 +229,4 @@ impl<'a> Attribute<'a> {
         };
         Some(Attribute { kind: u32_at(bytes, 0)?, flags, id: u16_at(bytes, 0x0E)?, name, body })
     }
-
-    /// The resident value; `None` when it is in clusters.
-    pub(crate) fn value(&self) -> Option<&'a [u8]> {
-        match self.body {
-            Body::Resident(value) => Some(value),
-            Body::NonResident(_) => None,
-        }
-    }
 }

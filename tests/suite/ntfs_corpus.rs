@@ -1,0 +1,195 @@
+//! NTFS volumes of the corpus against The Sleuth Kit (python module pytsk3, in a process of its own): every stream of
+//! every file with its size and sha256, and every name of every directory. Our checker says what it finds.
+//!
+//! Lines that only The Sleuth Kit shows are listed and explained at [`OPEN`].
+//! Raw volumes and partitions of raw disks and fixed VHDs, `.gz` unpacked. Known difference: $BadClus:$Bad
+//! is a hole as long as the volume, of which The Sleuth Kit reads nothing.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of a test: they may fail and tell")]
+
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use vmrescue::block::{Disk, MemoryDevice};
+use vmrescue::fs::ntfs::Volume;
+use vmrescue::fs::{FileSystem, NodeKind, read_file};
+use vmrescue::progress::Silent;
+use vmrescue::text::hex;
+
+/// What only The Sleuth Kit shows. The streams lie in extension records, which it shows once more as files of their
+/// own; we show them in the file they belong to. The name is that of a file in use whose directory has
+/// no entry for it (two other entries, no index blocks): it adds such files, we report them as a defect.
+const OPEN: &[&str] =
+    &["stream 28  4 181210f8", "stream 39 111 5005 ", "stream 40 333 6005 ", "name 27 28 1.txt"];
+
+const SCRIPT: &str = r#"
+import sys, hashlib, pytsk3
+fs = pytsk3.FS_Info(pytsk3.Img_Info(sys.argv[1]), offset=int(sys.argv[2]))
+def text(name):
+    return (name or b"").decode("utf-8", "replace")
+for number in range(fs.info.last_inum):
+    try:
+        node = fs.open_meta(number)
+    except OSError:
+        continue
+    meta = node.info.meta
+    if not int(meta.flags) & 1:
+        continue
+    for attribute in node:
+        if int(attribute.info.type) != 128:
+            continue
+        size, done, digest = attribute.info.size, 0, hashlib.sha256()
+        try:
+            while done < size:
+                part = node.read_random(done, min(1 << 20, size - done), attribute.info.type, attribute.info.id)
+                if not part: break
+                digest.update(part); done += len(part)
+            print("stream", number, text(attribute.info.name).replace("$Data", ""), size, digest.hexdigest())
+        except OSError as e:
+            print("unread", number, text(attribute.info.name).replace("$Data", ""))
+    if int(meta.type) in (2, 11):
+        for entry in node.as_directory():
+            name = entry.info.name
+            if int(name.flags) & 1 and text(name.name) not in (".", "..") and entry.info.meta:
+                if ":" in text(name.name): continue
+                print("name", number, name.meta_addr, text(name.name))
+"#;
+
+fn corpus() -> Option<PathBuf> {
+    let found = std::env::var_os("VMRESCUE_CORPUS").map(PathBuf::from).filter(|path| path.is_dir());
+    if found.is_none() {
+        println!("SKIPPED: no corpus (set VMRESCUE_CORPUS to the unpacked directory)");
+    }
+    found
+}
+
+fn files_under(directory: &Path, out: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() { files_under(&path, out) } else { out.push(path) }
+    }
+}
+
+/// Byte offsets of NTFS volumes: the whole image, or the primary partitions of an MBR.
+fn volumes(bytes: &[u8]) -> Vec<usize> {
+    let mut starts = vec![0];
+    if bytes.get(510..512) == Some(&[0x55, 0xAA]) {
+        for entry in bytes[446..510].chunks_exact(16) {
+            starts.push(u32::from_le_bytes(entry[8..12].try_into().unwrap()) as usize * 512);
+        }
+    }
+    starts.sort_unstable();
+    starts.dedup();
+    starts.retain(|at| bytes.get(*at..).is_some_and(vmrescue::fs::ntfs::is_ntfs));
+    starts
+}
+
+fn ours(volume: &Volume) -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    let mut ids = Vec::new();
+    volume
+        .scan(&mut |file| {
+            ids.push(file.id);
+            Ok(())
+        })
+        .unwrap();
+    for id in ids {
+        let number = id.0 & 0xFFFF_FFFF_FFFF;
+        for stream in volume.streams(id).unwrap() {
+            match read_file(volume, id, &stream.name) {
+                Ok(data) => lines.insert(format!(
+                    "stream {number} {} {} {}",
+                    stream.name,
+                    stream.size_bytes,
+                    hex(&Sha256::digest(&data))
+                )),
+                Err(error) => lines.insert(format!("unread {number} {} {error}", stream.name)),
+            };
+        }
+        let meta = volume.metadata(id).unwrap();
+        if meta.kind == NodeKind::Directory || meta.attributes.has(vmrescue::fs::Attributes::DIRECTORY) {
+            for entry in volume.read_dir(id).unwrap() {
+                assert_eq!(volume.lookup(id, &entry.name).unwrap(), Some(entry.id), "{}", entry.name);
+                assert_eq!(volume.lookup(id, &entry.name.to_ascii_lowercase()).unwrap(), Some(entry.id));
+                lines.insert(format!("name {number} {} {}", entry.id.0 & 0xFFFF_FFFF_FFFF, entry.name));
+            }
+        }
+    }
+    lines
+}
+
+#[test]
+fn every_volume_is_read_as_the_sleuth_kit_reads_it() {
+    let Some(corpus) = corpus() else { return };
+    let oracle = Command::new("python3").args(["-c", "import pytsk3"]).status().is_ok_and(|s| s.success());
+    if !oracle {
+        assert!(std::env::var_os("VMRESCUE_REQUIRE_ORACLES").is_none(), "pytsk3 is missing");
+        println!("SKIPPED: python3 with pytsk3 is missing");
+        return;
+    }
+    let mut paths = Vec::new();
+    for part in ["01-vhd", "02-ntfs"] {
+        files_under(&corpus.join(part), &mut paths);
+    }
+    let unpacked = tempfile::tempdir().unwrap();
+    let (mut seen, mut differences) = (0, Vec::new());
+    for mut path in paths {
+        if path.extension().is_some_and(|e| e == "gz") {
+            let data = Command::new("gzip").arg("-dc").arg(&path).output().unwrap().stdout;
+            path = unpacked.path().join(path.file_stem().unwrap());
+            std::fs::write(&path, data).unwrap();
+        }
+        if std::fs::metadata(&path).unwrap().len() > 128 << 20 {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        for start in volumes(&bytes) {
+            if bytes.len() - start < 1 << 16 {
+                continue; // a boot sector alone
+            }
+            let Ok(volume) = Volume::open(Disk::new(Arc::new(MemoryDevice::new(bytes[start..].to_vec()))))
+            else {
+                println!("NOT OPENED: {} at {start:#x}", path.display());
+                continue;
+            };
+            let output = Command::new("python3")
+                .args(["-c", SCRIPT])
+                .arg(&path)
+                .arg(start.to_string())
+                .output()
+                .unwrap();
+            let theirs: BTreeSet<String> = String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .filter(|l| !l.contains("$OrphanFiles"))
+                .map(String::from)
+                .collect();
+            let ours = ours(&volume);
+            println!(
+                "{} at {start:#x}: {} lines, theirs {}, {:?}",
+                path.display(),
+                ours.len(),
+                theirs.len(),
+                volume.log_state()
+            );
+            for line in ours.symmetric_difference(&theirs).filter(|line| !line.starts_with("stream 8 $Bad "))
+            {
+                let side = if ours.contains(line) { "ours" } else { "theirs" };
+                println!("   {side}: {line}");
+                if side == "theirs" && OPEN.iter().any(|open| line.starts_with(open)) {
+                    continue;
+                }
+                differences.push(format!("{} {side}: {line}", path.display()));
+            }
+            for defect in volume.check(&Silent).unwrap().iter().take(8) {
+                println!("   defect: {defect}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "only {seen} volumes found");
+    assert!(differences.is_empty(), "{} differences", differences.len());
+}
