@@ -8,11 +8,16 @@
 //! has seen yet; `tests/tidy.rs` holds the list of the places that may call [`DiskMut::new`].
 
 mod disk;
+mod host_file;
 mod memory;
+mod overlay;
+pub mod testing;
 mod window;
 
 pub use disk::{Disk, DiskMut};
+pub use host_file::HostFile;
 pub use memory::MemoryDevice;
+pub use overlay::{Overlay, OverlayOptions, PAGE_BYTES, SavepointId};
 
 use crate::error::{Error, Layer, Result};
 use std::ops::Range;

@@ -1,0 +1,230 @@
+//! A file or block device of the host: positioned I/O, and the lock that keeps two writers apart.
+//!
+//! This is the one file of the library with code for each operating system (the other is `mount/`). Readers take a
+//! shared lock, writers an exclusive one; both are advisory on Unix and mandatory on Windows. Missing: alignment to
+//! sectors for raw devices on Windows.
+
+use super::{BlockDevice, Geometry, WritableDevice};
+use crate::error::{Error, Layer, Result};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// An open file or block device of the host, locked as long as it lives.
+#[derive(Debug)]
+pub struct HostFile {
+    file: File,
+    path: PathBuf,
+    length_bytes: AtomicU64,
+}
+
+#[cfg(unix)]
+fn read_some(file: &File, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buf, offset)
+}
+
+#[cfg(unix)]
+fn write_some(file: &File, offset: u64, data: &[u8]) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::write_at(file, data, offset)
+}
+
+#[cfg(windows)]
+fn read_some(file: &File, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buf, offset)
+}
+
+#[cfg(windows)]
+fn write_some(file: &File, offset: u64, data: &[u8]) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_write(file, data, offset)
+}
+
+impl HostFile {
+    /// Opens for reading, with a shared lock.
+    ///
+    /// # Errors
+    /// `Refused` when somebody writes to it; otherwise as the operating system says.
+    pub fn open_read(path: &Path) -> Result<HostFile> {
+        let file = File::open(path).map_err(|e| Error::io("cannot be opened", path, e))?;
+        HostFile::locked(file, path, false)
+    }
+
+    /// Opens for reading and writing, with an exclusive lock. Only for `transaction/` and for files that it made.
+    ///
+    /// # Errors
+    /// `Refused` when somebody else has it open; otherwise as the operating system says.
+    pub fn open_write(path: &Path) -> Result<HostFile> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|e| Error::io("cannot be opened for writing", path, e))?;
+        HostFile::locked(file, path, true)
+    }
+
+    /// Makes a new, empty file, with an exclusive lock.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; otherwise as the operating system says.
+    pub fn create_new(path: &Path) -> Result<HostFile> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|e| Error::io("cannot be made", path, e))?;
+        HostFile::locked(file, path, true)
+    }
+
+    /// Opens for reading, with an exclusive lock: a transaction stages over it and is the only one that may publish.
+    ///
+    /// # Errors
+    /// As [`HostFile::open_write`].
+    pub fn open_staging(path: &Path) -> Result<HostFile> {
+        let file = File::open(path).map_err(|e| Error::io("cannot be opened", path, e))?;
+        HostFile::locked(file, path, true)
+    }
+
+    /// A second handle for writing, under the lock that `self` holds and must go on holding.
+    ///
+    /// # Errors
+    /// As the operating system says, above all for files that may not be written.
+    pub fn writer_under_this_lock(&self) -> Result<HostFile> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&self.path)
+            .map_err(|e| Error::io("cannot be opened for writing", &self.path, e))?;
+        Ok(HostFile {
+            file,
+            path: self.path.clone(),
+            length_bytes: AtomicU64::new(self.geometry().length_bytes),
+        })
+    }
+
+    /// When the host says that the content last changed.
+    pub fn modified(&self) -> Option<std::time::SystemTime> {
+        self.file.metadata().ok()?.modified().ok()
+    }
+
+    fn locked(mut file: File, path: &Path, exclusive: bool) -> Result<HostFile> {
+        if file.metadata().is_ok_and(|m| m.is_dir()) {
+            return Err(Error::invalid(Layer::Host, "this is a directory, not a disk image").in_file(path));
+        }
+        let taken = if exclusive { file.try_lock() } else { file.try_lock_shared() };
+        match taken {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::refused(Layer::Host, "another program is using the image")
+                    .in_file(path)
+                    .advice("wait until it has finished, or stop it"));
+            }
+            // Some network file systems have no locks; reading does not need one.
+            Err(TryLockError::Error(_)) if !exclusive => {}
+            Err(TryLockError::Error(e)) => return Err(Error::io("cannot be locked", path, e)),
+        }
+        // Block devices have no length in their metadata; the end of a seek is right for both.
+        let length = file.seek(SeekFrom::End(0)).map_err(|e| Error::io("has no length", path, e))?;
+        Ok(HostFile { file, path: path.to_path_buf(), length_bytes: AtomicU64::new(length) })
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl BlockDevice for HostFile {
+    fn geometry(&self) -> Geometry {
+        Geometry::of_bytes(self.length_bytes.load(Ordering::Acquire))
+    }
+
+    fn read_at(&self, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
+        while !buf.is_empty() {
+            match read_some(&self.file, offset, buf) {
+                Ok(0) => {
+                    return Err(Error::damaged(Layer::Host, "the file ended while it was read")
+                        .at(offset)
+                        .in_file(&self.path)
+                        .advice("the file was made shorter by somebody else"));
+                }
+                Ok(count) => {
+                    buf = &mut buf[count..];
+                    offset += count as u64;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("cannot be read", &self.path, e).at(offset)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WritableDevice for HostFile {
+    fn write_at(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
+        while !data.is_empty() {
+            match write_some(&self.file, offset, data) {
+                Ok(0) => {
+                    return Err(Error::no_space(Layer::Host, "nothing could be written")
+                        .at(offset)
+                        .in_file(&self.path));
+                }
+                Ok(count) => {
+                    data = &data[count..];
+                    offset += count as u64;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("cannot be written", &self.path, e).at(offset)),
+            }
+        }
+        Ok(())
+    }
+
+    fn zero_at(&self, range: Range<u64>) -> Result<()> {
+        let zeros = vec![0u8; 1 << 20];
+        let mut offset = range.start;
+        while offset < range.end {
+            let count = (range.end - offset).min(zeros.len() as u64);
+            self.write_at(offset, &zeros[..count as usize])?;
+            offset += count;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io("cannot be made durable", &self.path, e))
+    }
+
+    fn set_length(&self, length_bytes: u64) -> Result<()> {
+        self.file
+            .set_len(length_bytes)
+            .map_err(|e| Error::io("cannot change its length", &self.path, e).found(length_bytes))?;
+        self.length_bytes.store(length_bytes, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_writer_keeps_others_out_and_readers_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.raw");
+        let writer = HostFile::create_new(&path).unwrap();
+        writer.set_length(4096).unwrap();
+        writer.write_at(100, b"words").unwrap();
+        assert_eq!(HostFile::open_read(&path).unwrap_err().kind(), ErrorKind::Refused);
+        drop(writer);
+        let first = HostFile::open_read(&path).unwrap();
+        let _second = HostFile::open_read(&path).unwrap();
+        let mut word = [0; 5];
+        first.read_at(100, &mut word).unwrap();
+        assert_eq!(&word, b"words");
+        assert_eq!(HostFile::open_write(&path).unwrap_err().kind(), ErrorKind::Refused);
+        assert_eq!(HostFile::open_read(dir.path()).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
