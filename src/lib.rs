@@ -27,5 +27,6 @@ pub mod limits;
 pub mod progress;
 pub mod text;
 pub mod time;
+pub mod transaction;
 
 pub use error::{Defect, Error, ErrorKind, Layer, Result, Severity};

@@ -114,7 +114,11 @@ impl Overlay {
                 continue;
             }
             let old_end = end.min(self.base.len()).max(start);
-            let old = self.base.read_vec(start, (old_end - start) as usize)?;
+            let old = if old_end > start {
+                self.base.read_vec(start, (old_end - start) as usize)?
+            } else {
+                Vec::new()
+            };
             for range in differences(&old, &bytes[..old.len()]) {
                 add(start + range.start as u64..start + range.end as u64);
             }

@@ -1,0 +1,215 @@
+//! The journal of one operation: for each range of the host file the bytes before and after.
+//!
+//! Layout, little-endian: magic `VMRJRNL1`, u64 length of the image before, u64 length after, u64 count of entries;
+//! each entry u64 offset, u32 bytes before, u32 bytes after, u32 CRC-32C of before, u32 CRC-32C of after, then both.
+//! The last four bytes are the CRC-32C of everything ahead of them. Bytes beyond the old (new) end of the image
+//! are not part of before (after).
+
+use super::place::Place;
+use super::record::OperationId;
+use crate::block::{Disk, DiskMut};
+use crate::bytes::{u32_at, u64_at};
+use crate::error::{Error, Layer, Result};
+use crate::progress::Progress;
+use std::io::Write;
+use std::ops::Range;
+
+const MAGIC: &[u8; 8] = b"VMRJRNL1";
+const HEADER_BYTES: u64 = 32;
+const ENTRY_BYTES: u64 = 24;
+/// Most bytes of one entry, so that writing and applying take bounded memory.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Which bytes of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Before,
+    After,
+}
+
+/// Name of the journal of an operation.
+pub(super) fn name(id: OperationId) -> String {
+    format!("{id}.journal")
+}
+
+/// Passes bytes on and keeps their checksum.
+struct Summed<'a> {
+    out: &'a mut dyn Write,
+    sum: u32,
+}
+
+impl Summed<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.sum = crc32c::crc32c_append(self.sum, bytes);
+        self.out.write_all(bytes).map_err(|e| Error::io("the journal cannot be written", "journal", e))
+    }
+}
+
+/// The part of `range` that lies inside `disk`.
+fn read_inside(disk: &Disk, range: &Range<u64>) -> Result<Vec<u8>> {
+    let end = range.end.min(disk.len());
+    if range.start >= end { Ok(Vec::new()) } else { disk.read_vec(range.start, (end - range.start) as usize) }
+}
+
+/// Writes the journal of changing `ranges` of `image` into what `staged` holds there. A cut of the image is covered:
+/// the bytes that it loses are part of before.
+pub(super) fn write(
+    out: &mut dyn Write,
+    image: &DiskMut,
+    staged: &Disk,
+    ranges: &[Range<u64>],
+) -> Result<()> {
+    let image = image.as_disk();
+    let cut = staged.len()..image.len();
+    let chunks: Vec<Range<u64>> = ranges
+        .iter()
+        .cloned()
+        .chain((!cut.is_empty()).then_some(cut))
+        .flat_map(|range| {
+            (range.start..range.end)
+                .step_by(CHUNK_BYTES as usize)
+                .map(move |start| start..(start + CHUNK_BYTES).min(range.end))
+        })
+        .collect();
+    let mut out = Summed { out, sum: 0 };
+    out.put(MAGIC)?;
+    out.put(&image.len().to_le_bytes())?;
+    out.put(&staged.len().to_le_bytes())?;
+    out.put(&(chunks.len() as u64).to_le_bytes())?;
+    for range in &chunks {
+        let (before, after) = (read_inside(&image, range)?, read_inside(staged, range)?);
+        out.put(&range.start.to_le_bytes())?;
+        out.put(&(before.len() as u32).to_le_bytes())?;
+        out.put(&(after.len() as u32).to_le_bytes())?;
+        out.put(&crc32c::crc32c(&before).to_le_bytes())?;
+        out.put(&crc32c::crc32c(&after).to_le_bytes())?;
+        out.put(&before)?;
+        out.put(&after)?;
+    }
+    let sum = out.sum;
+    out.put(&sum.to_le_bytes())
+}
+
+struct Entry {
+    offset: u64,
+    before: Range<u64>,
+    after: Range<u64>,
+    before_sum: u32,
+    after_sum: u32,
+}
+
+impl Entry {
+    fn side(&self, side: Side) -> (Range<u64>, u32) {
+        match side {
+            Side::Before => (self.before.clone(), self.before_sum),
+            Side::After => (self.after.clone(), self.after_sum),
+        }
+    }
+}
+
+/// A journal that was read and found whole.
+pub(super) struct Journal {
+    file: Disk,
+    length_before: u64,
+    length_after: u64,
+    entries: Vec<Entry>,
+}
+
+fn broken(what: &str, offset: u64) -> Error {
+    Error::damaged(Layer::Transaction, format!("the journal is damaged: {what}"))
+        .at(offset)
+        .advice("the journal cannot be used; restore the image from a copy if it does not open")
+}
+
+impl Journal {
+    /// Opens the journal of an operation and checks all of it.
+    pub(super) fn open(place: &dyn Place, id: OperationId) -> Result<Journal> {
+        let file = place.open(&name(id))?;
+        let length = file.len();
+        if length < HEADER_BYTES + 4 {
+            return Err(broken("too short", length));
+        }
+        check_sum(&file)?;
+        let header = file.read_vec(0, HEADER_BYTES as usize)?;
+        let number = |at| u64_at(&header, at).unwrap_or_default();
+        if header[..8] != MAGIC[..] {
+            return Err(broken("wrong magic", 0));
+        }
+        let (mut entries, mut place) = (Vec::new(), HEADER_BYTES);
+        for _ in 0..number(24) {
+            let head = file.read_vec(place, ENTRY_BYTES as usize).map_err(|_| broken("cut off", place))?;
+            let small = |at| u32_at(&head, at).unwrap_or_default();
+            let before = place + ENTRY_BYTES..place + ENTRY_BYTES + u64::from(small(8));
+            let after = before.end..before.end + u64::from(small(12));
+            if after.end > length - 4 || small(8) as u64 > CHUNK_BYTES || small(12) as u64 > CHUNK_BYTES {
+                return Err(broken("an entry does not fit", place));
+            }
+            place = after.end;
+            let offset = u64_at(&head, 0).unwrap_or_default();
+            entries.push(Entry { offset, before, after, before_sum: small(16), after_sum: small(20) });
+        }
+        Ok(Journal { length_before: number(8), length_after: number(16), entries, file })
+    }
+
+    fn length(&self, side: Side) -> u64 {
+        match side {
+            Side::Before => self.length_before,
+            Side::After => self.length_after,
+        }
+    }
+
+    /// True when the image holds exactly this side wherever the operation touched it.
+    pub(super) fn matches(&self, image: &Disk, side: Side) -> Result<bool> {
+        if image.len() != self.length(side) {
+            return Ok(false);
+        }
+        for entry in &self.entries {
+            let (bytes, sum) = entry.side(side);
+            let there = read_inside(image, &(entry.offset..entry.offset + (bytes.end - bytes.start)))?;
+            if there.len() as u64 != bytes.end - bytes.start || crc32c::crc32c(&there) != sum {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes one side into the image, makes it durable, and reads it again.
+    pub(super) fn apply(&self, image: &DiskMut, side: Side, progress: &dyn Progress) -> Result<()> {
+        let length = self.length(side);
+        if image.len() < length {
+            image.set_length(length)?;
+        }
+        for entry in &self.entries {
+            let (bytes, sum) = entry.side(side);
+            let data = self.file.read_vec(bytes.start, (bytes.end - bytes.start) as usize)?;
+            if crc32c::crc32c(&data) != sum {
+                return Err(broken("wrong checksum of an entry", bytes.start));
+            }
+            image.write_at(entry.offset, &data)?;
+            progress.advance(data.len() as u64);
+        }
+        if image.len() > length {
+            image.set_length(length)?;
+        }
+        image.flush()?;
+        if self.matches(&image.as_disk(), side)? {
+            Ok(())
+        } else {
+            Err(Error::damaged(Layer::Transaction, "the image does not hold what was just written").advice(
+                "the medium of the image may be failing; run `vmrescue recover IMAGE` on a sound one",
+            ))
+        }
+    }
+}
+
+fn check_sum(file: &Disk) -> Result<()> {
+    let (mut offset, mut sum) = (0, 0);
+    let end = file.len() - 4;
+    while offset < end {
+        let bytes = file.read_vec(offset, (end - offset).min(CHUNK_BYTES) as usize)?;
+        sum = crc32c::crc32c_append(sum, &bytes);
+        offset += bytes.len() as u64;
+    }
+    let stored = u32_at(&file.read_vec(end, 4)?, 0);
+    if stored == Some(sum) { Ok(()) } else { Err(broken("wrong checksum", end)) }
+}

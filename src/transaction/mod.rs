@@ -1,0 +1,178 @@
+//! Stage, publish, undo, recover: the only room that writes to an image.
+//!
+//! Everything is staged in an [`Overlay`] over the host file. [`Transaction::publish`] turns what differs into a list
+//! of ranges of the host file and writes them through one journal (`docs/durability.md`):
+//!
+//! 1. the journal (bytes before and after, each with a checksum) is written beside the image and made durable;
+//! 2. the operation's record says "publishing"; from here on the operation will happen;
+//! 3. the bytes after are written and made durable; the record says "done".
+//!
+//! A crash before step 2 leaves the old image; after it, [`recover`] finishes. [`undo`] and [`redo`] write the
+//! journal's other side under the same rule. All of it is idempotent.
+//! Missing: publishing into a new child or a new file lies in `image/`; operations are never forgotten by themselves.
+
+mod history;
+mod journal;
+mod place;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub use history::{history, recover, redo, undo};
+pub use place::{Content, FilePlace, Place, state_dir_of};
+pub use record::{OperationId, OperationRecord, OperationState, Record};
+
+use crate::block::{Disk, DiskMut, HostFile, Overlay, OverlayOptions, SavepointId, WritableDevice};
+use crate::error::{Error, Layer, Result};
+use crate::progress::Progress;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Where the state lies and how much memory staging may take.
+#[derive(Debug, Clone, Default)]
+pub struct TransactionOptions {
+    /// Folder that holds the state folders; beside the image by default.
+    pub state_dir: Option<PathBuf>,
+    /// Memory for staged pages; the default of `limits` when absent.
+    pub memory_bytes: Option<usize>,
+}
+
+/// Changes to one image that nobody sees until they are published; dropping it forgets them.
+pub struct Transaction {
+    host: Arc<HostFile>,
+    place: FilePlace,
+    overlay: Arc<Overlay>,
+    modified: Option<SystemTime>,
+}
+
+impl Transaction {
+    /// Locks the image and begins to stage. Nothing is written, not even a state folder.
+    ///
+    /// # Errors
+    /// `Refused` when the image is in use, or an operation on it never finished (`recover` is the way out).
+    pub fn begin(path: &Path, options: &TransactionOptions) -> Result<Transaction> {
+        let host = Arc::new(HostFile::open_staging(path)?);
+        let place = FilePlace::new(path, options.state_dir.as_deref());
+        refuse_unfinished(&place)?;
+        let overlay = Overlay::new(
+            Disk::new(Arc::clone(&host) as Arc<_>),
+            OverlayOptions {
+                memory_bytes: options.memory_bytes.unwrap_or(crate::limits::OVERLAY_MEMORY_BYTES),
+                spill_dir: path.parent().map(|dir| {
+                    if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_path_buf() }
+                }),
+            },
+        )?;
+        let modified = host.modified();
+        Ok(Transaction { host, place, overlay, modified })
+    }
+
+    /// The host file with everything staged so far; container writers work on it.
+    pub fn file(&self) -> DiskMut {
+        DiskMut::new(Arc::clone(&self.overlay) as Arc<dyn WritableDevice>)
+    }
+
+    /// Path of the image.
+    pub fn path(&self) -> &Path {
+        self.host.path()
+    }
+
+    /// The host file as it was before anything was staged.
+    pub fn before(&self) -> Disk {
+        Disk::new(Arc::clone(&self.host) as Arc<_>)
+    }
+
+    /// Marks the present state of staging.
+    pub fn savepoint(&self) -> SavepointId {
+        self.overlay.savepoint()
+    }
+
+    /// Forgets what was staged after the savepoint.
+    ///
+    /// # Errors
+    /// `Invalid` when the savepoint is gone.
+    pub fn rollback(&self, id: SavepointId) -> Result<()> {
+        self.overlay.rollback(id)
+    }
+
+    /// Bytes of the host file that publishing would change.
+    ///
+    /// # Errors
+    /// Of reading the image.
+    pub fn changed_bytes(&self) -> Result<u64> {
+        let ranges = self.overlay.dirty_ranges()?;
+        Ok(ranges.iter().map(|range| range.end - range.start).sum())
+    }
+
+    /// Writes what was staged into the image, through the journal. Without a difference nothing is written at all.
+    ///
+    /// # Errors
+    /// `Refused` when the image was changed by somebody else since it was opened; otherwise of the host. After an
+    /// error the image is the old one, or `recover` finishes the operation.
+    pub fn publish(self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
+        let ranges = self.overlay.dirty_ranges()?;
+        let staged = self.file().as_disk();
+        if ranges.is_empty() && staged.len() == self.before().len() {
+            return Ok(None);
+        }
+        if self.host.modified() != self.modified {
+            return Err(Error::refused(
+                Layer::Transaction,
+                "the image was changed by another program meanwhile",
+            )
+            .in_file(self.host.path())
+            .advice("nothing was written; run the command again on the image as it is now"));
+        }
+        let image = DiskMut::new(Arc::new(self.host.writer_under_this_lock()?));
+        publish_staged(&self.place, &image, &staged, &ranges, record, progress).map(Some)
+    }
+}
+
+/// The part of publishing that works on any place; the crash tests call it with one in memory.
+fn publish_staged(
+    place: &dyn Place,
+    image: &DiskMut,
+    staged: &Disk,
+    ranges: &[std::ops::Range<u64>],
+    record: Record,
+    progress: &dyn Progress,
+) -> Result<OperationId> {
+    let id = record::next_id(place)?;
+    progress.begin("writing the journal", None);
+    place.write(&journal::name(id), &mut |out| journal::write(out, image, staged, ranges))?;
+    progress.end();
+    let mut operation = OperationRecord::new(id, record, image.len(), staged.len());
+    operation.bytes_changed = ranges.iter().map(|range| range.end - range.start).sum();
+    operation.enter(place, OperationState::Publishing)?;
+    progress.begin("writing the image", Some(operation.bytes_changed));
+    journal::Journal::open(place, id)?.apply(image, journal::Side::After, progress)?;
+    progress.end();
+    operation.enter(place, OperationState::Done)?;
+    Ok(id)
+}
+
+/// The operation that never finished, if there is one.
+///
+/// # Errors
+/// Of reading the state folder.
+pub fn pending(path: &Path, state_dir: Option<&Path>) -> Result<Option<OperationRecord>> {
+    let place = FilePlace::new(path, state_dir);
+    Ok(record::all(&place)?.into_iter().find(|operation| operation.state.is_unfinished()))
+}
+
+fn refuse_unfinished(place: &dyn Place) -> Result<()> {
+    match record::all(place)?.into_iter().find(|operation| operation.state.is_unfinished()) {
+        None => Ok(()),
+        Some(operation) => {
+            Err(Error::refused(Layer::Transaction, "an earlier operation on this image was interrupted")
+                .found(format!(
+                    "operation {} ({}), {}",
+                    operation.id,
+                    operation.title,
+                    operation.state.words()
+                ))
+                .advice("run `vmrescue recover IMAGE`; it finishes the operation"))
+        }
+    }
+}

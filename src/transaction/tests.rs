@@ -1,0 +1,204 @@
+use super::journal::Side;
+use super::*;
+use crate::block::MemoryDevice;
+use crate::block::testing::{CrashDevice, Fate};
+use crate::error::ErrorKind;
+use crate::progress::Silent;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs;
+
+fn image(dir: &Path) -> PathBuf {
+    let path = dir.join("disk.raw");
+    fs::write(&path, (0..100_000u32).map(|i| (i / 7) as u8).collect::<Vec<u8>>()).unwrap();
+    path
+}
+
+fn change(path: &Path, offset: u64, text: &[u8], length: u64) -> Result<Option<OperationId>> {
+    let tx = Transaction::begin(path, &TransactionOptions::default())?;
+    tx.file().set_length(length)?;
+    tx.file().write_at(offset, text)?;
+    tx.publish(Record { title: "change".into(), ..Record::default() }, &Silent)
+}
+
+#[test]
+fn publish_undo_and_redo_give_exactly_these_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    let first = fs::read(&path).unwrap();
+    assert_eq!(change(&path, 10, &first[10..20], 100_000).unwrap(), None);
+    assert!(!state_dir_of(&path, None).exists(), "nothing to publish leaves no trace");
+
+    change(&path, 99_990, b"longer than it was", 200_000).unwrap().unwrap();
+    let second = fs::read(&path).unwrap();
+    change(&path, 5, b"short", 50_001).unwrap().unwrap();
+    let third = fs::read(&path).unwrap();
+    assert_eq!((second.len(), third.len()), (200_000, 50_001));
+
+    undo(&path, None, None, false, &Silent).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), second);
+    undo(&path, None, None, false, &Silent).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), first);
+    assert_eq!(undo(&path, None, None, false, &Silent).unwrap_err().kind(), ErrorKind::NotFound);
+    redo(&path, None, &Silent).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), second);
+    redo(&path, None, &Silent).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), third);
+    assert_eq!(history(&path, None).unwrap().len(), 2);
+}
+
+#[test]
+fn an_image_that_changed_since_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    change(&path, 5, b"mine", 100_000).unwrap().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[6] = b'?';
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(undo(&path, None, None, false, &Silent).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    undo(&path, None, None, true, &Silent).unwrap();
+}
+
+#[test]
+fn two_transactions_on_one_image_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    let _first = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let second = Transaction::begin(&path, &TransactionOptions::default());
+    assert_eq!(second.err().map(|e| e.kind()), Some(ErrorKind::Refused));
+}
+
+#[test]
+fn a_file_changed_while_staging_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    let tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    tx.file().write_at(0, b"staged").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[50_000] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let refused = tx.publish(Record::default(), &Silent).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// State files in memory that stop working at the n-th write, with the file absent or as it was.
+#[derive(Default)]
+struct MemoryPlace {
+    files: RefCell<BTreeMap<String, Vec<u8>>>,
+    writes: Cell<u64>,
+    dies_at: Cell<u64>,
+}
+
+impl Place for MemoryPlace {
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(self.files.borrow().keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> Result<Disk> {
+        let files = self.files.borrow();
+        let bytes = files.get(name).ok_or_else(|| Error::not_found(Layer::Host, name))?;
+        Ok(Disk::new(Arc::new(MemoryDevice::new(bytes.clone()))))
+    }
+
+    fn write(&self, name: &str, content: &mut place::Content<'_>) -> Result<()> {
+        let mut bytes = Vec::new();
+        content(&mut bytes)?;
+        if self.writes.get() >= self.dies_at.get() {
+            return Err(Error::new(ErrorKind::Io, Layer::Host, "the power is gone"));
+        }
+        self.writes.set(self.writes.get() + 1);
+        self.files.borrow_mut().insert(name.to_string(), bytes);
+        Ok(())
+    }
+}
+
+fn staged(old: &[u8], new: &[u8]) -> (Disk, Vec<std::ops::Range<u64>>) {
+    let base = Disk::new(Arc::new(MemoryDevice::new(old.to_vec())));
+    let overlay = Overlay::new(base, OverlayOptions::default()).unwrap();
+    let file = DiskMut::new(Arc::clone(&overlay) as Arc<dyn WritableDevice>);
+    file.set_length(new.len() as u64).unwrap();
+    file.write_at(0, new).unwrap();
+    (file.as_disk(), overlay.dirty_ranges().unwrap())
+}
+
+/// Runs `work` with the power going at every step of image and state, and checks what recovery makes of it.
+fn sweep(old: &[u8], new: &[u8], undoing: bool) -> u64 {
+    let mut crashes = 0;
+    for fate in [Fate::Lost, Fate::Kept, Fate::Torn] {
+        for (on_image, step) in (0..40).flat_map(|step| [(true, step), (false, step)]) {
+            let place = MemoryPlace::default();
+            place.dies_at.set(u64::MAX);
+            let (disk, ranges) = staged(old, new);
+            let start = if undoing { new } else { old };
+            if undoing {
+                let whole = DiskMut::new(Arc::new(CrashDevice::new(old.to_vec(), u64::MAX)));
+                publish_staged(&place, &whole, &disk, &ranges, Record::default(), &Silent).unwrap();
+                place.writes.set(0);
+            }
+            if !on_image {
+                place.dies_at.set(step);
+            }
+            let device = Arc::new(CrashDevice::new(start.to_vec(), if on_image { step } else { u64::MAX }));
+            let image = DiskMut::new(Arc::clone(&device) as Arc<dyn WritableDevice>);
+            let died = if undoing {
+                history::undo_at(&place, &image, None, false, &Silent).is_err()
+            } else {
+                publish_staged(&place, &image, &disk, &ranges, Record::default(), &Silent).is_err()
+            };
+            if !died {
+                continue;
+            }
+            crashes += 1;
+            place.dies_at.set(u64::MAX);
+            let medium = Arc::new(CrashDevice::new(device.after_power_loss(fate), u64::MAX));
+            let image = DiskMut::new(Arc::clone(&medium) as Arc<dyn WritableDevice>);
+            history::recover_at(&place, &image, &Silent).unwrap();
+            history::recover_at(&place, &image, &Silent).unwrap();
+            let after = medium.after_power_loss(Fate::Lost);
+            assert!(after == old || after == new, "between two states: {fate:?}, step {step}");
+            if after == new {
+                history::undo_at(&place, &image, None, false, &Silent).unwrap();
+                assert!(medium.after_power_loss(Fate::Lost) == old);
+            }
+        }
+    }
+    crashes
+}
+
+#[test]
+fn a_crash_at_every_step_leaves_the_old_image_or_the_new_one() {
+    let old: Vec<u8> = (0..30_000u32).map(|i| (i % 251) as u8).collect();
+    let mut changed = old.clone();
+    for start in [0, 5000, 9000, 20_000, 29_000] {
+        changed[start..start + 700].fill(0xee);
+    }
+    let mut longer = changed.clone();
+    longer.resize(50_000, 9);
+    let shorter = changed[..12_345].to_vec();
+    for new in [changed, longer, shorter] {
+        assert!(sweep(&old, &new, false) > 15);
+        assert!(sweep(&old, &new, true) > 15);
+    }
+}
+
+#[test]
+fn a_damaged_journal_is_not_applied() {
+    let (old, new) = (vec![1u8; 9000], vec![2u8; 9000]);
+    let (disk, ranges) = staged(&old, &new);
+    let place = MemoryPlace::default();
+    place.dies_at.set(u64::MAX);
+    let image = DiskMut::new(Arc::new(MemoryDevice::new(old)));
+    publish_staged(&place, &image, &disk, &ranges, Record::default(), &Silent).unwrap();
+    let name = journal::name(OperationId(1));
+    let length = place.files.borrow()[&name].len();
+    for byte in (0..length).step_by(97) {
+        place.files.borrow_mut().get_mut(&name).unwrap()[byte] ^= 0x10;
+        assert!(journal::Journal::open(&place, OperationId(1)).is_err());
+        place.files.borrow_mut().get_mut(&name).unwrap()[byte] ^= 0x10;
+    }
+    let journal = journal::Journal::open(&place, OperationId(1)).unwrap();
+    assert!(journal.matches(&image.as_disk(), Side::After).unwrap());
+}
