@@ -141,7 +141,7 @@ impl Journal {
             let small = |at| u32_at(&head, at).unwrap_or_default();
             let before = place + ENTRY_BYTES..place + ENTRY_BYTES + u64::from(small(8));
             let after = before.end..before.end + u64::from(small(12));
-            if after.end > length - 4 || small(8) as u64 > CHUNK_BYTES || small(12) as u64 > CHUNK_BYTES {
+            if after.end > length - 4 || u64::from(small(8).max(small(12))) > CHUNK_BYTES {
                 return Err(broken("an entry does not fit", place));
             }
             place = after.end;

@@ -103,7 +103,7 @@ impl Place for MemoryPlace {
         Ok(Disk::new(Arc::new(MemoryDevice::new(bytes.clone()))))
     }
 
-    fn write(&self, name: &str, content: &mut place::Content<'_>) -> Result<()> {
+    fn write(&self, name: &str, content: &mut Content<'_>) -> Result<()> {
         let mut bytes = Vec::new();
         content(&mut bytes)?;
         if self.writes.get() >= self.dies_at.get() {
