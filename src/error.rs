@@ -350,6 +350,11 @@ impl Defect {
     ) -> Defect {
         Defect { code, severity, layer, offset: offset.into(), detail: detail.into() }
     }
+
+    /// An error that a lenient reader or a checker goes on after.
+    pub fn from_error(code: &'static str, severity: Severity, error: &Error) -> Defect {
+        Defect::new(code, severity, error.layer(), error.offset(), error.to_string())
+    }
 }
 
 impl fmt::Display for Defect {

@@ -17,6 +17,19 @@ impl Guid {
         Guid([a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]])
     }
 
+    /// A new one, version 4. The randomness is that of the standard library's hash keys: enough for identities, not
+    /// for secrets.
+    pub fn random() -> Guid {
+        use std::hash::{BuildHasher, RandomState};
+        let half = || RandomState::new().hash_one(std::time::SystemTime::now()).to_le_bytes();
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&half());
+        bytes[8..].copy_from_slice(&half());
+        bytes[7] = bytes[7] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        Guid(bytes)
+    }
+
     /// The GUID at `offset` of `bytes`, if all sixteen bytes are there.
     pub fn at(bytes: &[u8], offset: usize) -> Option<Guid> {
         crate::bytes::array_at(bytes, offset).map(Guid)

@@ -23,6 +23,7 @@ pub mod bytes;
 pub mod error;
 pub mod fs;
 pub mod guid;
+pub mod image;
 pub mod limits;
 pub mod progress;
 pub mod text;

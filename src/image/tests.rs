@@ -1,0 +1,109 @@
+use super::*;
+use crate::block::MemoryDevice;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const KINDS: [Kind; 5] = [Kind::Raw, Kind::VhdFixed, Kind::VhdDynamic, Kind::VhdxFixed, Kind::VhdxDynamic];
+
+fn new_file(kind: Kind, size: u64, block: Option<u64>, sector: u32) -> DiskMut {
+    let file = DiskMut::new(Arc::new(MemoryDevice::default()));
+    create(&file, &CreateSpec { kind, size, block_bytes: block, logical_sector_bytes: sector }).unwrap();
+    file
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(u64, Vec<u8>),
+    Zero(u64, u64),
+    Reopen,
+}
+
+fn step(size: u64) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..size, prop::collection::vec(any::<u8>(), 1..5000)).prop_map(|(o, d)| Step::Write(o, d)),
+        2 => (0..size, 1..3_000_000u64).prop_map(|(o, l)| Step::Zero(o, l)),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn every_container_is_a_vector(steps in prop::collection::vec(step(5_000_192), 1..20)) {
+        let size = 5_000_192u64;
+        for kind in KINDS {
+            let block = match kind { Kind::VhdDynamic => Some(64 << 10), Kind::VhdxDynamic => Some(1 << 20), _ => None };
+            let file = new_file(kind, size, block, 512);
+            let mut model = vec![0u8; size as usize];
+            let mut disk = open_mut(&file, None).unwrap().disk;
+            for step in &steps {
+                match step {
+                    Step::Write(offset, data) => {
+                        let data = &data[..data.len().min((size - offset) as usize)];
+                        disk.write_at(*offset, data).unwrap();
+                        model[*offset as usize..*offset as usize + data.len()].copy_from_slice(data);
+                    }
+                    Step::Zero(offset, length) => {
+                        let end = (offset + length).min(size);
+                        disk.zero_at(*offset..end).unwrap();
+                        model[*offset as usize..end as usize].fill(0);
+                    }
+                    Step::Reopen => disk = open_mut(&file, None).unwrap().disk,
+                }
+            }
+            let read = open(&file.as_disk()).unwrap();
+            prop_assert!(read.disk.read_vec(0, size as usize).unwrap() == model, "{:?}", kind);
+            prop_assert!(read.defects.is_empty());
+            prop_assert!(check(&file.as_disk()).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn damaged_containers_never_panic(kind in 1usize..5, hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), cut in 0u64..2000) {
+        let file = new_file(KINDS[kind], 3 << 20, None, 512);
+        open_mut(&file, None).unwrap().disk.write_at(1 << 20, b"content").unwrap();
+        let length = file.len();
+        let interesting = [0, 512, 1536, 64 << 10, 128 << 10, 192 << 10, 256 << 10, 2 << 20, 3 << 20, length - 512];
+        for (index, value) in &hits {
+            let at = interesting[index.index(interesting.len())] + u64::from(*value) % 100;
+            if at < length { file.write_at(at, &[*value]).unwrap(); }
+        }
+        file.set_length(length - cut).unwrap();
+        let _checked = check(&file.as_disk());
+        if let Ok(opened) = open(&file.as_disk()) {
+            let mut buf = vec![0; 65536];
+            for at in (0..opened.disk.len().min(64 << 20)).step_by(1 << 20) {
+                let count = buf.len().min((opened.disk.len() - at) as usize);
+                let _read = opened.disk.read_at(at, &mut buf[..count]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vhdx_with_4096_byte_sectors_says_so() {
+    let file = new_file(Kind::VhdxDynamic, 64 << 20, Some(1 << 20), 4096);
+    let opened = open(&file.as_disk()).unwrap();
+    assert_eq!(opened.disk.geometry().logical_sector_bytes, 4096);
+    assert_eq!(opened.info.block_bytes, Some(1 << 20));
+}
+
+#[test]
+fn one_broken_vhdx_header_is_a_defect_and_two_are_an_error() {
+    let file = new_file(Kind::VhdxDynamic, 8 << 20, None, 512);
+    file.write_at(64 << 10, b"gone").unwrap();
+    assert_eq!(open(&file.as_disk()).unwrap().defects[0].code, "vhdx-header-bad");
+    file.write_at(128 << 10, b"gone").unwrap();
+    assert_eq!(open(&file.as_disk()).unwrap_err().offset(), Some(64 << 10));
+}
+
+#[test]
+fn a_vhd_with_a_broken_footer_is_read_by_its_copy_and_not_written() {
+    let file = new_file(Kind::VhdDynamic, 8 << 20, None, 512);
+    open_mut(&file, None).unwrap().disk.write_at(4000, b"kept").unwrap();
+    file.write_at(file.len() - 500, b"damage").unwrap();
+    let opened = open(&file.as_disk()).unwrap();
+    assert_eq!(opened.disk.read_vec(4000, 4).unwrap(), b"kept");
+    assert_eq!(opened.defects[0].code, "vhd-footer-bad");
+    assert!(open_mut(&file, None).is_err());
+}

@@ -1,0 +1,254 @@
+//! Dynamic and differencing disks: the block allocation table, blocks, sector bitmaps.
+
+use super::footer::{DynamicHeader, FOOTER_BYTES, Footer, KIND_DIFFERENCING};
+use crate::block::{BlockDevice, Disk, DiskMut, Extent, ExtentKind, Geometry, WritableDevice};
+use crate::error::{Defect, Error, Layer, Result, Severity};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+/// Block size of new disks.
+pub(in crate::image) const BLOCK_BYTES: u32 = 2 << 20;
+const ABSENT: u32 = u32::MAX;
+
+/// A dynamic or differencing VHD as a disk.
+pub(super) struct VhdDevice {
+    file: Disk,
+    writer: Option<Mutex<DiskMut>>,
+    disk_bytes: u64,
+    block_bytes: u64,
+    differencing: bool,
+    table_offset: u64,
+    bat: RwLock<Vec<u32>>,
+    parent: Option<Disk>,
+}
+
+/// Bytes of the sector bitmap ahead of each block.
+pub(in crate::image) fn bitmap_bytes(block_bytes: u64) -> u64 {
+    (block_bytes / 512).div_ceil(8).next_multiple_of(512)
+}
+
+impl VhdDevice {
+    pub(super) fn open(
+        file: Disk,
+        writer: Option<DiskMut>,
+        footer: &Footer,
+        header: DynamicHeader,
+        parent: Option<Disk>,
+    ) -> Result<VhdDevice> {
+        let block_bytes = u64::from(header.block_bytes);
+        let blocks = footer.disk_bytes.div_ceil(block_bytes);
+        if blocks > u64::from(header.entries) || blocks * 4 > file.len() {
+            return Err(Error::damaged(Layer::Vhd, "the BAT is too small for the disk")
+                .at(header.table_offset)
+                .expected(format!("{blocks} entries"))
+                .found(header.entries));
+        }
+        let bytes = file.read_vec(header.table_offset, (blocks * 4) as usize)?;
+        let bat = bytes.as_chunks::<4>().0.iter().map(|entry| u32::from_be_bytes(*entry)).collect();
+        Ok(VhdDevice {
+            file,
+            writer: writer.map(Mutex::new),
+            disk_bytes: footer.disk_bytes,
+            block_bytes,
+            differencing: footer.kind == KIND_DIFFERENCING,
+            table_offset: header.table_offset,
+            bat: RwLock::new(bat),
+            parent,
+        })
+    }
+
+    fn block_length(&self, block: u64) -> u64 {
+        (self.disk_bytes - block * self.block_bytes).min(self.block_bytes)
+    }
+
+    /// Place of the block's bitmap in the file.
+    fn place(&self, block: u64) -> Result<Option<u64>> {
+        let bat = self.bat.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = bat.get(block as usize).copied().unwrap_or(ABSENT);
+        if entry == ABSENT {
+            return Ok(None);
+        }
+        let place = u64::from(entry) * 512;
+        if place < FOOTER_BYTES
+            || place + bitmap_bytes(self.block_bytes) + self.block_length(block) > self.file.len()
+        {
+            return Err(Error::damaged(Layer::Vhd, "a block lies outside the file")
+                .at(self.table_offset + block * 4)
+                .found(format!("BAT entry {entry:#x} of block {block}")));
+        }
+        Ok(Some(place))
+    }
+
+    fn read_parent(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        buf.fill(0);
+        let Some(parent) = &self.parent else { return Err(crate::image::parent_missing(Layer::Vhd)) };
+        let there = parent.len().saturating_sub(offset).min(buf.len() as u64) as usize;
+        if there > 0 { parent.read_at(offset, &mut buf[..there]) } else { Ok(()) }
+    }
+
+    fn read_block(&self, block: u64, within: u64, buf: &mut [u8]) -> Result<()> {
+        let offset = block * self.block_bytes + within;
+        match self.place(block)? {
+            None if self.differencing => self.read_parent(offset, buf),
+            None => {
+                buf.fill(0);
+                Ok(())
+            }
+            Some(place) if !self.differencing => {
+                self.file.read_at(place + bitmap_bytes(self.block_bytes) + within, buf)
+            }
+            Some(place) => self.read_mixed(place, offset, within, buf),
+        }
+    }
+
+    /// Sectors whose bit is set (the highest bit of a byte first) from the file, the others from the parent.
+    fn read_mixed(&self, place: u64, offset: u64, within: u64, buf: &mut [u8]) -> Result<()> {
+        let bits = self.file.read_vec(place, bitmap_bytes(self.block_bytes) as usize)?;
+        let payload = place + bits.len() as u64;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = within + done as u64;
+            let count = ((512 - at % 512) as usize).min(buf.len() - done);
+            let sector = at / 512;
+            let part = &mut buf[done..done + count];
+            if bits[(sector / 8) as usize] & (0x80 >> (sector % 8)) != 0 {
+                self.file.read_at(payload + at, part)?;
+            } else {
+                self.read_parent(offset + done as u64, part)?;
+            }
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn each_block(
+        &self,
+        offset: u64,
+        length: usize,
+        mut each: impl FnMut(u64, u64, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < length {
+            let at = offset + done as u64;
+            let count = (self.block_bytes - at % self.block_bytes).min((length - done) as u64) as usize;
+            each(at / self.block_bytes, at % self.block_bytes, done..done + count)?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Makes all sectors of a block the file's own; the place of its first byte.
+    fn allocate(&self, file: &DiskMut, block: u64) -> Result<u64> {
+        let bitmap = bitmap_bytes(self.block_bytes);
+        let old = self.place(block)?;
+        if let Some(place) = old.filter(|_| !self.differencing) {
+            // Dynamic disks made by other tools may have holes in the bitmap of a block that is all there.
+            file.write_at(place, &vec![0xff; bitmap as usize])?;
+            return Ok(place + bitmap);
+        }
+        let mut content = Vec::new();
+        if self.differencing {
+            content = vec![0; self.block_length(block) as usize];
+            self.read_block(block, 0, &mut content)?;
+        }
+        let place = match old {
+            Some(place) => place,
+            None => {
+                let place = file.len() - FOOTER_BYTES;
+                let footer = file.as_disk().read_vec(place, FOOTER_BYTES as usize)?;
+                let end = place + bitmap + self.block_bytes;
+                file.set_length(end + FOOTER_BYTES)?;
+                file.zero_at(place..place + FOOTER_BYTES)?;
+                file.write_at(end, &footer)?;
+                let entry = u32::try_from(place / 512)
+                    .map_err(|_| Error::no_space(Layer::Vhd, "a VHD cannot grow beyond 2 TiB"))?;
+                file.write_at(self.table_offset + block * 4, &entry.to_be_bytes())?;
+                let mut bat = self.bat.write().unwrap_or_else(PoisonError::into_inner);
+                bat[block as usize] = entry;
+                place
+            }
+        };
+        file.write_at(place, &vec![0xff; bitmap as usize])?;
+        file.write_at(place + bitmap, &content)?;
+        Ok(place + bitmap)
+    }
+
+    fn with_writer<T>(&self, work: impl FnOnce(&DiskMut) -> Result<T>) -> Result<T> {
+        let writer = self.writer.as_ref().ok_or_else(|| Error::invalid(Layer::Vhd, "opened for reading"))?;
+        work(&writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Blocks beyond the end and blocks that share bytes.
+    pub(super) fn check(&self, defects: &mut Vec<Defect>) {
+        let mut places = Vec::new();
+        for block in 0..self.disk_bytes.div_ceil(self.block_bytes) {
+            match self.place(block) {
+                Ok(place) => places.extend(place),
+                Err(e) => defects.push(Defect::from_error("vhd-bat-entry-bad", Severity::Error, &e)),
+            }
+        }
+        places.sort_unstable();
+        let step = bitmap_bytes(self.block_bytes) + self.block_bytes;
+        for pair in places.windows(2).filter(|pair| pair[0] + step > pair[1]) {
+            let text = "two blocks share bytes of the file";
+            defects.push(Defect::new("vhd-blocks-overlap", Severity::Error, Layer::Vhd, pair[1], text));
+        }
+    }
+}
+
+impl BlockDevice for VhdDevice {
+    fn geometry(&self) -> Geometry {
+        Geometry::of_bytes(self.disk_bytes)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.each_block(offset, buf.len(), |block, within, range| {
+            self.read_block(block, within, &mut buf[range])
+        })
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        let block = offset / self.block_bytes;
+        let kind = match self.place(block)? {
+            Some(_) => ExtentKind::Data,
+            None if self.differencing => ExtentKind::Absent,
+            None => ExtentKind::Zero,
+        };
+        Ok(Extent { kind, length_bytes: self.block_length(block) - offset % self.block_bytes })
+    }
+}
+
+impl WritableDevice for VhdDevice {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.with_writer(|file| {
+            self.each_block(offset, data.len(), |block, within, range| {
+                let absent = !self.differencing && self.place(block)?.is_none();
+                if absent && crate::bytes::is_zero(&data[range.clone()]) {
+                    return Ok(());
+                }
+                let place = self.allocate(file, block)?;
+                file.write_at(place + within, &data[range])
+            })
+        })
+    }
+
+    fn zero_at(&self, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let block = at / self.block_bytes;
+            let end = ((block + 1) * self.block_bytes).min(range.end);
+            if self.differencing || self.place(block)?.is_some() {
+                self.with_writer(|file| {
+                    let place = self.allocate(file, block)? + at % self.block_bytes;
+                    file.zero_at(place..place + (end - at))
+                })?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.with_writer(DiskMut::flush)
+    }
+}

@@ -1,0 +1,182 @@
+//! The log ([MS-VHDX] 2.3): the last writes to the metadata of a file whose writer never finished.
+
+use super::format::{ALIGN, is_sealed};
+use super::header::Header;
+use crate::block::{Disk, DiskMut};
+use crate::bytes::{u32_at, u64_at};
+use crate::error::{Error, Layer, Result};
+use crate::guid::Guid;
+
+const SECTOR: usize = 4096;
+const MAX_LOG_BYTES: u64 = 256 << 20;
+
+/// One entry that is whole.
+struct Entry {
+    sequence: u64,
+    tail: u32,
+    bytes: Vec<u8>,
+    descriptors: usize,
+    flushed_bytes: u64,
+    last_bytes: u64,
+}
+
+/// The entries to replay, oldest first.
+pub(super) struct Sequence(Vec<Entry>);
+
+/// `length` bytes of the circular log from `offset`.
+fn around(log: &[u8], offset: usize, length: usize) -> Vec<u8> {
+    (0..length / SECTOR)
+        .flat_map(|i| {
+            let at = (offset + i * SECTOR) % log.len();
+            log[at..at + SECTOR].iter().copied()
+        })
+        .collect()
+}
+
+fn entry_at(log: &[u8], offset: usize, guid: &Guid) -> Option<Entry> {
+    let head = log.get(offset..offset + 64)?;
+    let length = u32_at(head, 8)? as usize;
+    let fits = length >= SECTOR && length % SECTOR == 0 && length <= log.len();
+    if &head[..4] != b"loge" || !fits || Guid::at(head, 32)? != *guid {
+        return None;
+    }
+    let bytes = around(log, offset, length);
+    let descriptors = u32_at(head, 24)? as usize;
+    let sequence = u64_at(head, 16)?;
+    let entry = Entry {
+        sequence,
+        tail: u32_at(head, 12)?,
+        descriptors,
+        flushed_bytes: u64_at(head, 48)?,
+        last_bytes: u64_at(head, 56)?,
+        bytes,
+    };
+    (sequence != 0 && is_sealed(&entry.bytes, 4) && entry.is_consistent()).then_some(entry)
+}
+
+impl Entry {
+    fn first_data(&self) -> usize {
+        (64 + self.descriptors * 32).next_multiple_of(SECTOR)
+    }
+
+    fn descriptor(&self, i: usize) -> Option<&[u8]> {
+        self.bytes.get(64 + i * 32..96 + i * 32)
+    }
+
+    /// Every descriptor and data sector carries the entry's sequence number.
+    fn is_consistent(&self) -> bool {
+        let mut data = 0;
+        for i in 0..self.descriptors {
+            let Some(descriptor) = self.descriptor(i) else { return false };
+            if u64_at(descriptor, 24) != Some(self.sequence) {
+                return false;
+            }
+            match &descriptor[..4] {
+                b"zero" => {}
+                b"desc" => {
+                    if self.data(data).is_none() {
+                        return false;
+                    }
+                    data += 1;
+                }
+                _ => return false,
+            }
+        }
+        self.first_data() + data * SECTOR <= self.bytes.len()
+    }
+
+    fn data(&self, i: usize) -> Option<&[u8]> {
+        let start = self.first_data() + i * SECTOR;
+        let sector = self.bytes.get(start..start + SECTOR)?;
+        let (high, low) = (u64::from(u32_at(sector, 4)?), u64::from(u32_at(sector, 4092)?));
+        (&sector[..4] == b"data" && (high << 32 | low) == self.sequence).then_some(sector)
+    }
+}
+
+/// Finds the active sequence: the one with the highest number whose entries follow one another from its tail.
+pub(super) fn active_sequence(file: &Disk, header: &Header) -> Result<Sequence> {
+    let length = header.log.end - header.log.start;
+    if length == 0 || length % ALIGN != 0 || length > MAX_LOG_BYTES || header.log.end > file.len() {
+        return Err(Error::damaged(Layer::Vhdx, "the log lies outside the file or has an odd size")
+            .at(header.log.start)
+            .found(format!("{length:#x} bytes")));
+    }
+    let log = file.read_vec(header.log.start, length as usize)?;
+    let mut best: Option<(u64, Vec<Entry>)> = None;
+    let mut start = 0;
+    while start < log.len() {
+        let (entries, next) = sequence_from(&log, start, &header.log_guid);
+        if let Some(last) = entries.last() {
+            let tail = last.tail as usize;
+            let number = last.sequence;
+            // The tail must be an entry of this run, or the run is what an older lap left.
+            let mut places = start;
+            let from_tail = entries.iter().position(|entry| {
+                let here = places % log.len();
+                places += entry.bytes.len();
+                here == tail
+            });
+            if let Some(first) = from_tail
+                && best.as_ref().is_none_or(|(old, _)| number > *old)
+            {
+                best = Some((number, entries.into_iter().skip(first).collect()));
+            }
+        }
+        start = next;
+    }
+    match best {
+        Some((_, entries)) => Ok(Sequence(entries)),
+        None => Err(Error::damaged(Layer::Vhdx, "the header names a log, but the log has no whole sequence")
+            .at(header.log.start)
+            .advice(
+                "the file was cut off or is still being written; restore it, or let Hyper-V open it once",
+            )),
+    }
+}
+
+/// The run of entries with rising numbers from `start`, and where to look next.
+fn sequence_from(log: &[u8], start: usize, guid: &Guid) -> (Vec<Entry>, usize) {
+    let (mut entries, mut offset, mut used) = (Vec::<Entry>::new(), start, 0);
+    while used < log.len() {
+        let Some(entry) = entry_at(log, offset % log.len(), guid) else { break };
+        if entries.last().is_some_and(|last| entry.sequence != last.sequence + 1) {
+            break;
+        }
+        used += entry.bytes.len();
+        offset += entry.bytes.len();
+        entries.push(entry);
+    }
+    (entries, if used == 0 { start + SECTOR } else { start + used })
+}
+
+/// Applies the sequence; true when something was there to apply.
+pub(super) fn replay(file: &DiskMut, sequence: &Sequence) -> Result<bool> {
+    for entry in &sequence.0 {
+        if file.len() < entry.flushed_bytes {
+            return Err(Error::damaged(Layer::Vhdx, "the file is shorter than when its log was written")
+                .expected(format!("at least {:#x} bytes", entry.flushed_bytes))
+                .found(format!("{:#x}", file.len()))
+                .advice("the file was cut off; restore it from a copy"));
+        }
+        if file.len() < entry.last_bytes && entry.last_bytes <= crate::limits::MAX_DISK_BYTES * 2 {
+            file.set_length(entry.last_bytes)?;
+        }
+        let mut data = 0;
+        for i in 0..entry.descriptors {
+            let Some(descriptor) = entry.descriptor(i) else { break };
+            let offset = u64_at(descriptor, 16).unwrap_or_default();
+            if &descriptor[..4] == b"zero" {
+                let length = u64_at(descriptor, 8).unwrap_or_default();
+                file.zero_at(offset..offset.saturating_add(length))?;
+            } else {
+                let Some(sector) = entry.data(data) else { break };
+                data += 1;
+                let mut bytes = descriptor[8..16].to_vec();
+                bytes.extend_from_slice(&sector[8..4092]);
+                bytes.extend_from_slice(&descriptor[4..8]);
+                file.write_at(offset, &bytes)?;
+            }
+        }
+    }
+    Ok(!sequence.0.is_empty())
+}

@@ -1,0 +1,119 @@
+//! VHDX: [MS-VHDX], version 1.
+//!
+//! * [`format`]: identifiers and fixed places
+//! * [`header`]: both headers, region tables
+//! * [`metadata`]: the metadata region and the parent locator
+//! * [`log`]: finding the active sequence and replaying it
+//! * [`device`]: the BAT and the blocks
+
+mod device;
+mod format;
+mod header;
+mod log;
+mod metadata;
+
+pub(super) use device::fixed_bat;
+pub(super) use format::{ALIGN, DEFAULT_BLOCK_BYTES};
+pub(super) use header::{new_headers, new_regions};
+pub(super) use metadata::{NewMetadata, new_metadata};
+
+use super::{Container, ContainerInfo, Format, Variant, parent_missing};
+use crate::block::{Disk, DiskMut, Overlay, OverlayOptions};
+use crate::error::{Defect, Layer, Result, Severity};
+use device::VhdxDevice;
+use header::Headers;
+use metadata::Metadata;
+use std::sync::Arc;
+
+/// The file with its log replayed, and its parsed structures.
+struct Parsed {
+    file: Disk,
+    headers: Headers,
+    metadata: Metadata,
+    defects: Vec<Defect>,
+    replayed: bool,
+}
+
+fn parse(file: &Disk) -> Result<Parsed> {
+    let mut defects = Vec::new();
+    let headers = header::read(file, &mut defects)?;
+    let mut file = file.clone();
+    let mut replayed = false;
+    if !headers.current.log_guid.is_zero() {
+        let sequence = log::active_sequence(&file, &headers.current)?;
+        let overlay = Overlay::new(file.clone(), OverlayOptions::default())?;
+        let staged = DiskMut::new(overlay);
+        replayed = log::replay(&staged, &sequence)?;
+        file = staged.as_disk();
+    }
+    let regions = header::read_regions(&file, &mut defects)?;
+    let metadata = metadata::read(&file, &regions)?;
+    Ok(Parsed { file, headers: headers.with(regions), metadata, defects, replayed })
+}
+
+fn info_of(parsed: &Parsed, file_size: u64) -> ContainerInfo {
+    let metadata = &parsed.metadata;
+    ContainerInfo {
+        format: Format::Vhdx,
+        variant: match (metadata.has_parent, metadata.leave_allocated) {
+            (true, _) => Variant::Differencing,
+            (false, true) => Variant::Fixed,
+            (false, false) => Variant::Dynamic,
+        },
+        size: metadata.disk_bytes,
+        file_size,
+        block_bytes: Some(metadata.block_bytes),
+        logical_sector_bytes: metadata.logical_sector_bytes,
+        physical_sector_bytes: metadata.physical_sector_bytes,
+        identity: metadata.disk_id.map(|id| id.to_string()),
+        content_identity: Some(parsed.headers.current.data_write_guid.to_string()),
+        creator: parsed.headers.creator.clone(),
+        log_replayed: parsed.replayed,
+        parent_hints: metadata.parent_hints(),
+        parent_identity: metadata.parent_linkage(),
+        parent: None,
+    }
+}
+
+pub(super) fn info(file: &Disk) -> Result<ContainerInfo> {
+    Ok(info_of(&parse(file)?, file.len()))
+}
+
+pub(super) fn open(file: &Disk, parent: Option<Disk>) -> Result<Container<Disk>> {
+    let parsed = parse(file)?;
+    if parsed.metadata.has_parent && parent.is_none() {
+        return Err(parent_missing(Layer::Vhdx));
+    }
+    let info = info_of(&parsed, file.len());
+    let device = VhdxDevice::open(parsed.file, None, parsed.headers, parsed.metadata, parent)?;
+    Ok(Container { disk: Disk::new(Arc::new(device)), info, defects: parsed.defects })
+}
+
+pub(super) fn open_mut(file: &DiskMut, parent: Option<Disk>) -> Result<Container<DiskMut>> {
+    let parsed = parse(&file.as_disk())?;
+    if parsed.metadata.has_parent && parent.is_none() {
+        return Err(parent_missing(Layer::Vhdx));
+    }
+    if parsed.replayed {
+        // The replay becomes part of what is staged; the header that forgets the log follows with the first write.
+        let sequence = log::active_sequence(&file.as_disk(), &parsed.headers.current)?;
+        log::replay(file, &sequence)?;
+    }
+    let info = info_of(&parsed, file.len());
+    let (headers, metadata) = (parsed.headers, parsed.metadata);
+    let device = VhdxDevice::open(file.as_disk(), Some(file.clone()), headers, metadata, parent)?;
+    Ok(Container { disk: DiskMut::new(Arc::new(device)), info, defects: parsed.defects })
+}
+
+pub(super) fn check(file: &Disk) -> Result<Vec<Defect>> {
+    let parsed = match parse(file) {
+        Ok(parsed) => parsed,
+        Err(e) => return Ok(vec![Defect::from_error("vhdx-unreadable", Severity::Error, &e)]),
+    };
+    let mut defects = parsed.defects;
+    match VhdxDevice::open(parsed.file, None, parsed.headers, parsed.metadata, None) {
+        Ok(device) => device.check(&mut defects),
+        Err(e) => defects.push(Defect::from_error("vhdx-bat-unreadable", Severity::Error, &e)),
+    }
+    Ok(defects)
+}
