@@ -25,6 +25,7 @@ pub mod fs;
 pub mod guid;
 pub mod image;
 pub mod limits;
+pub mod partition;
 pub mod progress;
 pub mod text;
 pub mod time;

@@ -45,7 +45,7 @@ impl CreateSpec {
 /// `Invalid` for sizes that the format cannot hold.
 pub fn create(file: &DiskMut, spec: &CreateSpec) -> Result<()> {
     let sector = u64::from(spec.logical_sector_bytes);
-    if spec.size == 0 || !matches!(sector, 512 | 4096) || spec.size % sector != 0 {
+    if spec.size == 0 || !matches!(sector, 512 | 4096) || !spec.size.is_multiple_of(sector) {
         return Err(Error::invalid(Layer::Image, "the disk must have whole sectors of 512 or 4096 bytes")
             .found(format!("{} bytes, sectors of {sector}", spec.size)));
     }

@@ -79,7 +79,7 @@ impl Footer {
                 .found(format!("{stored:#010x}")));
         }
         let disk_bytes = be64(bytes, 48);
-        if disk_bytes == 0 || disk_bytes % 512 != 0 || disk_bytes > crate::limits::MAX_DISK_BYTES {
+        if disk_bytes == 0 || !disk_bytes.is_multiple_of(512) || disk_bytes > crate::limits::MAX_DISK_BYTES {
             return Err(Error::damaged(Layer::Vhd, "the size of the disk").found(disk_bytes));
         }
         Ok(Footer {

@@ -36,7 +36,7 @@ fn around(log: &[u8], offset: usize, length: usize) -> Vec<u8> {
 fn entry_at(log: &[u8], offset: usize, guid: &Guid) -> Option<Entry> {
     let head = log.get(offset..offset + 64)?;
     let length = u32_at(head, 8)? as usize;
-    let fits = length >= SECTOR && length % SECTOR == 0 && length <= log.len();
+    let fits = length >= SECTOR && length.is_multiple_of(SECTOR) && length <= log.len();
     if &head[..4] != b"loge" || !fits || Guid::at(head, 32)? != *guid {
         return None;
     }
@@ -96,7 +96,7 @@ impl Entry {
 /// Finds the active sequence: the one with the highest number whose entries follow one another from its tail.
 pub(super) fn active_sequence(file: &Disk, header: &Header) -> Result<Sequence> {
     let length = header.log.end - header.log.start;
-    if length == 0 || length % ALIGN != 0 || length > MAX_LOG_BYTES || header.log.end > file.len() {
+    if length == 0 || !length.is_multiple_of(ALIGN) || length > MAX_LOG_BYTES || header.log.end > file.len() {
         return Err(Error::damaged(Layer::Vhdx, "the log lies outside the file or has an odd size")
             .at(header.log.start)
             .found(format!("{length:#x} bytes")));

@@ -119,7 +119,7 @@ impl Metadata {
         let size = self.disk_bytes;
         if size == 0
             || size > crate::limits::MAX_DISK_BYTES
-            || size % u64::from(self.logical_sector_bytes) != 0
+            || !size.is_multiple_of(u64::from(self.logical_sector_bytes))
         {
             return Err(broken("virtual disk size").expected("whole sectors, at most 64 TiB").found(size));
         }

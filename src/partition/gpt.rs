@@ -1,0 +1,215 @@
+//! The GUID partition table (UEFI specification, chapter 5).
+
+use super::{
+    BASIC_DATA, EFI_SYSTEM, MICROSOFT_RESERVED, NewPartition, Partition, RECOVERY, Table, TableKind, mbr,
+};
+use crate::block::{Disk, DiskMut};
+use crate::bytes::{u32_at, u64_at};
+use crate::error::{Defect, Error, Layer, Result, Severity};
+use crate::guid::Guid;
+use crate::text::{until_nul, utf16le_bytes, utf16le_lossy};
+
+const ENTRY_BYTES: usize = 128;
+
+struct Header {
+    disk: Guid,
+    backup_at: u64,
+    entries: Vec<u8>,
+    entry_bytes: usize,
+}
+
+/// Reads and checks the header at sector `lba` with its entries.
+fn header_at(disk: &Disk, lba: u64, sector: u64) -> Result<Option<Header>> {
+    let Some(place) = lba
+        .checked_mul(sector)
+        .filter(|place| place.checked_add(sector).is_some_and(|end| end <= disk.len()))
+    else {
+        return Ok(None);
+    };
+    let bytes = disk.read_vec(place, sector as usize)?;
+    let number = |at| u32_at(&bytes, at).unwrap_or_default() as usize;
+    let (length, count, entry_bytes) = (number(12), number(80), number(84));
+    if &bytes[..8] != b"EFI PART"
+        || !(92..=sector as usize).contains(&length)
+        || u64_at(&bytes, 24) != Some(lba)
+    {
+        return Ok(None);
+    }
+    let mut summed = bytes[..length].to_vec();
+    summed[16..20].fill(0);
+    if crc32fast::hash(&summed) as usize != number(16) {
+        return Ok(None);
+    }
+    if !(ENTRY_BYTES..=4096).contains(&entry_bytes) || count > crate::limits::MAX_PARTITIONS {
+        return Ok(None);
+    }
+    let array = u64_at(&bytes, 72).and_then(|lba| lba.checked_mul(sector));
+    let Some(entries) = array.and_then(|at| disk.read_vec(at, count * entry_bytes).ok()) else {
+        return Ok(None);
+    };
+    if crc32fast::hash(&entries) as usize != number(88) {
+        return Ok(None);
+    }
+    let disk_guid = Guid::at(&bytes, 56).unwrap_or_default();
+    Ok(Some(Header {
+        disk: disk_guid,
+        backup_at: u64_at(&bytes, 32).unwrap_or_default(),
+        entries,
+        entry_bytes,
+    }))
+}
+
+fn type_name(guid: &Guid) -> String {
+    match *guid {
+        EFI_SYSTEM => "EFI system".into(),
+        MICROSOFT_RESERVED => "Microsoft reserved".into(),
+        BASIC_DATA => "Basic data".into(),
+        RECOVERY => "Recovery".into(),
+        other => format!("{{{other}}}"),
+    }
+}
+
+fn partition(
+    number: u32,
+    entry: &[u8],
+    sector: u64,
+    disk: u64,
+    defects: &mut Vec<Defect>,
+) -> Option<Partition> {
+    let guid = Guid::at(entry, 0).filter(|guid| !guid.is_zero())?;
+    let (first, last) = (u64_at(entry, 32)?, u64_at(entry, 40)?);
+    let start = first.checked_mul(sector);
+    let end = last.checked_add(1).and_then(|end| end.checked_mul(sector));
+    let range = match (start, end) {
+        (Some(start), Some(end)) if start < end && end <= disk => start..end,
+        _ => {
+            let text = format!("partition {number} lies outside the disk (sectors {first} to {last})");
+            defects.push(Defect::new("gpt-partition-outside", Severity::Error, Layer::Gpt, None, text));
+            return None;
+        }
+    };
+    Some(Partition {
+        number,
+        range,
+        type_name: type_name(&guid),
+        type_guid: Some(guid),
+        mbr_type: None,
+        unique_guid: Guid::at(entry, 16),
+        name: until_nul(&utf16le_lossy(entry.get(56..128)?)).to_string(),
+        active: false,
+        attributes: u64_at(entry, 48)?,
+    })
+}
+
+/// The table, from the first copy that is whole; `None` when neither is.
+pub(super) fn read(disk: &Disk, sector_bytes: u32) -> Result<Option<Table>> {
+    let sector = u64::from(sector_bytes);
+    let last = (disk.len() / sector).saturating_sub(1);
+    let (first, backup) = (header_at(disk, 1, sector)?, header_at(disk, last, sector)?);
+    let mut defects = Vec::new();
+    let mut bad = |code, offset, text: &str| {
+        defects.push(Defect::new(code, Severity::Warning, Layer::Gpt, offset, text));
+    };
+    let backup = match (&first, backup) {
+        (Some(header), None) => header_at(disk, header.backup_at, sector)?,
+        (_, backup) => backup,
+    };
+    let header = match (first, backup) {
+        (Some(first), Some(backup)) => {
+            if first.entries != backup.entries || first.disk != backup.disk {
+                bad(
+                    "gpt-copies-differ",
+                    sector,
+                    "the two copies of the partition table differ; the first is used",
+                );
+            }
+            first
+        }
+        (Some(first), None) => {
+            bad("gpt-backup-bad", last * sector, "the second copy of the partition table is damaged");
+            first
+        }
+        (None, Some(backup)) => {
+            bad(
+                "gpt-primary-bad",
+                sector,
+                "the first copy of the partition table is damaged; the second is used",
+            );
+            backup
+        }
+        (None, None) => return Ok(None),
+    };
+    let entries = header.entries.chunks_exact(header.entry_bytes).zip(1..);
+    let partitions = entries
+        .filter_map(|(entry, number)| partition(number, entry, sector, disk.len(), &mut defects))
+        .collect();
+    let disk_id = Some(header.disk.to_string());
+    Ok(Some(Table { kind: TableKind::Gpt, disk_id, sector_bytes, partitions, defects }))
+}
+
+fn header_bytes(
+    sector: u64,
+    here: u64,
+    other: u64,
+    array: u64,
+    disk: u64,
+    id: &Guid,
+    entries: &[u8],
+) -> Vec<u8> {
+    let array_sectors = (entries.len() as u64).div_ceil(sector);
+    let mut bytes = vec![0; sector as usize];
+    bytes[..8].copy_from_slice(b"EFI PART");
+    bytes[10] = 1;
+    bytes[12] = 92;
+    let last_usable = disk / sector - 2 - array_sectors;
+    for (at, value) in [(24, here), (32, other), (40, 2 + array_sectors), (48, last_usable), (72, array)] {
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    bytes[56..72].copy_from_slice(&id.0);
+    bytes[80..84].copy_from_slice(&((entries.len() / ENTRY_BYTES) as u32).to_le_bytes());
+    bytes[84..88].copy_from_slice(&(ENTRY_BYTES as u32).to_le_bytes());
+    bytes[88..92].copy_from_slice(&crc32fast::hash(entries).to_le_bytes());
+    let sum = crc32fast::hash(&bytes[..92]);
+    bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// Writes a protective MBR and both copies of a new table.
+///
+/// # Errors
+/// `Invalid` when a partition does not fit; otherwise of the disk.
+pub fn write_gpt(disk: &DiskMut, partitions: &[NewPartition]) -> Result<Guid> {
+    let geometry = disk.geometry();
+    let sector = u64::from(geometry.logical_sector_bytes);
+    let mut entries = vec![0; 128 * ENTRY_BYTES];
+    let array_sectors = (entries.len() as u64).div_ceil(sector);
+    let (first, sectors) = ((2 + array_sectors) * sector, geometry.length_bytes / sector);
+    let end = sectors.saturating_sub(1 + array_sectors) * sector;
+    for (entry, new) in entries.chunks_exact_mut(ENTRY_BYTES).zip(partitions) {
+        if new.range.start < first
+            || new.range.end > end
+            || new.range.start % sector != 0
+            || new.range.is_empty()
+        {
+            return Err(Error::invalid(Layer::Gpt, "a partition does not fit").at(new.range.start));
+        }
+        entry[..16].copy_from_slice(&new.type_guid.0);
+        entry[16..32].copy_from_slice(&Guid::random().0);
+        entry[32..40].copy_from_slice(&(new.range.start / sector).to_le_bytes());
+        entry[40..48].copy_from_slice(&(new.range.end / sector - 1).to_le_bytes());
+        let name = utf16le_bytes(&new.name);
+        let length = name.len().min(70);
+        entry[56..56 + length].copy_from_slice(&name[..length]);
+    }
+    let (id, last) = (Guid::random(), sectors - 1);
+    disk.write_at(0, &mbr::protective(sectors))?;
+    disk.write_at(2 * sector, &entries)?;
+    disk.write_at(sector, &header_bytes(sector, 1, last, 2, geometry.length_bytes, &id, &entries))?;
+    let array = last - array_sectors;
+    disk.write_at(array * sector, &entries)?;
+    disk.write_at(
+        last * sector,
+        &header_bytes(sector, last, 1, array, geometry.length_bytes, &id, &entries),
+    )?;
+    Ok(id)
+}

@@ -1,0 +1,133 @@
+//! Partition tables: GPT (both copies) and MBR (primary and logical partitions), read leniently; new tables for the demo
+//! and for tests.
+//!
+//! Missing: repair of a broken copy, dynamic disks (LDM).
+
+mod gpt;
+mod mbr;
+#[cfg(test)]
+mod tests;
+
+pub use gpt::write_gpt;
+pub use mbr::write_mbr;
+
+use crate::block::Disk;
+use crate::error::{Defect, Error, Layer, Result};
+use crate::guid::Guid;
+use serde::Serialize;
+use std::ops::Range;
+
+/// Kind of partition table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableKind {
+    /// GUID partition table.
+    Gpt,
+    /// Master boot record.
+    Mbr,
+    /// None: the disk is one volume, or empty.
+    None,
+}
+
+/// One partition.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    /// As Windows counts them: from 1, in the order of the table; logical partitions after the primary ones.
+    pub number: u32,
+    /// Where it lies, in bytes.
+    pub range: Range<u64>,
+    /// What its type means, for people.
+    pub type_name: String,
+    /// GPT: the type.
+    pub type_guid: Option<Guid>,
+    /// MBR: the type.
+    pub mbr_type: Option<u8>,
+    /// GPT: the partition's own GUID.
+    pub unique_guid: Option<Guid>,
+    /// GPT: the name.
+    pub name: String,
+    /// MBR: marked as the one to boot from.
+    pub active: bool,
+    /// GPT: attribute bits.
+    pub attributes: u64,
+}
+
+/// A partition table.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Kind.
+    pub kind: TableKind,
+    /// GPT: disk GUID; MBR: the signature in hexadecimal digits.
+    pub disk_id: Option<String>,
+    /// Sectors in which the table counts.
+    pub sector_bytes: u32,
+    /// In the order of their numbers.
+    pub partitions: Vec<Partition>,
+    /// What is wrong but readable.
+    pub defects: Vec<Defect>,
+}
+
+/// One partition of a new table.
+#[derive(Debug, Clone)]
+pub struct NewPartition {
+    /// GPT type.
+    pub type_guid: Guid,
+    /// MBR type.
+    pub mbr_type: u8,
+    /// Where it lies, in bytes; whole sectors.
+    pub range: Range<u64>,
+    /// GPT name.
+    pub name: String,
+    /// MBR: boot from this one.
+    pub active: bool,
+}
+
+/// Type of an EFI system partition.
+pub const EFI_SYSTEM: Guid =
+    Guid::from_fields(0xc12a_7328, 0xf81f, 0x11d2, [0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b]);
+/// Type of the Microsoft reserved partition.
+pub const MICROSOFT_RESERVED: Guid =
+    Guid::from_fields(0xe3c9_e316, 0x0b5c, 0x4db8, [0x81, 0x7d, 0xf9, 0x2d, 0xf0, 0x02, 0x15, 0xae]);
+/// Type of a volume with data.
+pub const BASIC_DATA: Guid =
+    Guid::from_fields(0xebd0_a0a2, 0xb9e5, 0x4433, [0x87, 0xc0, 0x68, 0xb6, 0xb7, 0x26, 0x99, 0xc7]);
+/// Type of a Windows recovery partition.
+pub const RECOVERY: Guid =
+    Guid::from_fields(0xde94_bba4, 0x06d1, 0x4d40, [0xa1, 0x6a, 0xbf, 0xd5, 0x01, 0x79, 0xd6, 0xac]);
+
+/// Reads the partition table of a disk. A disk without one gives [`TableKind::None`].
+///
+/// # Errors
+/// Of reading the disk, and when both copies of a GPT are damaged.
+pub fn read(disk: &Disk) -> Result<Table> {
+    let sector_bytes = disk.geometry().logical_sector_bytes;
+    let none = Table {
+        kind: TableKind::None,
+        disk_id: None,
+        sector_bytes,
+        partitions: Vec::new(),
+        defects: Vec::new(),
+    };
+    if disk.len() < 512 {
+        return Ok(none);
+    }
+    let boot = disk.read_vec(0, 512)?;
+    let is_boot_sector = matches!(&boot[3..8], b"NTFS " | b"MSDOS" | b"EXFAT" | b"-FVE-" | b"MSWIN")
+        || &boot[82..87] == b"FAT32";
+    let marked = boot[510..] == [0x55, 0xaa];
+    // The disk's own sector size first; images of 4Kn disks in raw files do not say.
+    let other = if sector_bytes == 512 { 4096 } else { 512 };
+    for sector in [sector_bytes, other] {
+        if let Some(table) = gpt::read(disk, sector)? {
+            return Ok(table);
+        }
+    }
+    if marked && mbr::protects(&boot) {
+        return Err(Error::damaged(
+            Layer::Gpt,
+            "the disk is marked as GPT, but both copies of the table are damaged",
+        )
+        .at(u64::from(sector_bytes)));
+    }
+    if marked && !is_boot_sector { mbr::read(disk, sector_bytes) } else { Ok(none) }
+}

@@ -1,0 +1,84 @@
+use super::*;
+use crate::block::{DiskMut, MemoryDevice};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn disk(bytes: usize, sector: u32) -> DiskMut {
+    DiskMut::new(Arc::new(MemoryDevice::zeroed(bytes).with_sectors(sector)))
+}
+
+fn new(range: Range<u64>) -> NewPartition {
+    NewPartition { type_guid: BASIC_DATA, mbr_type: 7, range, name: "Basic data".into(), active: true }
+}
+
+#[test]
+fn a_gpt_is_read_from_either_copy() {
+    for sector in [512u32, 4096] {
+        let disk = disk(8 << 20, sector);
+        let id = write_gpt(&disk, &[new(1 << 20..2 << 20), new(3 << 20..7 << 20)]).unwrap();
+        let table = read(&disk.as_disk()).unwrap();
+        assert_eq!((table.kind, table.partitions.len()), (TableKind::Gpt, 2));
+        assert_eq!(table.disk_id, Some(id.to_string()));
+        assert_eq!(table.partitions[1].range, 3 << 20..7 << 20);
+        assert!(table.defects.is_empty());
+        disk.write_at(u64::from(sector) + 60, &[0xff; 4]).unwrap();
+        let table = read(&disk.as_disk()).unwrap();
+        assert_eq!((table.partitions.len(), table.defects[0].code), (2, "gpt-primary-bad"));
+        disk.zero_at((8 << 20) - u64::from(sector)..8 << 20).unwrap();
+        assert!(read(&disk.as_disk()).is_err());
+    }
+}
+
+#[test]
+fn the_gpt_crate_agrees() {
+    let disk = disk(8 << 20, 512);
+    write_gpt(&disk, &[new(1 << 20..2 << 20), new(3 << 20..7 << 20)]).unwrap();
+    let bytes = std::io::Cursor::new(disk.as_disk().read_vec(0, 8 << 20).unwrap());
+    let other = ::gpt::GptConfig::new().writable(false).open_from_device(Box::new(bytes)).unwrap();
+    let ranges: Vec<(u64, u64)> = other.partitions().values().map(|p| (p.first_lba, p.last_lba)).collect();
+    assert_eq!(ranges, [(2048, 4095), (6144, 14335)]);
+}
+
+#[test]
+fn logical_partitions_are_found_and_loops_end() {
+    let disk = disk(8 << 20, 512);
+    let mut extended = new(2 << 20..7 << 20);
+    extended.mbr_type = 0x0f;
+    write_mbr(&disk, 0xdead_beef, &[new(1 << 20..2 << 20), extended]).unwrap();
+    // Two logical partitions; the second record then leads back to the first.
+    let record = |kinds: [(u8, u32, u32); 2]| {
+        let mut bytes = vec![0u8; 512];
+        for (i, (kind, first, count)) in kinds.into_iter().enumerate() {
+            bytes[446 + i * 16 + 4] = kind;
+            bytes[454 + i * 16..458 + i * 16].copy_from_slice(&first.to_le_bytes());
+            bytes[458 + i * 16..462 + i * 16].copy_from_slice(&count.to_le_bytes());
+        }
+        bytes[510..].copy_from_slice(&[0x55, 0xaa]);
+        bytes
+    };
+    disk.write_at(2 << 20, &record([(7, 63, 100), (5, 1000, 200)])).unwrap();
+    disk.write_at((2 << 20) + 512_000, &record([(7, 63, 100), (0, 0, 0)])).unwrap();
+    let table = read(&disk.as_disk()).unwrap();
+    assert_eq!(table.partitions.len(), 3);
+    assert_eq!(table.disk_id.as_deref(), Some("deadbeef"));
+    assert_eq!(table.partitions[2].range.start, (2 << 20) + 512_000 + 63 * 512);
+    disk.write_at((2 << 20) + 512_000, &record([(7, 63, 100), (5, 1000, 200)])).unwrap();
+    assert!(read(&disk.as_disk()).unwrap().defects.iter().any(|d| d.code == "mbr-chain-loop"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_bytes_are_read_without_panic(hits in prop::collection::vec((0usize..40_000, any::<u8>()), 0..200), gpt: bool) {
+        let disk = disk(1 << 20, 512);
+        if gpt {
+            write_gpt(&disk, &[new(100 << 10..200 << 10)]).unwrap();
+        } else {
+            write_mbr(&disk, 1, &[new(100 << 10..200 << 10)]).unwrap();
+        }
+        for (at, value) in hits {
+            disk.write_at(at as u64, &[value]).unwrap();
+        }
+        let _table = read(&disk.as_disk());
+    }
+}
