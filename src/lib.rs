@@ -27,6 +27,7 @@ pub mod image;
 pub mod limits;
 pub mod partition;
 pub mod progress;
+pub mod registry;
 pub mod text;
 pub mod time;
 pub mod transaction;

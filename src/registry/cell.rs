@@ -1,0 +1,84 @@
+//! Bins and cells: the lowest level of a hive. Offsets count from the first bin, 4096 bytes into the file.
+
+use crate::bytes::u32_at;
+
+/// Bytes of the base block, ahead of the first bin.
+pub(super) const BASE_BYTES: usize = 4096;
+/// "No cell".
+pub(super) const NONE: u32 = u32::MAX;
+
+/// The content of the allocated cell at `offset`, without its size field.
+pub(super) fn cell(bytes: &[u8], offset: u32) -> Option<&[u8]> {
+    if offset == NONE || !offset.is_multiple_of(8) {
+        return None;
+    }
+    let start = BASE_BYTES.checked_add(offset as usize)?;
+    let size = u32_at(bytes, start)?.cast_signed();
+    let length = usize::try_from(size.checked_neg()?).ok().filter(|length| *length >= 8)?;
+    bytes.get(start + 4..start.checked_add(length)?)
+}
+
+/// The content of an allocated cell that begins with `signature`.
+pub(super) fn signed<'a>(bytes: &'a [u8], offset: u32, signature: &[u8; 2]) -> Option<&'a [u8]> {
+    cell(bytes, offset).filter(|content| content.get(..2) == Some(signature))
+}
+
+/// Bytes of all bins, as the base block says, cut to what is there.
+pub(super) fn bins_bytes(bytes: &[u8]) -> usize {
+    (u32_at(bytes, 40).unwrap_or(0) as usize).min(bytes.len().saturating_sub(BASE_BYTES))
+}
+
+/// The checksum of the base block: XOR of its first 127 numbers, 0 and -1 avoided.
+pub(super) fn base_checksum(bytes: &[u8]) -> u32 {
+    let sum = (0..127).fold(0, |sum, i| sum ^ u32_at(bytes, i * 4).unwrap_or(0));
+    match sum {
+        0 => 1,
+        u32::MAX => u32::MAX - 1,
+        sum => sum,
+    }
+}
+
+/// Text of a key or value name: Latin-1 when `compressed`, else UTF-16.
+pub(super) fn name_text(bytes: &[u8], compressed: bool) -> String {
+    if compressed {
+        bytes.iter().map(|b| char::from(*b)).collect()
+    } else {
+        crate::text::utf16le_lossy(bytes)
+    }
+}
+
+/// Bytes of a name on disk, and whether they are compressed (Latin-1).
+pub(super) fn name_bytes(name: &str) -> (Vec<u8>, bool) {
+    let latin: Option<Vec<u8>> = name.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    match latin {
+        Some(bytes) => (bytes, true),
+        None => (crate::text::utf16le_bytes(name), false),
+    }
+}
+
+/// One character as Windows compares names: upper case where that is one character.
+pub(super) fn upper(c: char) -> char {
+    let mut up = c.to_uppercase();
+    match (up.next(), up.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
+}
+
+/// True when two names are the same to Windows.
+pub(super) fn same_name(a: &str, b: &str) -> bool {
+    a.chars().map(upper).eq(b.chars().map(upper))
+}
+
+/// Order of names in subkey lists.
+pub(super) fn compare_names(a: &str, b: &str) -> std::cmp::Ordering {
+    let units =
+        |text: &str| -> Vec<u16> { text.chars().map(upper).collect::<String>().encode_utf16().collect() };
+    units(a).cmp(&units(b))
+}
+
+/// The hash of a name in `lh` lists.
+pub(super) fn name_hash(name: &str) -> u32 {
+    let upper: String = name.chars().map(upper).collect();
+    upper.encode_utf16().fold(0u32, |hash, unit| hash.wrapping_mul(37).wrapping_add(u32::from(unit)))
+}

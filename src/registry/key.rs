@@ -1,0 +1,144 @@
+//! The key node, `nk`.
+
+use super::cell::{NONE, cell, name_hash, name_text, same_name, signed};
+use super::hive::Hive;
+use super::subkeys::listed;
+use super::value::Value;
+use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
+use crate::error::{Error, Layer, Result};
+use crate::time::FileTime;
+
+/// Flag of an `nk` or `vk`: the name is Latin-1.
+pub(super) const KEY_COMPRESSED: u16 = 0x20;
+/// Most values that one key is read with.
+const MAX_VALUES: usize = 1 << 20;
+
+/// A key of a hive.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    pub(super) hive: &'a Hive,
+    pub(super) offset: u32,
+}
+
+impl std::fmt::Debug for Key<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({} at {:#x})", self.name(), self.offset)
+    }
+}
+
+impl<'a> Key<'a> {
+    /// A key at an offset that was checked to hold one.
+    pub(super) fn at(hive: &'a Hive, offset: u32) -> Result<Key<'a>> {
+        match signed(&hive.bytes, offset, b"nk") {
+            Some(node) if node.len() >= 76 => Ok(Key { hive, offset }),
+            _ => Err(Error::damaged(Layer::Hive, "a subkey list names something that is no key")
+                .at(4096 + u64::from(offset))),
+        }
+    }
+
+    fn node(&self) -> &'a [u8] {
+        cell(&self.hive.bytes, self.offset).unwrap_or_default()
+    }
+
+    pub(super) fn number(&self, at: usize) -> u32 {
+        u32_at(self.node(), at).unwrap_or(NONE)
+    }
+
+    /// Its name; the root's is not part of any path.
+    pub fn name(&self) -> String {
+        let node = self.node();
+        let length = usize::from(u16_at(node, 72).unwrap_or(0));
+        let compressed = u16_at(node, 2).unwrap_or(0) & KEY_COMPRESSED != 0;
+        name_text(slice_at(node, 76, length).unwrap_or_default(), compressed)
+    }
+
+    /// The class name, if it has one.
+    pub fn class_name(&self) -> Option<String> {
+        let length = usize::from(u16_at(self.node(), 74)?);
+        let content = cell(&self.hive.bytes, self.number(48)).filter(|_| length > 0)?;
+        Some(crate::text::utf16le_lossy(content.get(..length)?))
+    }
+
+    /// When the key was last written.
+    pub fn last_written(&self) -> FileTime {
+        FileTime(u64_at(self.node(), 4).unwrap_or(0))
+    }
+
+    /// Place of the key in the file.
+    pub fn file_offset(&self) -> u64 {
+        4096 + u64::from(self.offset)
+    }
+
+    /// Number of subkeys, as the key says.
+    pub fn subkey_count(&self) -> u32 {
+        u32_at(self.node(), 20).unwrap_or(0)
+    }
+
+    /// All subkeys, in the order of the list.
+    ///
+    /// # Errors
+    /// `Damaged` when the list cannot be read.
+    pub fn subkeys(&self) -> Result<Vec<Key<'a>>> {
+        if self.subkey_count() == 0 {
+            return Ok(Vec::new());
+        }
+        let entries = listed(&self.hive.bytes, self.number(28))?;
+        entries.into_iter().map(|(offset, _)| Key::at(self.hive, offset)).collect()
+    }
+
+    /// The subkey of that name; case does not matter.
+    ///
+    /// # Errors
+    /// As [`Key::subkeys`].
+    pub fn subkey(&self, name: &str) -> Result<Option<Key<'a>>> {
+        if self.subkey_count() == 0 {
+            return Ok(None);
+        }
+        let hash = name_hash(name);
+        for (offset, stored) in listed(&self.hive.bytes, self.number(28))? {
+            if stored.is_none_or(|stored| stored == hash) {
+                let key = Key::at(self.hive, offset)?;
+                if same_name(&key.name(), name) {
+                    return Ok(Some(key));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Offsets of the value cells.
+    pub(super) fn value_offsets(&self) -> Result<Vec<u32>> {
+        let count = u32_at(self.node(), 36).unwrap_or(0) as usize;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let broken = || Error::damaged(Layer::Hive, "the value list cannot be read").at(self.file_offset());
+        if count > MAX_VALUES {
+            return Err(broken().found(format!("{count} values")));
+        }
+        let list = cell(&self.hive.bytes, self.number(40)).ok_or_else(broken)?;
+        (0..count).map(|i| u32_at(list, i * 4).ok_or_else(broken)).collect()
+    }
+
+    /// All values, in the order of the list.
+    ///
+    /// # Errors
+    /// `Damaged` when the list cannot be read.
+    pub fn values(&self) -> Result<Vec<Value<'a>>> {
+        self.value_offsets()?.into_iter().map(|offset| Value::at(self.hive, offset)).collect()
+    }
+
+    /// The value of that name; case does not matter, "" is the default value.
+    ///
+    /// # Errors
+    /// As [`Key::values`].
+    pub fn value(&self, name: &str) -> Result<Option<Value<'a>>> {
+        Ok(self.values()?.into_iter().find(|value| same_name(&value.name(), name)))
+    }
+
+    /// The security descriptor of the key.
+    pub fn security(&self) -> Option<&'a [u8]> {
+        let sk = signed(&self.hive.bytes, self.number(44), b"sk")?;
+        slice_at(sk, 20, u32_at(sk, 16)? as usize)
+    }
+}

@@ -1,0 +1,197 @@
+use super::*;
+use crate::error::ErrorKind;
+use crate::time::FileTime;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+type Model = BTreeMap<String, BTreeMap<String, (u32, Vec<u8>)>>;
+
+/// Everything in a hive by path, read by our reader.
+fn read_all(hive: &Hive) -> Model {
+    fn walk(key: Key<'_>, path: String, all: &mut Model) {
+        let values = key.values().unwrap();
+        let values = values.iter().map(|v| (v.name(), (v.data_type().0, v.data().unwrap().into_owned())));
+        all.insert(path.clone(), values.collect());
+        for child in key.subkeys().unwrap() {
+            walk(child, format!("{path}\\{}", child.name()), all);
+        }
+    }
+    let mut all = Model::new();
+    walk(hive.root(), String::new(), &mut all);
+    all
+}
+
+/// The same through the crate `nt-hive`, which shares no code with us.
+fn read_by_other(bytes: &[u8]) -> Model {
+    fn walk(key: nt_hive::KeyNode<'_, &[u8]>, path: String, all: &mut Model) {
+        let mut values = BTreeMap::new();
+        if let Some(list) = key.values() {
+            for value in list.unwrap() {
+                let value = value.unwrap();
+                let name = value.name().unwrap().to_string_lossy();
+                let data = value.data().unwrap().into_vec().unwrap();
+                let kind = value.data_type().map_or(99, |kind| kind as u32);
+                values.insert(name, (kind, data));
+            }
+        }
+        all.insert(path.clone(), values);
+        if let Some(children) = key.subkeys() {
+            for child in children.unwrap() {
+                let child = child.unwrap();
+                let name = child.name().unwrap().to_string_lossy();
+                walk(child, format!("{path}\\{name}"), all);
+            }
+        }
+    }
+    let mut all = Model::new();
+    let hive = nt_hive::Hive::new(bytes).unwrap();
+    walk(hive.root_key_node().unwrap(), String::new(), &mut all);
+    all
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set(usize, usize, u32, usize),
+    DeleteValue(usize, usize),
+    Create(usize),
+    DeleteKey(usize),
+    Reopen,
+}
+
+const KEYS: [&str; 9] = [
+    "",
+    "\\alpha",
+    "\\alpha\\one",
+    "\\alpha\\Zwei",
+    "\\beta",
+    "\\beta\\x\\y\\z",
+    "\\ключ",
+    "\\äöü",
+    "\\alpha\\one\\two",
+];
+const NAMES: [&str; 5] = ["", "Start", "ImagePath", "Имя", "ÄÖ"];
+const SIZES: [usize; 8] = [0, 1, 4, 5, 100, 16_344, 16_345, 50_000];
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..KEYS.len(), 0..NAMES.len(), prop::sample::select(vec![1u32, 3, 4, 7]), 0..SIZES.len())
+            .prop_map(|(k, n, t, s)| Step::Set(k, n, t, s)),
+        2 => (0..KEYS.len(), 0..NAMES.len()).prop_map(|(k, n)| Step::DeleteValue(k, n)),
+        2 => (0..KEYS.len()).prop_map(Step::Create),
+        1 => (1..KEYS.len()).prop_map(Step::DeleteKey),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+fn model_create(model: &mut Model, path: &str) {
+    for end in path.match_indices('\\').map(|(at, _)| at).skip(1).chain([path.len()]) {
+        model.entry(path[..end].to_string()).or_default();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn edits_equal_a_map_for_us_and_for_another_reader(steps in prop::collection::vec(step(), 1..60)) {
+        let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+        let mut model = Model::from([(String::new(), BTreeMap::new())]);
+        for step in steps {
+            match step {
+                Step::Set(key, name, kind, size) => {
+                    let data: Vec<u8> = (0..SIZES[size]).map(|i| (i * 7 + key) as u8).collect();
+                    editor.set_value(KEYS[key], NAMES[name], DataType(kind), &data).unwrap();
+                    model_create(&mut model, KEYS[key]);
+                    model.get_mut(KEYS[key]).unwrap().insert(NAMES[name].into(), (kind, data));
+                }
+                Step::DeleteValue(key, name) => {
+                    let gone = editor.delete_value(KEYS[key], NAMES[name]).unwrap();
+                    let expected = model.get_mut(KEYS[key]).and_then(|values| values.remove(NAMES[name]));
+                    prop_assert_eq!(gone, expected.is_some());
+                }
+                Step::Create(key) => {
+                    let made = editor.create_key(KEYS[key]).unwrap();
+                    prop_assert_eq!(made, !model.contains_key(KEYS[key]));
+                    model_create(&mut model, KEYS[key]);
+                }
+                Step::DeleteKey(key) => {
+                    let gone = editor.delete_key(KEYS[key], true).unwrap();
+                    prop_assert_eq!(gone, model.contains_key(KEYS[key]));
+                    let below = format!("{}\\", KEYS[key]);
+                    model.retain(|path, _| path != KEYS[key] && !path.starts_with(&below));
+                }
+                Step::Reopen => {
+                    let bytes = editor.finish(FileTime::now()).unwrap().bytes;
+                    editor = HiveEditor::new(Hive::parse(bytes).unwrap()).unwrap();
+                }
+            }
+            prop_assert_eq!(editor.hive().check(), Vec::new());
+        }
+        let bytes = editor.finish(FileTime::now()).unwrap().bytes;
+        let hive = Hive::parse(bytes.clone()).unwrap();
+        prop_assert!(hive.check().is_empty());
+        prop_assert_eq!(&read_all(&hive), &model);
+        prop_assert_eq!(&read_by_other(&bytes), &model);
+    }
+
+    #[test]
+    fn damaged_hives_never_panic(hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40), cut in 0usize..3000) {
+        let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+        for i in 0..40 {
+            editor.set_value(&format!("a\\k{i}"), "v", DataType::SZ, &[i; 30]).unwrap();
+        }
+        editor.set_value("big", "v", DataType::BINARY, &[1; 40_000]).unwrap();
+        let mut bytes = editor.finish(FileTime::now()).unwrap().bytes;
+        for (index, value) in hits {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(bytes.len() - cut);
+        let _replayed = Hive::parse_with_logs(bytes.clone(), &[bytes.clone()]);
+        if let Ok(hive) = Hive::parse(bytes) {
+            hive.check();
+            if let Ok(mut editor) = HiveEditor::new(hive) {
+                let _set = editor.set_value("a\\k3\\new", "v", DataType::SZ, &[0; 100]);
+                let _deleted = editor.delete_key("a", true);
+            }
+        }
+    }
+}
+
+#[test]
+fn thousands_of_subkeys_stay_sorted_and_are_found() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    for i in 0..2500u32 {
+        editor.create_key(&format!("many\\key{}", i.wrapping_mul(2_654_435_761) % 100_000)).unwrap();
+    }
+    assert!(editor.hive().check().is_empty());
+    let count = editor.hive().key("many").unwrap().unwrap().subkeys().unwrap().len();
+    assert_eq!(read_by_other(&editor.finish(FileTime::now()).unwrap().bytes).len(), count + 2);
+}
+
+#[test]
+fn a_small_change_changes_few_bytes() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    for i in 0..500 {
+        editor.set_value(&format!("k{i}"), "Start", DataType::DWORD, &[3, 0, 0, 0]).unwrap();
+    }
+    let bytes = editor.finish(FileTime::now()).unwrap().bytes;
+    let mut editor = HiveEditor::new(Hive::parse(bytes.clone()).unwrap()).unwrap();
+    assert!(!editor.set_value("k7", "start", DataType::DWORD, &[3, 0, 0, 0]).unwrap());
+    assert!(!editor.is_changed());
+    editor.set_value("k7", "start", DataType::DWORD, &[4, 0, 0, 0]).unwrap();
+    let edited = editor.finish(FileTime::now()).unwrap();
+    assert_eq!(edited.bytes.len(), bytes.len());
+    assert!(edited.changed.iter().map(Range::len).sum::<usize>() < 40);
+}
+
+#[test]
+fn a_hive_that_was_not_closed_is_not_edited() {
+    let mut bytes = HiveEditor::new_hive("ROOT").unwrap().finish(FileTime::now()).unwrap().bytes;
+    bytes[4] ^= 1;
+    let hive = Hive::parse(bytes).unwrap();
+    assert_eq!(hive.defects().len(), 2);
+    assert_eq!(HiveEditor::new(hive).err().map(|e| e.kind()), Some(ErrorKind::Refused));
+    assert!(Hive::parse(b"no hive".to_vec()).is_err());
+}
+
+use std::ops::Range;
