@@ -31,5 +31,6 @@ pub mod registry;
 pub mod text;
 pub mod time;
 pub mod transaction;
+pub mod windows;
 
 pub use error::{Defect, Error, ErrorKind, Layer, Result, Severity};

@@ -32,3 +32,7 @@ pub const MAX_SCRIPT_BYTES: u64 = 1 << 20;
 pub const OVERLAY_MEMORY_BYTES: usize = 256 << 20;
 /// Memory of one read cache.
 pub const CACHE_BYTES: usize = 32 << 20;
+/// Most devices inside devices in a boot configuration store: Windows makes three (a virtual disk in a file on a partition).
+pub const MAX_BCD_DEVICE_DEPTH: usize = 8;
+/// Most objects of a boot configuration store; a machine with many entries has about fifty.
+pub const MAX_BCD_OBJECTS: usize = 4096;

@@ -3,6 +3,7 @@
 //! Nodes are ids and not borrowed handles, so that caches, the mount and batch can keep them. A reader is shared by
 //! `&self`; a writer is `&mut self` and works on a staged disk, so it needs no ordering and no journal of its own.
 
+pub mod fat;
 pub mod ntfs;
 mod open;
 pub mod path;

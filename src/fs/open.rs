@@ -1,6 +1,6 @@
 //! Opens the file system of a volume, whichever it is, and the helpers that work over any of them.
 
-use super::{FileSystem, FileSystemMut, NodeId, ntfs};
+use super::{FileSystem, FileSystemMut, NodeId, fat, ntfs};
 use crate::block::{Disk, DiskMut};
 use crate::error::{Error, Layer, Result};
 use crate::limits::MAX_FILE_IN_MEMORY_BYTES;
@@ -15,6 +15,9 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     let first = disk.read_vec(0, length)?;
     if ntfs::is_ntfs(&first) {
         return Ok(Arc::new(ntfs::Volume::open(disk)?));
+    }
+    if fat::is_fat(&first) {
+        return Ok(Arc::new(fat::FatVolume::open(disk)?));
     }
     let found = if first.get(3..11) == Some(b"-FVE-FS-") {
         "BitLocker"
@@ -37,6 +40,9 @@ pub fn open_mut(disk: DiskMut) -> Result<Box<dyn FileSystemMut>> {
     let first = disk.as_disk().read_vec(0, length)?;
     if ntfs::is_ntfs(&first) {
         return Ok(Box::new(ntfs::VolumeMut::open(disk)?));
+    }
+    if fat::is_fat(&first) {
+        return Ok(Box::new(fat::FatVolume::open_mut(disk)?));
     }
     Err(Error::unsupported(Layer::FileSystem, "no file system that can be written").at(0))
 }

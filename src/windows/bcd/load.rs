@@ -1,0 +1,60 @@
+//! Reads a store out of a hive.
+
+use super::store::{Object, Store};
+use super::value::Value;
+use crate::error::{Defect, Error, Layer, Result, Severity};
+use crate::limits::MAX_BCD_OBJECTS;
+use crate::registry::{Hive, Key};
+
+impl Store {
+    /// Reads the store in `hive`; objects that cannot be read are defects.
+    ///
+    /// # Errors
+    /// `Damaged` when the hive has no objects at all.
+    pub fn load(hive: &Hive) -> Result<Store> {
+        let objects = hive.key("Objects")?.ok_or_else(|| {
+            Error::damaged(Layer::Bcd, "the hive is no boot configuration store: it has no key Objects")
+        })?;
+        let name = hive.key("Description")?.map(|key| key.value("KeyName")).transpose()?.flatten();
+        let mut store = Store {
+            key_name: name.and_then(|value| value.as_string()).unwrap_or_default(),
+            ..Store::default()
+        };
+        for key in objects.subkeys()?.into_iter().take(MAX_BCD_OBJECTS) {
+            match load_object(&key, &mut store.defects) {
+                Ok(object) => store.objects.push(object),
+                Err(e) => store.defects.push(Defect::from_error("bcd-object-bad", Severity::Error, &e)),
+            }
+        }
+        Ok(store)
+    }
+}
+
+fn load_object(key: &Key<'_>, defects: &mut Vec<Defect>) -> Result<Object> {
+    let bad = |what: &str| {
+        Error::damaged(Layer::Bcd, format!("object {}: {what}", key.name())).at(key.file_offset())
+    };
+    let id = key.name().parse().map_err(|_| bad("its name is no GUID"))?;
+    let description = key.subkey("Description")?.ok_or_else(|| bad("no description"))?;
+    let kind = description.value("Type")?.and_then(|value| value.as_u32()).ok_or_else(|| bad("no type"))?;
+    let mut object = Object::new(id, kind);
+    let elements =
+        key.subkey("Elements")?.map(|elements| elements.subkeys()).transpose()?.unwrap_or_default();
+    for element in elements {
+        let number = u32::from_str_radix(&element.name(), 16).ok();
+        let value = element.value("Element")?;
+        match (number, value) {
+            (Some(number), Some(value)) => {
+                let parsed = Value::parse(number, value.data_type().0, &value.data()?);
+                object.elements.insert(number, parsed);
+            }
+            _ => {
+                let text =
+                    format!("object {}: element {} has no number or no value", key.name(), element.name());
+                let at = element.file_offset();
+                defects.push(Defect::new("bcd-element-bad", Severity::Warning, Layer::Bcd, at, text));
+            }
+        }
+    }
+    Ok(object)
+}

@@ -1,0 +1,400 @@
+//! A disk with its volumes and Windows installations.
+
+use crate::block::Disk;
+use crate::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
+use crate::fs::path::{GuestPath, VolumeName};
+use crate::fs::{FileSystem, NodeId, read_file, resolve};
+use crate::guid::Guid;
+use crate::partition::{self, EFI_SYSTEM, Partition, Table, TableKind};
+use crate::registry::Hive;
+use crate::windows::bcd::{DiskMap, MapPartition, PartitionRef};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Hives of `System32\config` by the name of their root below `HKEY_LOCAL_MACHINE`.
+pub const HIVES: [&str; 7] = ["SYSTEM", "SOFTWARE", "SAM", "SECURITY", "COMPONENTS", "DRIVERS", "DEFAULT"];
+
+/// A volume of the disk.
+#[derive(Clone)]
+pub struct Volume {
+    /// Number of its partition, 1 for a disk without a table.
+    pub number: u32,
+    /// Where it lies on the disk, in bytes.
+    pub range: Range<u64>,
+    /// Its partition, when the disk has a table.
+    pub partition: Option<Partition>,
+    /// Its file system, when it could be opened.
+    pub fs: Option<Arc<dyn FileSystem>>,
+    /// Why it could not.
+    pub error: Option<String>,
+    /// The letter that the first installation gives it.
+    pub letter: Option<char>,
+    /// The firmware starts from here.
+    pub system: bool,
+}
+
+/// A Windows installation.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// Index into [`Machine::volumes`].
+    pub volume: usize,
+    /// The directory, as a path of the guest without a closing backslash: `C:\Windows`.
+    pub path: String,
+    /// The directory.
+    pub root: NodeId,
+    /// ProductName.
+    pub product: String,
+    /// EditionID.
+    pub edition: String,
+    /// DisplayVersion or ReleaseId.
+    pub display_version: String,
+    /// CurrentBuildNumber.
+    pub build: u32,
+    /// UBR: the number behind the build.
+    pub ubr: u32,
+    /// `amd64`, `arm64` or `x86`, from the machine type of the kernel or the registry.
+    pub architecture: String,
+    /// Computer name.
+    pub computer_name: String,
+    /// `Select`: the control sets current, default, failed and last known good.
+    pub control_sets: ControlSets,
+    /// What could not be read.
+    pub problems: Vec<String>,
+}
+
+/// Numbers of control sets, from `SYSTEM\Select`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ControlSets {
+    /// Used at the last start.
+    pub current: u32,
+    /// Used at the next start.
+    pub default: u32,
+    /// Failed at the last start, or 0.
+    pub failed: u32,
+    /// Worked at some start.
+    pub last_known_good: u32,
+}
+
+/// A disk with what is on it.
+#[derive(Clone)]
+pub struct Machine {
+    /// The disk.
+    pub disk: Disk,
+    /// Its partition table.
+    pub table: Table,
+    /// All volumes, in the order of partitions.
+    pub volumes: Vec<Volume>,
+    /// All installations.
+    pub installations: Vec<Installation>,
+    /// What was found wrong on the way.
+    pub defects: Vec<Defect>,
+}
+
+/// Path of a hive in its installation, from the Windows directory.
+pub fn config_path(hive: &str) -> [String; 3] {
+    ["System32".into(), "config".into(), hive.into()]
+}
+
+/// Reads a hive with its transaction logs, which lie beside it.
+///
+/// # Errors
+/// `NotFound`; `Damaged` when it is no hive.
+pub fn hive_of(fs: &dyn FileSystem, directory: NodeId, name: &str) -> Result<Hive> {
+    let node = fs
+        .lookup(directory, name)?
+        .ok_or_else(|| Error::not_found(Layer::Windows, "a hive is missing").found(name))?;
+    let bytes = read_file(fs, node, "")?;
+    let hive = Hive::parse(bytes).map_err(|e| e.context(name))?;
+    if hive.defects().is_empty() {
+        return Ok(hive);
+    }
+    let mut logs = Vec::new();
+    for log in ["LOG", "LOG1", "LOG2"] {
+        if let Some(node) = fs.lookup(directory, &format!("{name}.{log}"))? {
+            logs.push(read_file(fs, node, "")?);
+        }
+    }
+    Hive::parse_with_logs(hive.bytes().to_vec(), &logs).map_err(|e| e.context(name))
+}
+
+impl Machine {
+    /// Finds volumes and installations. Damaged volumes are kept with their error.
+    ///
+    /// # Errors
+    /// Of reading the disk and its partition table.
+    pub fn open(disk: Disk) -> Result<Machine> {
+        let table = partition::read(&disk)?;
+        let mut defects = table.defects.clone();
+        let places: Vec<(u32, Range<u64>, Option<Partition>)> = if table.kind == TableKind::None {
+            vec![(1, 0..disk.len(), None)]
+        } else {
+            table.partitions.iter().map(|p| (p.number, p.range.clone(), Some(p.clone()))).collect()
+        };
+        let mut volumes = Vec::new();
+        for (number, range, partition) in places {
+            let opened = disk.window(range.clone()).and_then(crate::fs::open);
+            let (fs, error) = match opened {
+                Ok(fs) => (Some(fs), None),
+                Err(e) => {
+                    if e.kind() == ErrorKind::Damaged {
+                        defects.push(Defect::from_error("volume-unreadable", Severity::Error, &e));
+                    }
+                    (None, Some(e.to_string()))
+                }
+            };
+            let system = partition.as_ref().is_some_and(|p| p.type_guid == Some(EFI_SYSTEM) || p.active);
+            volumes.push(Volume { number, range, partition, fs, error, letter: None, system });
+        }
+        let mut machine = Machine { disk, table, volumes, installations: Vec::new(), defects };
+        machine.find_installations();
+        Ok(machine)
+    }
+
+    fn find_installations(&mut self) {
+        for index in 0..self.volumes.len() {
+            let Some(fs) = self.volumes[index].fs.clone() else { continue };
+            let Ok(Some(root)) = resolve(&*fs, &["Windows"]) else { continue };
+            let config = resolve(&*fs, &["Windows", "System32", "config"]);
+            if !matches!(config, Ok(Some(_))) {
+                continue;
+            }
+            self.installations.push(self.describe(index, &*fs, root));
+        }
+        self.give_letters();
+        for installation in &mut self.installations {
+            let volume = &self.volumes[installation.volume];
+            installation.path = match volume.letter {
+                Some(letter) => format!("{letter}:\\Windows"),
+                None => format!("#{}:\\Windows", volume.number),
+            };
+        }
+    }
+
+    fn describe(&self, volume: usize, fs: &dyn FileSystem, root: NodeId) -> Installation {
+        let mut found = Installation {
+            volume,
+            path: String::new(),
+            root,
+            product: String::new(),
+            edition: String::new(),
+            display_version: String::new(),
+            build: 0,
+            ubr: 0,
+            architecture: String::new(),
+            computer_name: String::new(),
+            control_sets: ControlSets::default(),
+            problems: Vec::new(),
+        };
+        if let Err(e) = read_software(fs, &mut found) {
+            found.problems.push(format!("SOFTWARE: {e}"));
+        }
+        if let Err(e) = read_system(fs, &mut found) {
+            found.problems.push(format!("SYSTEM: {e}"));
+        }
+        found
+    }
+
+    /// Letters of the first installation, by `MountedDevices`; its own volume is `C` when it says nothing else.
+    fn give_letters(&mut self) {
+        let Some(first) = self.installations.first() else { return };
+        let own = first.volume;
+        let letters = self.mounted_letters(first).unwrap_or_default();
+        for (letter, target) in letters {
+            let found = self.volumes.iter_mut().find(|volume| {
+                volume.partition.as_ref().is_some_and(|partition| target.is(partition, &self.table))
+            });
+            if let Some(volume) = found {
+                volume.letter = volume.letter.or(Some(letter));
+            }
+        }
+        let taken = |volumes: &[Volume], letter| volumes.iter().any(|volume| volume.letter == Some(letter));
+        if self.volumes[own].letter.is_none() && !taken(&self.volumes, 'C') {
+            self.volumes[own].letter = Some('C');
+        }
+    }
+
+    fn mounted_letters(&self, installation: &Installation) -> Result<Vec<(char, Target)>> {
+        let hive = self.hive(installation, "SYSTEM")?;
+        let Some(key) = hive.key("MountedDevices")? else { return Ok(Vec::new()) };
+        let mut letters = Vec::new();
+        for value in key.values()? {
+            let letter = value.name().strip_prefix(r"\DosDevices\").and_then(|rest| rest.chars().next());
+            if let (Some(letter), Some(target)) = (letter, Target::parse(&value.data()?)) {
+                letters.push((letter.to_ascii_uppercase(), target));
+            }
+        }
+        Ok(letters)
+    }
+
+    /// The file system of a volume.
+    ///
+    /// # Errors
+    /// `Unsupported` with the reason when it could not be opened.
+    pub fn file_system(&self, volume: usize) -> Result<Arc<dyn FileSystem>> {
+        let volume =
+            self.volumes.get(volume).ok_or_else(|| Error::invalid(Layer::Windows, "no such volume"))?;
+        volume.fs.clone().ok_or_else(|| {
+            let why = volume.error.clone().unwrap_or_default();
+            Error::unsupported(Layer::Windows, format!("partition {} cannot be read", volume.number))
+                .found(why)
+        })
+    }
+
+    /// A hive of an installation, with its transaction logs applied.
+    ///
+    /// # Errors
+    /// `NotFound`; `Damaged` when it is no hive.
+    pub fn hive(&self, installation: &Installation, name: &str) -> Result<Hive> {
+        let fs = self.file_system(installation.volume)?;
+        let config = resolve(&*fs, &["Windows", "System32", "config"])?
+            .ok_or_else(|| Error::not_found(Layer::Windows, r"System32\config is missing"))?;
+        hive_of(&*fs, config, name)
+    }
+
+    /// Index of the volume that a path names.
+    ///
+    /// # Errors
+    /// `NotFound` with the volumes that there are.
+    pub fn volume_of(&self, name: &VolumeName) -> Result<usize> {
+        let found = self.volumes.iter().position(|volume| match name {
+            VolumeName::Letter(letter) => volume.letter == Some(*letter),
+            VolumeName::SystemPartition => volume.system,
+            VolumeName::Number(number) => volume.number == *number,
+        });
+        found.ok_or_else(|| {
+            let there: Vec<String> = self
+                .volumes
+                .iter()
+                .map(|volume| match volume.letter {
+                    Some(letter) => format!("{letter}: (#{})", volume.number),
+                    None => format!("#{}:", volume.number),
+                })
+                .collect();
+            Error::not_found(Layer::Windows, format!("no volume {name}"))
+                .expected(format!("one of {}", there.join(", ")))
+        })
+    }
+
+    /// The volume and node of a guest path; the node is `None` when the last steps do not exist.
+    ///
+    /// # Errors
+    /// As [`Machine::volume_of`] and of the file system.
+    pub fn resolve(&self, path: &GuestPath) -> Result<(usize, Option<NodeId>)> {
+        let volume = self.volume_of(&path.volume)?;
+        let fs = self.file_system(volume)?;
+        Ok((volume, resolve(&*fs, &path.components)?))
+    }
+
+    /// The installation that a command works on: the only one, or the one with that number from 1.
+    ///
+    /// # Errors
+    /// `NotFound` without any; `Refused` with a list when there are several and none was named.
+    pub fn installation(&self, number: Option<usize>) -> Result<&Installation> {
+        match (number, self.installations.as_slice()) {
+            (_, []) => Err(Error::not_found(Layer::Windows, "no Windows installation on this disk")),
+            (None, [only]) => Ok(only),
+            (Some(number), all) => number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
+                Error::not_found(Layer::Windows, format!("no installation {number}"))
+                    .expected(format!("1 to {}", all.len()))
+            }),
+            (None, all) => {
+                let list: Vec<String> =
+                    all.iter().zip(1..).map(|(i, n)| format!("{n}: {} {}", i.path, i.product)).collect();
+                Err(Error::refused(Layer::Windows, "there are several Windows installations")
+                    .found(list.join("; "))
+                    .advice("choose one with --windows N"))
+            }
+        }
+    }
+
+    /// The partitions as the boot configuration names them.
+    pub fn disk_map(&self) -> DiskMap {
+        let partitions = self.volumes.iter().filter_map(|volume| {
+            let partition = volume.partition.as_ref()?;
+            let id = match self.table.kind {
+                TableKind::Gpt => PartitionRef::Gpt {
+                    disk: self.table.disk_id.as_ref()?.parse().ok()?,
+                    partition: partition.unique_guid?,
+                },
+                _ => PartitionRef::Mbr {
+                    signature: u32::from_str_radix(self.table.disk_id.as_ref()?, 16).ok()?,
+                    offset_bytes: partition.range.start,
+                },
+            };
+            Some(MapPartition { number: volume.number, id, letter: volume.letter, system: volume.system })
+        });
+        DiskMap { partitions: partitions.collect() }
+    }
+}
+
+/// What a letter of `MountedDevices` stands for.
+enum Target {
+    /// `DMIO:ID:` and the partition's GUID.
+    Gpt(Guid),
+    /// Disk signature and offset in bytes.
+    Mbr(u32, u64),
+}
+
+impl Target {
+    fn parse(data: &[u8]) -> Option<Target> {
+        if let Some(guid) = data.strip_prefix(b"DMIO:ID:") {
+            return Guid::at(guid, 0).map(Target::Gpt);
+        }
+        (data.len() == 12)
+            .then(|| Some(Target::Mbr(crate::bytes::u32_at(data, 0)?, crate::bytes::u64_at(data, 4)?)))
+            .flatten()
+    }
+
+    fn is(&self, partition: &Partition, table: &Table) -> bool {
+        match self {
+            Target::Gpt(guid) => partition.unique_guid == Some(*guid),
+            Target::Mbr(signature, offset) => {
+                partition.range.start == *offset && table.disk_id == Some(format!("{signature:08x}"))
+            }
+        }
+    }
+}
+
+fn config_hive(fs: &dyn FileSystem, root: NodeId, name: &str) -> Result<Hive> {
+    let missing = || Error::not_found(Layer::Windows, r"System32\config is missing");
+    let system32 = fs.lookup(root, "System32")?.ok_or_else(missing)?;
+    let config = fs.lookup(system32, "config")?.ok_or_else(missing)?;
+    hive_of(fs, config, name)
+}
+
+fn read_software(fs: &dyn FileSystem, found: &mut Installation) -> Result<()> {
+    let hive = config_hive(fs, found.root, "SOFTWARE")?;
+    let Some(key) = hive.key(r"Microsoft\Windows NT\CurrentVersion")? else {
+        return Err(Error::not_found(Layer::Windows, "no key CurrentVersion"));
+    };
+    let text =
+        |name: &str| -> Result<Option<String>> { Ok(key.value(name)?.and_then(|value| value.as_string())) };
+    found.product = text("ProductName")?.unwrap_or_default();
+    found.edition = text("EditionID")?.unwrap_or_default();
+    found.display_version = text("DisplayVersion")?.or(text("ReleaseId")?).unwrap_or_default();
+    found.build = text("CurrentBuildNumber")?.and_then(|build| build.parse().ok()).unwrap_or(0);
+    found.ubr = key.value("UBR")?.and_then(|value| value.as_u32()).unwrap_or(0);
+    Ok(())
+}
+
+fn read_system(fs: &dyn FileSystem, found: &mut Installation) -> Result<()> {
+    let hive = config_hive(fs, found.root, "SYSTEM")?;
+    let select = hive.key("Select")?.ok_or_else(|| Error::not_found(Layer::Windows, "no key Select"))?;
+    let number =
+        |name: &str| -> Result<u32> { Ok(select.value(name)?.and_then(|v| v.as_u32()).unwrap_or(0)) };
+    found.control_sets = ControlSets {
+        current: number("Current")?,
+        default: number("Default")?,
+        failed: number("Failed")?,
+        last_known_good: number("LastKnownGood")?,
+    };
+    let control = format!(r"ControlSet{:03}\Control", found.control_sets.current.max(1));
+    let text = |path: &str, name: &str| -> Result<Option<String>> {
+        let key = hive.key(&format!(r"{control}\{path}"))?;
+        Ok(key.map(|key| key.value(name)).transpose()?.flatten().and_then(|value| value.as_string()))
+    };
+    found.computer_name = text(r"ComputerName\ComputerName", "ComputerName")?.unwrap_or_default();
+    let architecture = text(r"Session Manager\Environment", "PROCESSOR_ARCHITECTURE")?;
+    found.architecture = architecture.unwrap_or_else(|| "amd64".into()).to_ascii_lowercase();
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Services and drivers of a control set, each with the file behind it.
+
+use super::machine::{Installation, Machine};
+use super::pe::PeInfo;
+use crate::error::{Error, Layer, Result};
+use crate::fs::{read_file, resolve};
+use crate::registry::Hive;
+use serde::Serialize;
+
+/// A service or driver.
+#[derive(Debug, Clone, Serialize)]
+pub struct Service {
+    /// Name of its key.
+    pub name: String,
+    /// 0 boot, 1 system, 2 automatic, 3 on demand, 4 disabled.
+    pub start: Option<u32>,
+    /// 1 kernel driver, 2 file system driver, 0x10 and 0x20 services.
+    pub kind: Option<u32>,
+    /// Load order group.
+    pub group: String,
+    /// ImagePath as it stands in the registry.
+    pub image_path: String,
+    /// The file in the guest.
+    pub file: Option<String>,
+    /// Length of that file; `None` when it is not there.
+    pub size: Option<u64>,
+    /// Version of that file.
+    pub version: Option<String>,
+    /// What is wrong with the file.
+    pub problem: Option<String>,
+}
+
+impl Service {
+    /// True for kernel and file system drivers.
+    pub fn is_driver(&self) -> bool {
+        matches!(self.kind, Some(1 | 2 | 8))
+    }
+
+    /// The word for the start value.
+    pub fn start_name(&self) -> &'static str {
+        match self.start {
+            Some(0) => "boot",
+            Some(1) => "system",
+            Some(2) => "auto",
+            Some(3) => "demand",
+            Some(4) => "disabled",
+            _ => "?",
+        }
+    }
+}
+
+/// Components from the root of the Windows volume of an ImagePath; drivers without one have their usual place.
+/// `None` for paths that cannot be resolved here.
+pub fn expand_image_path(image_path: &str, name: &str, driver: bool) -> Option<Vec<String>> {
+    let trimmed = image_path.trim();
+    let bare = if let Some(quoted) = trimmed.strip_prefix('"') {
+        quoted.split('"').next()?
+    } else {
+        // Arguments follow the file's extension.
+        let lower = trimmed.to_ascii_lowercase();
+        let end = [".exe", ".sys"].iter().filter_map(|ext| lower.find(ext).map(|at| at + 4)).min();
+        end.and_then(|end| trimmed.get(..end)).unwrap_or(trimmed)
+    };
+    if bare.is_empty() {
+        let file = format!("{name}.sys");
+        return driver.then(|| {
+            ["Windows", "System32", "drivers"].map(String::from).into_iter().chain([file]).collect()
+        });
+    }
+    let lower = bare.to_ascii_lowercase();
+    let rest = |prefix: &str| lower.starts_with(prefix).then(|| bare.get(prefix.len()..)).flatten();
+    let windows = [r"\systemroot\", r"%systemroot%\", r"%windir%\"].iter().find_map(|prefix| rest(prefix));
+    let path = if let Some(rest) = windows {
+        format!(r"Windows\{rest}")
+    } else if lower.starts_with(r"system32\") || lower.starts_with(r"syswow64\") {
+        format!(r"Windows\{bare}")
+    } else {
+        let without = rest(r"\??\").unwrap_or(bare);
+        without.get(1..3).filter(|colon| *colon == r":\").and_then(|_| without.get(3..))?.to_string()
+    };
+    Some(path.split('\\').filter(|part| !part.is_empty()).map(String::from).collect())
+}
+
+/// Services and drivers of control set `number`, boot-start ones first. With `files`, each file is looked at.
+///
+/// # Errors
+/// `NotFound` when the control set has no services; damage of the hive.
+pub fn services(
+    machine: &Machine,
+    installation: &Installation,
+    hive: &Hive,
+    number: u32,
+    files: bool,
+) -> Result<Vec<Service>> {
+    let path = format!(r"ControlSet{number:03}\Services");
+    let key = hive
+        .key(&path)?
+        .ok_or_else(|| Error::not_found(Layer::Windows, "the control set has no services").found(&path))?;
+    let mut list = Vec::new();
+    for entry in key.subkeys()? {
+        let number = |name: &str| -> Result<Option<u32>> { Ok(entry.value(name)?.and_then(|v| v.as_u32())) };
+        let text = |name: &str| -> Result<String> {
+            Ok(entry.value(name)?.and_then(|value| value.as_string()).unwrap_or_default())
+        };
+        let (start, kind) = (number("Start")?, number("Type")?);
+        if start.is_none() && kind.is_none() {
+            continue;
+        }
+        let mut service = Service {
+            name: entry.name(),
+            start,
+            kind,
+            group: text("Group")?,
+            image_path: text("ImagePath")?,
+            file: None,
+            size: None,
+            version: None,
+            problem: None,
+        };
+        if files {
+            look_at_file(machine, installation, &mut service)?;
+        }
+        list.push(service);
+    }
+    list.sort_by_key(|service| {
+        (service.start.unwrap_or(9), !service.is_driver(), service.name.to_lowercase())
+    });
+    Ok(list)
+}
+
+fn look_at_file(machine: &Machine, installation: &Installation, service: &mut Service) -> Result<()> {
+    let Some(path) = expand_image_path(&service.image_path, &service.name, service.is_driver()) else {
+        return Ok(());
+    };
+    let fs = machine.file_system(installation.volume)?;
+    let volume = installation.path.split('\\').next().unwrap_or_default();
+    service.file = Some(format!("{volume}\\{}", path.join("\\")));
+    let Some(node) = resolve(&*fs, &path)? else {
+        service.problem = Some("the file is missing".into());
+        return Ok(());
+    };
+    service.size = Some(fs.metadata(node)?.size_bytes);
+    if service.is_driver() {
+        match read_file(&*fs, node, "").and_then(|bytes| PeInfo::parse(&bytes)) {
+            Ok(pe) => {
+                service.version.clone_from(&pe.file_version);
+                let fits = super::machine_name(pe.machine) == installation.architecture;
+                if !fits {
+                    service.problem = Some(format!("built for {}", super::machine_name(pe.machine)));
+                } else if !pe.checksum_right {
+                    service.problem = Some("its checksum is wrong".into());
+                }
+            }
+            Err(e) => service.problem = Some(e.message().to_string()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expand_image_path;
+
+    #[test]
+    fn image_paths_are_found_as_the_loader_finds_them() {
+        let path = |text: &str| expand_image_path(text, "disk", true).map(|parts| parts.join("\\"));
+        assert_eq!(path("").as_deref(), Some(r"Windows\System32\drivers\disk.sys"));
+        assert_eq!(path(r"System32\drivers\ACPI.sys").as_deref(), Some(r"Windows\System32\drivers\ACPI.sys"));
+        assert_eq!(path(r"\SystemRoot\System32\x.sys").as_deref(), Some(r"Windows\System32\x.sys"));
+        assert_eq!(
+            path(r"%SystemRoot%\system32\svchost.exe -k net").as_deref(),
+            Some(r"Windows\system32\svchost.exe")
+        );
+        assert_eq!(path(r#""C:\Program Files\a b\c.exe" /x"#).as_deref(), Some(r"Program Files\a b\c.exe"));
+        assert_eq!(path(r"\??\C:\d\e.sys").as_deref(), Some(r"d\e.sys"));
+        assert_eq!(path(r"\\server\share\e.sys"), None);
+    }
+}
