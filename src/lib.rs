@@ -28,6 +28,7 @@ pub mod limits;
 pub mod partition;
 pub mod progress;
 pub mod registry;
+pub mod repair;
 pub mod text;
 pub mod time;
 pub mod transaction;

@@ -41,6 +41,15 @@ pub fn open_file(file: &Disk, path: &Path, options: &OpenOptions) -> Result<Cont
     Ok(container)
 }
 
+/// The parent of `file` as a disk; `None` for a disk that needs none. `parents` are tried instead of what it names.
+///
+/// # Errors
+/// As [`open_path`].
+pub fn open_parent(file: &Disk, path: &Path, parents: &[PathBuf]) -> Result<Option<Disk>> {
+    let options = OpenOptions { parents: parents.to_vec(), follow_paths: false };
+    Ok(parent_of(file, path, &options, 0, &mut Vec::new())?.map(|(disk, _)| disk))
+}
+
 /// The opened parent of `file`, or `None` when it needs none.
 fn parent_of(
     file: &Disk,

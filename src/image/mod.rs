@@ -13,7 +13,7 @@ mod tests;
 mod vhd;
 mod vhdx;
 
-pub use chain::{OpenOptions, open_file, open_path};
+pub use chain::{OpenOptions, open_file, open_parent, open_path};
 pub use create::{CreateSpec, Kind, create};
 
 use crate::block::{Disk, DiskMut};

@@ -1,0 +1,135 @@
+//! One change of a guest, as data: planned, shown, applied, verified, logged.
+
+use crate::registry::{DataType, ValueData};
+use serde::Serialize;
+
+/// A change. Paths are guest paths; `hive` is the guest path of a hive's file, `key` the path below its root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Change {
+    /// Sets a registry value, making the key when it is not there.
+    RegistrySet {
+        /// File of the hive.
+        hive: String,
+        /// Key below the root.
+        key: String,
+        /// Name of the value.
+        name: String,
+        /// Number of the type.
+        data_type: u32,
+        /// The new data.
+        data: Vec<u8>,
+        /// What was there, for people.
+        was: Option<String>,
+    },
+    /// Makes a key.
+    RegistryCreateKey {
+        /// File of the hive.
+        hive: String,
+        /// Key below the root.
+        key: String,
+    },
+    /// Deletes a value.
+    RegistryDeleteValue {
+        /// File of the hive.
+        hive: String,
+        /// Key below the root.
+        key: String,
+        /// Name of the value.
+        name: String,
+    },
+    /// Deletes a key with everything below.
+    RegistryDeleteKey {
+        /// File of the hive.
+        hive: String,
+        /// Key below the root.
+        key: String,
+    },
+    /// Gives a file this content, making it when it is not there.
+    FileWrite {
+        /// The file.
+        path: String,
+        /// The content.
+        #[serde(skip)]
+        data: Vec<u8>,
+        /// Its length in bytes.
+        size: u64,
+        /// Where it comes from, for people.
+        from: String,
+    },
+    /// Makes `path` another name of the file `target`; what `path` was before loses this name.
+    FileLink {
+        /// The new name.
+        path: String,
+        /// The file.
+        target: String,
+        /// What is known of it, for people.
+        why: String,
+    },
+    /// Makes a directory.
+    MakeDirectory {
+        /// The directory.
+        path: String,
+    },
+    /// Renames or moves inside a volume.
+    FileRename {
+        /// Old path.
+        from: String,
+        /// New path.
+        to: String,
+    },
+    /// Deletes a file or an empty directory.
+    FileDelete {
+        /// The file.
+        path: String,
+    },
+}
+
+/// A value's data in a few words.
+pub(super) fn words(data_type: u32, data: &[u8]) -> String {
+    let shown = match (data_type, data.len()) {
+        (1 | 2, _) => ValueData::Text(crate::text::until_nul(&crate::text::utf16le_lossy(data)).to_string()),
+        (4, 4) => ValueData::Number(u64::from(crate::bytes::u32_at(data, 0).unwrap_or(0))),
+        (11, 8) => ValueData::Number(crate::bytes::u64_at(data, 0).unwrap_or(0)),
+        (7, _) => {
+            ValueData::Text(crate::text::utf16le_lossy(data).trim_end_matches('\0').replace('\0', ", "))
+        }
+        _ => ValueData::Bytes(data.to_vec()),
+    };
+    match shown {
+        ValueData::Text(text) => format!("{text:?}"),
+        ValueData::Number(number) => format!("{number} ({number:#x})"),
+        ValueData::Texts(texts) => texts.join(", "),
+        ValueData::Bytes(bytes) if bytes.len() <= 16 => crate::text::hex(&bytes),
+        ValueData::Bytes(bytes) => format!("{} bytes", bytes.len()),
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = |hive: &str| hive.rsplit('\\').next().unwrap_or(hive).to_string();
+        match self {
+            Change::RegistrySet { hive, key, name: value, data_type, data, was } => {
+                let value = if value.is_empty() { "(default)" } else { value };
+                let kind = DataType(*data_type).name();
+                write!(f, "set {}\\{key}  {value} = {kind} {}", name(hive), words(*data_type, data))?;
+                match was {
+                    Some(was) => write!(f, "  (was {was})"),
+                    None => write!(f, "  (was not there)"),
+                }
+            }
+            Change::RegistryCreateKey { hive, key } => write!(f, "make the key {}\\{key}", name(hive)),
+            Change::RegistryDeleteValue { hive, key, name: value } => {
+                write!(f, "delete the value {value} of {}\\{key}", name(hive))
+            }
+            Change::RegistryDeleteKey { hive, key } => write!(f, "delete the key {}\\{key}", name(hive)),
+            Change::FileWrite { path, size, from, .. } => {
+                write!(f, "write {path}  ({size} bytes from {from})")
+            }
+            Change::FileLink { path, target, why } => write!(f, "link {path}\n       to {target}  ({why})"),
+            Change::MakeDirectory { path } => write!(f, "make the directory {path}"),
+            Change::FileRename { from, to } => write!(f, "rename {from} to {to}"),
+            Change::FileDelete { path } => write!(f, "delete {path}"),
+        }
+    }
+}

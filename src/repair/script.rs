@@ -1,0 +1,519 @@
+//! A repair script: one TOML file with documentation, parameters and steps; and how steps become changes.
+//!
+//! A step that finds everything as it should be plans nothing, so a second run changes nothing.
+
+use super::change::{Change, words};
+use super::key_path::key_path;
+use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::fs::{read_file, resolve};
+use crate::registry::{DataType, Hive, ValueData};
+use crate::text::utf16le_bytes;
+use crate::windows::{Installation, Machine, PeInfo, expand_image_path, machine_name, store_versions};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// A repair script.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// Name on the command line.
+    pub name: String,
+    /// One line.
+    pub title: String,
+    /// What it does, when to use it, what remains to be done.
+    pub documentation: String,
+    /// Where the procedure is described.
+    #[serde(default)]
+    pub source: Vec<String>,
+    /// Parameters by name.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Parameter>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A parameter of a script; steps use it as `${name}`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameter {
+    /// What it means.
+    pub documentation: String,
+    /// Its value when none is given; without a default it must be given.
+    pub default: Option<String>,
+}
+
+/// One step.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "op", deny_unknown_fields)]
+pub enum Step {
+    /// Sets a registry value; with `if-key`, only where that key is there.
+    #[serde(rename = "registry.set")]
+    RegistrySet {
+        /// The key.
+        key: String,
+        /// Name of the value.
+        value: String,
+        /// REG_SZ, REG_DWORD, ...
+        r#type: String,
+        /// The data as reg.exe takes it.
+        data: String,
+        /// Do nothing when the key is not there.
+        #[serde(default)]
+        existing_key_only: bool,
+    },
+    /// Deletes a value, or without `value` the whole key.
+    #[serde(rename = "registry.delete")]
+    RegistryDelete {
+        /// The key.
+        key: String,
+        /// Name of the value.
+        value: Option<String>,
+    },
+    /// Takes a text out of a REG_MULTI_SZ.
+    #[serde(rename = "registry.remove-from-list")]
+    RegistryRemoveFromList {
+        /// The key.
+        key: String,
+        /// Name of the value.
+        value: String,
+        /// The text; case does not matter.
+        text: String,
+    },
+    /// Sets the start of a service or driver.
+    #[serde(rename = "service.set-start")]
+    ServiceSetStart {
+        /// Name of the service.
+        service: String,
+        /// boot, system, auto, demand, disabled.
+        start: String,
+    },
+    /// Copies a file inside the guest.
+    #[serde(rename = "file.copy")]
+    FileCopy {
+        /// The file.
+        from: String,
+        /// The copy.
+        to: String,
+    },
+    /// Renames a file, when it is there.
+    #[serde(rename = "file.rename")]
+    FileRename {
+        /// Old path.
+        from: String,
+        /// New path.
+        to: String,
+    },
+    /// Deletes files of a directory by a name or a pattern with `*`.
+    #[serde(rename = "file.delete")]
+    FileDelete {
+        /// The file.
+        path: String,
+    },
+    /// Puts a driver back to a healthy version of the component store.
+    #[serde(rename = "driver.restore")]
+    DriverRestore {
+        /// File name (`ACPI.sys`) or name of the service.
+        name: String,
+        /// The version to restore; the newest healthy one when empty.
+        #[serde(default)]
+        version: String,
+    },
+}
+
+const SHIPPED: &[&str] = &[
+    include_str!("../../scripts/restore-driver.toml"),
+    include_str!("../../scripts/disable-driver.toml"),
+    include_str!("../../scripts/enable-boot-driver.toml"),
+    include_str!("../../scripts/remove-filter-driver.toml"),
+    include_str!("../../scripts/revert-pending-updates.toml"),
+    include_str!("../../scripts/crowdstrike-291.toml"),
+    include_str!("../../scripts/nla-off.toml"),
+    include_str!("../../scripts/rdp-on.toml"),
+    include_str!("../../scripts/memory-dump-on.toml"),
+    include_str!("../../scripts/vbs-off.toml"),
+    include_str!("../../scripts/last-known-good.toml"),
+];
+
+impl Script {
+    /// Parses a script.
+    ///
+    /// # Errors
+    /// `Invalid` with line and column.
+    pub fn parse(text: &str) -> Result<Script> {
+        if text.len() as u64 > crate::limits::MAX_SCRIPT_BYTES {
+            return Err(Error::limit(Layer::Script, "the script is too large"));
+        }
+        toml::from_str(text).map_err(|e| Error::invalid(Layer::Script, e.to_string().trim_end().to_string()))
+    }
+}
+
+/// The scripts that ship with the program.
+///
+/// # Errors
+/// Only when one of them is broken, which a test excludes.
+pub fn shipped() -> Result<Vec<Script>> {
+    SHIPPED.iter().map(|text| Script::parse(text)).collect()
+}
+
+/// Turns registry data as reg.exe takes it into bytes.
+///
+/// # Errors
+/// `Invalid` when the text does not fit the type.
+pub fn registry_data(data_type: DataType, text: &str) -> Result<Vec<u8>> {
+    let bad =
+        || Error::invalid(Layer::Script, format!("this is no data for {}", data_type.name())).found(text);
+    let number = || match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).map_err(|_| bad()),
+        None => text.parse::<u64>().map_err(|_| bad()),
+    };
+    match data_type.0 {
+        1 | 2 => Ok(utf16le_bytes(&format!("{text}\0"))),
+        4 => Ok(u32::try_from(number()?).map_err(|_| bad())?.to_le_bytes().to_vec()),
+        11 => Ok(number()?.to_le_bytes().to_vec()),
+        7 if text.is_empty() => Ok(vec![0, 0]),
+        7 => Ok(utf16le_bytes(&format!("{}\0\0", text.replace("\\0", "\0")))),
+        _ => {
+            let digits: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b',' | b' ')).collect();
+            let pairs = digits.chunks(2);
+            let byte = |pair: &[u8]| {
+                std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            };
+            if !digits.len().is_multiple_of(2) {
+                return Err(bad());
+            }
+            pairs.map(|pair| byte(pair).ok_or_else(bad)).collect()
+        }
+    }
+}
+
+/// The value as a list of texts, joined as [`registry_data`] takes them.
+fn multi(texts: &[String]) -> Vec<u8> {
+    if texts.is_empty() { vec![0, 0] } else { utf16le_bytes(&format!("{}\0\0", texts.join("\0"))) }
+}
+
+struct Planner<'a> {
+    machine: &'a Machine,
+    installation: &'a Installation,
+    hives: BTreeMap<String, Hive>,
+    changes: Vec<Change>,
+}
+
+/// What a script would change on this installation.
+///
+/// # Errors
+/// `Invalid` for parameters that are missing or unknown; errors of reading the disk.
+pub fn plan(
+    machine: &Machine,
+    installation: &Installation,
+    script: &Script,
+    given: &BTreeMap<String, String>,
+) -> Result<Vec<Change>> {
+    let mut values = BTreeMap::from([("windows".to_string(), installation.path.clone())]);
+    for (name, parameter) in &script.parameters {
+        let value = given.get(name).cloned().or_else(|| parameter.default.clone());
+        let value = value.ok_or_else(|| {
+            Error::invalid(Layer::Script, format!("the script {} needs the parameter {name}", script.name))
+                .advice(format!("add --set {name}=...   ({})", parameter.documentation))
+        })?;
+        values.insert(name.clone(), value);
+    }
+    if let Some(unknown) = given.keys().find(|name| !script.parameters.contains_key(*name)) {
+        let known: Vec<&str> = script.parameters.keys().map(String::as_str).collect();
+        return Err(Error::invalid(
+            Layer::Script,
+            format!("the script {} has no parameter {unknown}", script.name),
+        )
+        .expected(known.join(", ")));
+    }
+    let mut planner = Planner { machine, installation, hives: BTreeMap::new(), changes: Vec::new() };
+    let fill = |text: &str| {
+        values
+            .iter()
+            .fold(text.to_string(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value))
+    };
+    script.steps.iter().try_for_each(|step| planner.step(step, &fill))?;
+    Ok(planner.changes)
+}
+
+impl Planner<'_> {
+    fn step(&mut self, step: &Step, fill: &dyn Fn(&str) -> String) -> Result<()> {
+        match step {
+            Step::RegistrySet { key, value, r#type, data, existing_key_only } => {
+                let data_type = DataType::from_name(r#type)
+                    .ok_or_else(|| Error::invalid(Layer::Script, "unknown registry type").found(r#type))?;
+                let data = registry_data(data_type, &fill(data))?;
+                self.set(&fill(key), &fill(value), data_type, data, *existing_key_only)
+            }
+            Step::RegistryDelete { key, value } => {
+                self.delete(&fill(key), value.as_deref().map(fill).as_deref())
+            }
+            Step::RegistryRemoveFromList { key, value, text } => {
+                self.remove_from_list(&fill(key), &fill(value), &fill(text))
+            }
+            Step::ServiceSetStart { service, start } => self.set_start(&fill(service), &fill(start)),
+            Step::FileCopy { from, to } => self.copy(&fill(from), &fill(to)),
+            Step::FileRename { from, to } => self.rename(&fill(from), &fill(to)),
+            Step::FileDelete { path } => self.delete_files(&fill(path)),
+            Step::DriverRestore { name, version } => self.restore(&fill(name), &fill(version)),
+        }
+    }
+
+    fn hive(&mut self, path: &str) -> Result<&Hive> {
+        if !self.hives.contains_key(path) {
+            let parsed = GuestPath::parse(path)?;
+            let (directory, name) = match parsed.components.split_last() {
+                Some((name, directory)) => (directory.to_vec(), name.clone()),
+                None => return Err(Error::invalid(Layer::Script, "no hive").found(path)),
+            };
+            let fs = self.machine.file_system(self.machine.volume_of(&parsed.volume)?)?;
+            let directory = resolve(&*fs, &directory)?
+                .ok_or_else(|| Error::not_found(Layer::Windows, "a hive is missing").found(path))?;
+            self.hives.insert(path.to_string(), crate::windows::hive_of(&*fs, directory, &name)?);
+        }
+        self.hives.get(path).ok_or_else(|| Error::not_found(Layer::Windows, "a hive is missing").found(path))
+    }
+
+    fn set(
+        &mut self,
+        key: &str,
+        name: &str,
+        kind: DataType,
+        data: Vec<u8>,
+        existing_only: bool,
+    ) -> Result<()> {
+        let at = key_path(self.machine, self.installation, key)?;
+        let found = self.hive(&at.hive)?.key(&at.key)?;
+        if found.is_none() && existing_only {
+            return Ok(());
+        }
+        let old = found.map(|key| key.value(name)).transpose()?.flatten();
+        let mut was = None;
+        if let Some(old) = old {
+            let there = old.data()?;
+            if old.data_type() == kind && *there == *data {
+                return Ok(());
+            }
+            was = Some(words(old.data_type().0, &there));
+        }
+        let (hive, key, name) = (at.hive, at.key, name.to_string());
+        self.changes.push(Change::RegistrySet { hive, key, name, data_type: kind.0, data, was });
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &str, value: Option<&str>) -> Result<()> {
+        let at = key_path(self.machine, self.installation, key)?;
+        let Some(found) = self.optional_hive(&at.hive)?.map(|hive| hive.key(&at.key)).transpose()?.flatten()
+        else {
+            return Ok(());
+        };
+        match value {
+            None => self.changes.push(Change::RegistryDeleteKey { hive: at.hive, key: at.key }),
+            Some(name) if found.value(name)?.is_some() => {
+                let name = name.to_string();
+                self.changes.push(Change::RegistryDeleteValue { hive: at.hive, key: at.key, name });
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A hive that may be missing, such as COMPONENTS on a slim image.
+    fn optional_hive(&mut self, path: &str) -> Result<Option<&Hive>> {
+        match self.hive(path) {
+            Ok(_) => Ok(self.hives.get(path)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn remove_from_list(&mut self, key: &str, name: &str, text: &str) -> Result<()> {
+        let at = key_path(self.machine, self.installation, key)?;
+        let value = self.hive(&at.hive)?.key(&at.key)?.map(|key| key.value(name)).transpose()?.flatten();
+        let Some(value) = value else { return Ok(()) };
+        let ValueData::Texts(texts) = value.typed()? else { return Ok(()) };
+        let kept: Vec<String> =
+            texts.iter().filter(|entry| !entry.eq_ignore_ascii_case(text)).cloned().collect();
+        if kept.len() == texts.len() {
+            return Ok(());
+        }
+        let (was, name) = (Some(texts.join(", ")), name.to_string());
+        let change = if kept.is_empty() {
+            Change::RegistryDeleteValue { hive: at.hive, key: at.key, name }
+        } else {
+            Change::RegistrySet { hive: at.hive, key: at.key, name, data_type: 7, data: multi(&kept), was }
+        };
+        self.changes.push(change);
+        Ok(())
+    }
+
+    fn set_start(&mut self, service: &str, start: &str) -> Result<()> {
+        let names = ["boot", "system", "auto", "demand", "disabled"];
+        let number = names.iter().position(|name| name.eq_ignore_ascii_case(start)).ok_or_else(|| {
+            Error::invalid(Layer::Script, "unknown start").expected(names.join(", ")).found(start)
+        })?;
+        let key = format!(r"HKLM\SYSTEM\CurrentControlSet\Services\{service}");
+        let at = key_path(self.machine, self.installation, &key)?;
+        if self.hive(&at.hive)?.key(&at.key)?.is_none() {
+            return Err(Error::not_found(Layer::Windows, format!("no service {service}"))
+                .advice("`vmrescue drivers IMAGE` lists them"));
+        }
+        self.set(&key, "Start", DataType::DWORD, (number as u32).to_le_bytes().to_vec(), true)
+    }
+
+    fn file(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let parsed = GuestPath::parse(path)?;
+        let (volume, node) = self.machine.resolve(&parsed)?;
+        node.map(|node| read_file(&*self.machine.file_system(volume)?, node, &parsed.stream)).transpose()
+    }
+
+    fn copy(&mut self, from: &str, to: &str) -> Result<()> {
+        let data =
+            self.file(from)?.ok_or_else(|| Error::not_found(Layer::Script, "no such file").found(from))?;
+        if self.file(to)?.as_ref() != Some(&data) {
+            let size = data.len() as u64;
+            self.changes.push(Change::FileWrite { path: to.to_string(), data, size, from: from.to_string() });
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        if self.machine.resolve(&GuestPath::parse(from)?)?.1.is_none() {
+            return Ok(());
+        }
+        let (mut target, mut number) = (to.to_string(), 1);
+        while self.machine.resolve(&GuestPath::parse(&target)?)?.1.is_some() {
+            target = format!("{to}.{number}");
+            number += 1;
+        }
+        self.changes.push(Change::FileRename { from: from.to_string(), to: target });
+        Ok(())
+    }
+
+    fn delete_files(&mut self, path: &str) -> Result<()> {
+        let (directory, pattern) = path.rsplit_once('\\').unwrap_or((path, ""));
+        let (volume, node) = self.machine.resolve(&GuestPath::parse(directory)?)?;
+        let Some(node) = node else { return Ok(()) };
+        for entry in self.machine.file_system(volume)?.read_dir(node)? {
+            if entry.kind != crate::fs::NodeKind::Directory && fits(pattern, &entry.name) {
+                self.changes.push(Change::FileDelete { path: format!("{directory}\\{}", entry.name) });
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, name: &str, version: &str) -> Result<()> {
+        let is_file = [".sys", ".exe", ".dll"].iter().any(|ext| name.to_ascii_lowercase().ends_with(ext));
+        let (file, place) = self.driver_place(name, is_file)?;
+        let versions = store_versions(self.machine, self.installation, &file)?;
+        let architecture = &self.installation.architecture;
+        let wanted = |found: &&crate::windows::StoreFile| {
+            let own = found.pe.as_ref().and_then(|pe| pe.file_version.as_deref()).unwrap_or_default();
+            version.is_empty() || own == version || found.component.contains(&format!("_{version}_"))
+        };
+        let usable: Vec<_> = versions.iter().filter(|found| found.is_usable_on(architecture)).collect();
+        let now = self.file(&place)?;
+        let healthy = now.as_deref().map(PeInfo::parse).and_then(|pe| pe.ok());
+        let healthy = healthy.filter(|pe| machine_name(pe.machine) == architecture && pe.checksum_right);
+        if healthy.is_some() && version.is_empty() {
+            return Ok(());
+        }
+        let Some(best) = usable.iter().copied().find(|found| wanted(found)) else {
+            let there: Vec<String> = versions
+                .iter()
+                .map(|found| {
+                    format!("{} ({})", found.component, found.problem.as_deref().unwrap_or("usable"))
+                })
+                .collect();
+            return Err(Error::not_found(
+                Layer::Windows,
+                format!("the component store has no healthy {file} to restore"),
+            )
+            .expected(format!("a full PE file for {architecture} {version}"))
+            .found(if there.is_empty() { "no copy at all".to_string() } else { there.join("; ") })
+            .advice("take the file from a healthy machine of the same build: vmrescue put IMAGE FILE PATH"));
+        };
+        if self.file(&best.path)? == now {
+            return Ok(());
+        }
+        let own = best.pe.as_ref().and_then(|pe| pe.file_version.clone()).unwrap_or_default();
+        let why = format!(
+            "version {own}, {} of {} copies in the component store are healthy",
+            usable.len(),
+            versions.len()
+        );
+        self.changes.push(Change::FileLink { path: place, target: best.path.clone(), why });
+        Ok(())
+    }
+
+    /// File name and guest path of a driver.
+    fn driver_place(&mut self, name: &str, is_file: bool) -> Result<(String, String)> {
+        if is_file {
+            let folder =
+                if name.to_ascii_lowercase().ends_with(".sys") { r"System32\drivers" } else { "System32" };
+            return Ok((name.to_string(), format!(r"{}\{folder}\{name}", self.installation.path)));
+        }
+        let key = format!(r"HKLM\SYSTEM\CurrentControlSet\Services\{name}");
+        let at = key_path(self.machine, self.installation, &key)?;
+        let found = self.hive(&at.hive)?.key(&at.key)?;
+        let found = found.ok_or_else(|| Error::not_found(Layer::Windows, format!("no driver {name}")))?;
+        let image = found.value("ImagePath")?.and_then(|value| value.as_string()).unwrap_or_default();
+        let parts = expand_image_path(&image, name, true).ok_or_else(|| {
+            Error::not_found(Layer::Windows, "its ImagePath cannot be resolved").found(image)
+        })?;
+        let volume = self.installation.path.split('\\').next().unwrap_or_default();
+        let file = parts.last().cloned().unwrap_or_default();
+        Ok((file, format!("{volume}\\{}", parts.join("\\"))))
+    }
+}
+
+/// True when `name` fits a pattern with `*`; case does not matter.
+fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.to_lowercase(), name.to_lowercase());
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let tail = parts.pop().unwrap_or_default();
+    for part in parts {
+        match left.find(part) {
+            Some(at) => left = &left[at + part.len()..],
+            None => return false,
+        }
+    }
+    left.ends_with(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_script_parses_and_names_itself_once() {
+        let scripts = shipped().unwrap();
+        let names: std::collections::BTreeSet<&str> =
+            scripts.iter().map(|script| script.name.as_str()).collect();
+        assert_eq!(names.len(), SHIPPED.len());
+        assert!(scripts.iter().all(|script| script.documentation.len() > 40 && !script.steps.is_empty()));
+    }
+
+    #[test]
+    fn an_error_in_a_script_has_a_line() {
+        let e = Script::parse("name = \"x\"\ntitle = 7\n").unwrap_err().to_string();
+        assert!(e.contains("line 2"), "{e}");
+    }
+
+    #[test]
+    fn patterns_fit_as_in_the_shell() {
+        assert!(fits("c-00000291*.sys", "C-00000291-00000000-00000032.sys"));
+        assert!(!fits("c-00000291*.sys", "C-00000292-0.sys"));
+        assert!(fits("*.blf", "a.BLF") && !fits("x", "xy"));
+    }
+
+    #[test]
+    fn registry_data_is_what_reg_exe_takes() {
+        assert_eq!(registry_data(DataType::DWORD, "0x10").unwrap(), [16, 0, 0, 0]);
+        assert_eq!(registry_data(DataType::BINARY, "0aFF").unwrap(), [10, 255]);
+        assert_eq!(registry_data(DataType::SZ, "a").unwrap(), [97, 0, 0, 0]);
+        assert!(registry_data(DataType::DWORD, "x").is_err());
+    }
+}

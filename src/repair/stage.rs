@@ -1,0 +1,165 @@
+//! Applies changes to a staged disk: each volume opened once for writing, each hive edited once.
+
+use super::change::Change;
+use crate::block::DiskMut;
+use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::fs::{FileSystemMut, NodeId, NodeKind, open_mut, read_file, resolve};
+use crate::registry::{DataType, HiveEditor};
+use crate::time::FileTime;
+use crate::windows::{Machine, hive_of};
+use std::collections::BTreeMap;
+
+/// A staged disk with what is open on it.
+pub(super) struct Stage<'a> {
+    machine: &'a Machine,
+    disk: &'a DiskMut,
+    volumes: BTreeMap<usize, Box<dyn FileSystemMut>>,
+    hives: BTreeMap<String, HiveEditor>,
+}
+
+fn missing(path: &GuestPath) -> Error {
+    Error::not_found(Layer::FileSystem, "no such file or directory in the guest").found(path)
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(machine: &'a Machine, disk: &'a DiskMut) -> Stage<'a> {
+        Stage { machine, disk, volumes: BTreeMap::new(), hives: BTreeMap::new() }
+    }
+
+    /// Applies all changes, then writes the hives back.
+    pub(super) fn apply(mut self, changes: &[Change]) -> Result<()> {
+        for change in changes {
+            self.apply_one(change).map_err(|e| e.context(format!("({change})")))?;
+        }
+        for (path, editor) in std::mem::take(&mut self.hives) {
+            let edited = editor.finish(FileTime::now())?;
+            if !edited.changed.is_empty() {
+                self.write_ranges(&path, &edited.bytes, &edited.changed)?;
+            }
+        }
+        self.volumes.values_mut().try_for_each(|volume| volume.sync())
+    }
+
+    fn volume(&mut self, index: usize) -> Result<&mut Box<dyn FileSystemMut>> {
+        if !self.volumes.contains_key(&index) {
+            let range = self.machine.volumes[index].range.clone();
+            self.volumes.insert(index, open_mut(self.disk.window(range)?)?);
+        }
+        self.volumes.get_mut(&index).ok_or_else(|| Error::invalid(Layer::FileSystem, "no such volume"))
+    }
+
+    /// The volume, the directory and the last name of a path.
+    fn place(&mut self, text: &str) -> Result<(usize, NodeId, String)> {
+        let path = GuestPath::parse(text)?;
+        let index = self.machine.volume_of(&path.volume)?;
+        let Some((name, directory)) = path.components.split_last() else {
+            return Err(
+                Error::invalid(Layer::FileSystem, "the root of a volume cannot be changed").found(text)
+            );
+        };
+        let volume = self.volume(index)?;
+        let parent = resolve(&**volume, directory)?.ok_or_else(|| missing(&path))?;
+        Ok((index, parent, name.clone()))
+    }
+
+    fn editor(&mut self, hive: &str) -> Result<&mut HiveEditor> {
+        if !self.hives.contains_key(hive) {
+            let (index, directory, name) = self.place(hive)?;
+            let volume = self.volume(index)?;
+            let opened = hive_of(&**volume, directory, &name)?;
+            self.hives.insert(hive.to_string(), HiveEditor::new(opened).map_err(|e| e.in_file(hive))?);
+        }
+        self.hives.get_mut(hive).ok_or_else(|| Error::invalid(Layer::Hive, "no such hive"))
+    }
+
+    /// Writes only what differs from the file; the hive may also have been recovered from its logs, so the whole of it is
+    /// compared first.
+    fn write_ranges(&mut self, path: &str, bytes: &[u8], changed: &[std::ops::Range<usize>]) -> Result<()> {
+        let (index, directory, name) = self.place(path)?;
+        let volume = self.volume(index)?;
+        let node = volume.lookup(directory, &name)?.ok_or_else(|| Error::not_found(Layer::Hive, path))?;
+        let old = read_file(&**volume, node, "")?;
+        if old.len() > bytes.len() {
+            volume.set_len(node, "", bytes.len() as u64)?;
+        }
+        let same_elsewhere = old.len() <= bytes.len() && {
+            let mut patched = bytes.to_vec();
+            patched.truncate(old.len());
+            for range in changed.iter().filter(|range| range.end <= old.len()) {
+                patched[range.clone()].copy_from_slice(&old[range.clone()]);
+            }
+            patched == old
+        };
+        if !same_elsewhere {
+            return volume.write(node, "", 0, bytes);
+        }
+        changed.iter().try_for_each(|range| volume.write(node, "", range.start as u64, &bytes[range.clone()]))
+    }
+
+    fn apply_one(&mut self, change: &Change) -> Result<()> {
+        match change {
+            Change::RegistrySet { hive, key, name, data_type, data, .. } => {
+                self.editor(hive)?.set_value(key, name, DataType(*data_type), data).map(|_| ())
+            }
+            Change::RegistryCreateKey { hive, key } => self.editor(hive)?.create_key(key).map(|_| ()),
+            Change::RegistryDeleteValue { hive, key, name } => {
+                self.editor(hive)?.delete_value(key, name).map(|_| ())
+            }
+            Change::RegistryDeleteKey { hive, key } => self.editor(hive)?.delete_key(key, true).map(|_| ()),
+            Change::FileWrite { path, data, .. } => self.write_file(path, data),
+            Change::FileLink { path, target, .. } => self.link(path, target),
+            Change::MakeDirectory { path } => {
+                let (index, directory, name) = self.place(path)?;
+                self.volume(index)?.create(directory, &name, NodeKind::Directory).map(|_| ())
+            }
+            Change::FileRename { from, to } => {
+                let (index, from_dir, from_name) = self.place(from)?;
+                let (other, to_dir, to_name) = self.place(to)?;
+                if index != other {
+                    return Err(Error::unsupported(
+                        Layer::FileSystem,
+                        "a file cannot be moved to another volume",
+                    ));
+                }
+                self.volume(index)?.rename(from_dir, &from_name, to_dir, &to_name)
+            }
+            Change::FileDelete { path } => {
+                let (index, directory, name) = self.place(path)?;
+                self.volume(index)?.remove(directory, &name)
+            }
+        }
+    }
+
+    fn write_file(&mut self, path: &str, data: &[u8]) -> Result<()> {
+        let stream = GuestPath::parse(path)?.stream;
+        let (index, directory, name) = self.place(path)?;
+        let volume = self.volume(index)?;
+        let node = match volume.lookup(directory, &name)? {
+            Some(node) => node,
+            None => volume.create(directory, &name, NodeKind::File)?,
+        };
+        let there = volume.streams(node)?.into_iter().find(|info| info.name == stream);
+        if there.is_some_and(|info| info.size_bytes > data.len() as u64) {
+            volume.set_len(node, &stream, data.len() as u64)?;
+        }
+        volume.write(node, &stream, 0, data)
+    }
+
+    fn link(&mut self, path: &str, target: &str) -> Result<()> {
+        let (index, directory, name) = self.place(path)?;
+        let (other, target_dir, target_name) = self.place(target)?;
+        if index != other {
+            return Err(Error::unsupported(Layer::FileSystem, "a link cannot lead to another volume"));
+        }
+        let volume = self.volume(index)?;
+        let node = volume.lookup(target_dir, &target_name)?.ok_or_else(|| {
+            Error::not_found(Layer::FileSystem, "the file to link to is missing").found(target)
+        })?;
+        match volume.remove(directory, &name) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        volume.link(node, directory, &name)
+    }
+}

@@ -1,0 +1,228 @@
+//! The second reader: before anything is published, what was changed is read again by parsers that share no code with
+//! our writers (crates `ntfs` and `nt-hive`), and by our own checkers, which must not find anything new.
+
+use super::change::Change;
+use crate::block::{Disk, DiskMut};
+use crate::error::{Defect, Error, ErrorKind, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::fs::read_file;
+use crate::progress::Progress;
+use crate::windows::Machine;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::io::{Cursor, Read, Seek, SeekFrom};
+
+/// What verifying found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Verdict {
+    /// Facts that two readers agree on.
+    pub agreed: Vec<String>,
+    /// Facts that only our own reader could look at, with the reason.
+    pub only_one_reader: Vec<String>,
+}
+
+fn disagreement(what: &str, path: &str) -> Error {
+    Error::new(ErrorKind::Disagreement, Layer::Verify, what.to_string())
+        .found(path)
+        .advice("nothing was written; please report this")
+}
+
+/// Defects of the volumes that changes touch, for comparing before and after.
+pub(super) fn defects(machine: &Machine, changes: &[Change], progress: &dyn Progress) -> Result<Vec<Defect>> {
+    let mut volumes = BTreeSet::new();
+    for path in changes.iter().flat_map(paths) {
+        volumes.insert(machine.volume_of(&GuestPath::parse(path)?.volume)?);
+    }
+    let mut all = Vec::new();
+    for index in volumes {
+        all.extend(machine.file_system(index)?.check(progress)?);
+    }
+    Ok(all)
+}
+
+/// Guest paths that a change writes.
+fn paths(change: &Change) -> Vec<&str> {
+    match change {
+        Change::RegistrySet { hive, .. }
+        | Change::RegistryCreateKey { hive, .. }
+        | Change::RegistryDeleteValue { hive, .. }
+        | Change::RegistryDeleteKey { hive, .. } => vec![hive],
+        Change::FileWrite { path, .. } | Change::MakeDirectory { path } | Change::FileDelete { path } => {
+            vec![path]
+        }
+        Change::FileLink { path, .. } => vec![path],
+        Change::FileRename { from, to } => vec![from, to],
+    }
+}
+
+/// Verifies the staged disk against what the changes say.
+///
+/// # Errors
+/// `Disagreement` when the readers differ, or a check finds something that was not there before.
+pub(super) fn verify(
+    staged: &DiskMut,
+    changes: &[Change],
+    before: &[Defect],
+    progress: &dyn Progress,
+) -> Result<Verdict> {
+    let machine = Machine::open(staged.as_disk())?;
+    let mut verdict = Verdict::default();
+    let known: BTreeSet<String> =
+        before.iter().map(|defect| format!("{}{}", defect.code, defect.detail)).collect();
+    let after = defects(&machine, changes, progress)?;
+    if let Some(new) =
+        after.iter().find(|defect| !known.contains(&format!("{}{}", defect.code, defect.detail)))
+    {
+        return Err(disagreement("our own check finds new damage on the staged disk", &new.to_string()));
+    }
+    verdict.agreed.push(format!("file system check: nothing new ({} defects before and after)", after.len()));
+    let written: BTreeSet<&str> = changes.iter().flat_map(paths).collect();
+    for path in written {
+        verify_file(&machine, staged, path, &mut verdict)?;
+    }
+    for change in changes {
+        verify_change(&machine, change, &mut verdict)?;
+    }
+    Ok(verdict)
+}
+
+fn verify_file(machine: &Machine, staged: &DiskMut, path: &str, verdict: &mut Verdict) -> Result<()> {
+    let parsed = GuestPath::parse(path)?;
+    let (index, node) = machine.resolve(&parsed)?;
+    let fs = machine.file_system(index)?;
+    if fs.info().kind != "NTFS" {
+        verdict.only_one_reader.push(format!("{path}: the second reader knows NTFS only"));
+        return Ok(());
+    }
+    let window = staged.as_disk().window(machine.volumes[index].range.clone())?;
+    let ours = match node {
+        Some(node) if !fs.streams(node)?.is_empty() => Some(read_file(&*fs, node, &parsed.stream)?),
+        _ => None,
+    };
+    match read_by_other(&window, &parsed) {
+        Ok(theirs) if theirs == ours => verdict.agreed.push(format!("{path}: both readers see the same")),
+        Ok(_) => return Err(disagreement("the crate ntfs reads something else than we do", path)),
+        Err(reason) => verdict.only_one_reader.push(format!("{path}: the crate ntfs cannot look ({reason})")),
+    }
+    Ok(())
+}
+
+/// The content by the crate `ntfs`; `None` when the file is not there.
+fn read_by_other(window: &Disk, path: &GuestPath) -> std::result::Result<Option<Vec<u8>>, String> {
+    let text = |e: ntfs::NtfsError| e.to_string();
+    let mut reader = Positioned { disk: window.clone(), position: 0 };
+    let mut volume = ntfs::Ntfs::new(&mut reader).map_err(text)?;
+    volume.read_upcase_table(&mut reader).map_err(text)?;
+    let mut file = volume.root_directory(&mut reader).map_err(text)?;
+    for name in &path.components {
+        let index = file.directory_index(&mut reader).map_err(text)?;
+        let mut finder = index.finder();
+        let found = ntfs::indexes::NtfsFileNameIndex::find(&mut finder, &volume, &mut reader, name);
+        file = match found {
+            None => return Ok(None),
+            Some(entry) => entry.and_then(|entry| entry.to_file(&volume, &mut reader)).map_err(text)?,
+        };
+    }
+    if file.is_directory() {
+        return Ok(None);
+    }
+    let Some(item) = file.data(&mut reader, &path.stream) else { return Ok(None) };
+    let item = item.map_err(text)?;
+    let attribute = item.to_attribute().map_err(text)?;
+    let length = attribute.value_length();
+    if length > crate::limits::MAX_FILE_IN_MEMORY_BYTES {
+        return Err("too large".into());
+    }
+    let mut value = attribute.value(&mut reader).map_err(text)?;
+    let mut bytes = vec![0; length as usize];
+    let mut done = 0;
+    while done < bytes.len() {
+        match ntfs::NtfsReadSeek::read(&mut value, &mut reader, &mut bytes[done..]).map_err(text)? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Ok(Some(bytes))
+}
+
+fn verify_change(machine: &Machine, change: &Change, verdict: &mut Verdict) -> Result<()> {
+    let (hive, key) = match change {
+        Change::RegistrySet { hive, key, .. }
+        | Change::RegistryCreateKey { hive, key }
+        | Change::RegistryDeleteValue { hive, key, .. }
+        | Change::RegistryDeleteKey { hive, key } => (hive, key),
+        Change::FileWrite { path, data, .. } => {
+            let parsed = GuestPath::parse(path)?;
+            let (index, node) = machine.resolve(&parsed)?;
+            let fs = machine.file_system(index)?;
+            let there = node.map(|node| read_file(&*fs, node, &parsed.stream)).transpose()?;
+            return if there.as_deref() == Some(data.as_slice()) {
+                Ok(())
+            } else {
+                Err(disagreement("the file does not hold what was written", path))
+            };
+        }
+        _ => return Ok(()),
+    };
+    let (index, node) = machine.resolve(&GuestPath::parse(hive)?)?;
+    let node = node.ok_or_else(|| disagreement("the hive is gone", hive))?;
+    let bytes = read_file(&*machine.file_system(index)?, node, "")?;
+    let found = other_value(&bytes, key, change).map_err(|reason| disagreement(&reason, hive))?;
+    if found {
+        Ok(())
+    } else {
+        Err(disagreement("the crate nt-hive does not see the change", &change.to_string()))
+    }
+    .map(|()| verdict.agreed.push(format!("{hive}: the crate nt-hive sees the change of {key}")))
+}
+
+/// Asks the crate `nt-hive` whether the change is in the hive.
+fn other_value(bytes: &[u8], key: &str, change: &Change) -> std::result::Result<bool, String> {
+    let text = |e: nt_hive::NtHiveError| format!("the crate nt-hive cannot read the hive: {e}");
+    let hive = nt_hive::Hive::new(bytes).map_err(text)?;
+    let root = hive.root_key_node().map_err(text)?;
+    let node = if key.is_empty() { Some(Ok(root)) } else { root.subpath(key) };
+    let Some(node) = node.transpose().map_err(text)? else {
+        return Ok(matches!(change, Change::RegistryDeleteKey { .. } | Change::RegistryDeleteValue { .. }));
+    };
+    match change {
+        Change::RegistrySet { name, data, .. } => match node.value(name) {
+            Some(value) => {
+                let there = value.and_then(|value| value.data()?.into_vec()).map_err(text)?;
+                Ok(there == *data)
+            }
+            None => Ok(false),
+        },
+        Change::RegistryDeleteValue { name, .. } => Ok(node.value(name).is_none()),
+        Change::RegistryDeleteKey { .. } => Ok(false),
+        _ => Ok(true),
+    }
+}
+
+/// A disk as reader and seeker for the crate `ntfs`.
+struct Positioned {
+    disk: Disk,
+    position: u64,
+}
+
+impl Read for Positioned {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.disk.len().saturating_sub(self.position).min(buf.len() as u64) as usize;
+        let mut bytes = Cursor::new(&mut buf[..count]);
+        self.disk.read_at(self.position, bytes.get_mut()).map_err(std::io::Error::other)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Positioned {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.disk.len().checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        self.position = target.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))?;
+        Ok(self.position)
+    }
+}
