@@ -20,6 +20,9 @@
 
 pub mod block;
 pub mod bytes;
+pub mod cli;
+pub mod demo;
+pub mod diagnose;
 pub mod error;
 pub mod fs;
 pub mod guid;

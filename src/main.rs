@@ -1,5 +1,5 @@
-//! Hands the arguments to `cli` and returns its exit code; nothing else.
+//! Hands the arguments to `cli` and returns its exit code.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    vmrescue::cli::main()
 }

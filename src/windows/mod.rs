@@ -15,5 +15,5 @@ mod services;
 
 pub use component_store::{StoreFile, store_versions};
 pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
-pub use pe::{Payload, PeInfo, machine_name, payload_kind};
+pub use pe::{Payload, PeInfo, machine_name, payload_kind, pe_checksum};
 pub use services::{Service, expand_image_path, services};

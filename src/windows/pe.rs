@@ -55,7 +55,7 @@ pub fn machine_name(machine: u16) -> &'static str {
 }
 
 /// The sum of 16-bit words with carry, without the checksum field, plus the length: what the loader computes.
-fn checksum(bytes: &[u8], field: usize) -> u32 {
+pub fn pe_checksum(bytes: &[u8], field: usize) -> u32 {
     let mut sum = 0u32;
     for (at, pair) in bytes.chunks(2).enumerate().map(|(i, pair)| (i * 2, pair)) {
         if at == field || at == field + 2 {
@@ -99,7 +99,7 @@ impl PeInfo {
             original_name: version.and_then(|info| text_of(&info, "OriginalFilename")),
             time_stamp: header.TimeDateStamp,
             checksum: stored,
-            checksum_right: stored == 0 || stored == checksum(bytes, at),
+            checksum_right: stored == 0 || stored == pe_checksum(bytes, at),
         })
     }
 }

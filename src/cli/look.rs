@@ -1,0 +1,400 @@
+//! Commands that only look: the image is opened for reading and never written.
+
+use super::progress::Bars;
+use super::{CLEAN, FINDINGS, Image, say, say_json, size, written};
+use crate::block::testing::{CountingDevice, Counts};
+use crate::block::{Disk, HostFile};
+use crate::error::{Defect, Error, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::fs::{FileSystem, NodeId, NodeKind, read_file};
+use crate::image::{self, Container, OpenOptions};
+use crate::windows::{Installation, Machine, Service, services};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The container and the machine in it, and what was read of the file.
+pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Counts>)> {
+    let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
+    let (counting, counts) = CountingDevice::new(file);
+    let options = OpenOptions { parents: image.parent.clone(), follow_paths: false };
+    let container = image::open_file(&Disk::new(counting), &image.image, &options)?;
+    let machine = Machine::open(container.disk.clone())?;
+    Ok((container, machine, counts))
+}
+
+fn defect_json(defect: &Defect) -> Value {
+    json!({
+        "code": defect.code,
+        "severity": defect.severity.name(),
+        "layer": defect.layer.name(),
+        "offset": defect.offset.map(|offset| format!("{offset:#x}")),
+        "detail": defect.detail,
+    })
+}
+
+fn installation_json(installation: &Installation) -> Value {
+    let sets = installation.control_sets;
+    json!({
+        "path": installation.path,
+        "product": installation.product,
+        "edition": installation.edition,
+        "display_version": installation.display_version,
+        "build": installation.build,
+        "ubr": installation.ubr,
+        "architecture": installation.architecture,
+        "computer_name": installation.computer_name,
+        "control_sets": {
+            "current": sets.current,
+            "default": sets.default,
+            "failed": sets.failed,
+            "last_known_good": sets.last_known_good,
+        },
+        "problems": installation.problems,
+    })
+}
+
+fn info_json(container: &Container<Disk>, machine: &Machine) -> Value {
+    let partitions: Vec<Value> = machine
+        .table
+        .partitions
+        .iter()
+        .map(|p| {
+            json!({
+                "number": p.number, "offset": p.range.start, "size": p.range.end - p.range.start,
+                "type": p.type_name, "type_guid": p.type_guid.map(|g| g.to_string()), "mbr_type": p.mbr_type,
+                "unique_guid": p.unique_guid.map(|g| g.to_string()), "name": p.name, "active": p.active,
+            })
+        })
+        .collect();
+    let volumes: Vec<Value> = machine
+        .volumes
+        .iter()
+        .map(|volume| {
+            let info = volume.fs.as_ref().map(|fs| fs.info());
+            json!({
+                "number": volume.number, "letter": volume.letter, "system": volume.system,
+                "file_system": info.as_ref().map(|i| i.kind), "label": info.as_ref().map(|i| i.label.clone()),
+                "size": volume.range.end - volume.range.start,
+                "cluster_bytes": info.as_ref().map(|i| i.cluster_bytes),
+                "dirty": info.as_ref().map(|i| i.dirty), "error": volume.error,
+            })
+        })
+        .collect();
+    let installations: Vec<Value> = machine.installations.iter().map(installation_json).collect();
+    let defects: Vec<Value> = container.defects.iter().chain(&machine.defects).map(defect_json).collect();
+    json!({
+        "container": container.info,
+        "partition_table": {"kind": machine.table.kind, "disk_id": machine.table.disk_id, "sector_bytes": machine.table.sector_bytes},
+        "partitions": partitions, "volumes": volumes, "installations": installations, "defects": defects,
+    })
+}
+
+pub(super) fn info(image: &Image) -> Result<u8> {
+    let (container, machine, _) = open(image)?;
+    if image.json {
+        say_json("info", info_json(&container, &machine))?;
+        return Ok(CLEAN);
+    }
+    let info = &container.info;
+    say(&format!("{}", image.image.display()))?;
+    let variant = format!("{:?} {:?}", info.format, info.variant).to_lowercase();
+    say(&format!("  container     {variant}, disk {}, file {}", size(info.size), size(info.file_size)))?;
+    if info.log_replayed {
+        say("  log           replayed in memory; the file was not closed cleanly")?;
+    }
+    if let Some(parent) = &info.parent {
+        say(&format!("  parent        {parent}"))?;
+    }
+    let kind = format!("{:?}", machine.table.kind).to_uppercase();
+    say(&format!("  partitions    {kind} {}", machine.table.disk_id.as_deref().unwrap_or("")))?;
+    for volume in &machine.volumes {
+        let letter = volume.letter.map_or("  ".to_string(), |letter| format!("{letter}:"));
+        let kind = volume.partition.as_ref().map_or("whole disk", |p| p.type_name.as_str());
+        let fs = match &volume.fs {
+            Some(fs) => format!("{} {:?}", fs.info().kind, fs.info().label),
+            None => "-".into(),
+        };
+        let bytes = size(volume.range.end - volume.range.start);
+        say(&format!("  #{}  {letter}  {bytes:>11}  {kind:<20} {fs}", volume.number))?;
+    }
+    for installation in &machine.installations {
+        say(&describe(installation))?;
+    }
+    for defect in container.defects.iter().chain(&machine.defects) {
+        say(&format!("  {}: {defect}", defect.severity.name()))?;
+    }
+    Ok(CLEAN)
+}
+
+fn describe(i: &Installation) -> String {
+    let version = if i.display_version.is_empty() { String::new() } else { format!(" {}", i.display_version) };
+    format!("  {}  {}{version}, build {}.{}, {}, {}", i.path, i.product, i.build, i.ubr, i.architecture, i.computer_name)
+}
+
+fn services_of(machine: &Machine, installation: &Installation) -> Result<Vec<Service>> {
+    let hive = machine.hive(installation, "SYSTEM")?;
+    services(machine, installation, &hive, installation.control_sets.default.max(1), true)
+}
+
+pub(super) fn inspect(image: &Image, io: bool) -> Result<u8> {
+    let (container, machine, counts) = open(image)?;
+    let mut drivers = Vec::new();
+    for installation in &machine.installations {
+        // Only what the boot needs is opened; `drivers` looks at all files.
+        let hive = machine.hive(installation, "SYSTEM")?;
+        let set = installation.control_sets.default.max(1);
+        let list = services(&machine, installation, &hive, set, false)?;
+        drivers.push(list);
+    }
+    let read = counts.bytes.load(Ordering::Relaxed);
+    if image.json {
+        let mut document = info_json(&container, &machine);
+        document["services"] = json!(drivers);
+        document["bytes_read"] = json!(read);
+        say_json("inspect", document)?;
+        return Ok(CLEAN);
+    }
+    info(image)?;
+    for (installation, list) in machine.installations.iter().zip(&drivers) {
+        let sets = installation.control_sets;
+        say(&format!(
+            "  control sets  current {}, default {}, failed {}, last known good {}",
+            sets.current, sets.default, sets.failed, sets.last_known_good
+        ))?;
+        let count = |start| list.iter().filter(|service| service.start == Some(start)).count();
+        say(&format!(
+            "  services      {}: {} at boot, {} system, {} automatic, {} on demand, {} disabled",
+            list.len(), count(0), count(1), count(2), count(3), count(4)
+        ))?;
+        let boot: Vec<&str> = list.iter().filter(|s| s.start == Some(0)).map(|s| s.name.as_str()).collect();
+        say(&format!("  boot drivers  {}", boot.join(", ")))?;
+    }
+    if io {
+        say(&format!("  read          {} in {} reads", size(read), counts.reads.load(Ordering::Relaxed)))?;
+    }
+    Ok(CLEAN)
+}
+
+pub(super) fn drivers(image: &Image) -> Result<u8> {
+    let (_, machine, _) = open(image)?;
+    let installation = machine.installation(image.windows)?;
+    let list = services_of(&machine, installation)?;
+    if image.json {
+        say_json("drivers", json!({"services": list}))?;
+        return Ok(CLEAN);
+    }
+    for service in &list {
+        let problem = service.problem.as_deref().map(|problem| format!("  ! {problem}")).unwrap_or_default();
+        let version = service.version.as_deref().unwrap_or("-");
+        let file = service.file.as_deref().unwrap_or(&service.image_path);
+        say(&format!("{:<9} {:<24} {version:<18} {file}{problem}", service.start_name(), service.name))?;
+    }
+    Ok(CLEAN)
+}
+
+pub(super) fn diagnose(image: &Image) -> Result<u8> {
+    let (_, machine, _) = open(image)?;
+    let findings = crate::diagnose::diagnose(&machine, machine.installation(image.windows)?)?;
+    if image.json {
+        say_json("diagnose", json!({"findings": findings}))?;
+    } else if findings.is_empty() {
+        say("nothing found that keeps this machine from booting")?;
+    } else {
+        say_findings(&findings)?;
+    }
+    Ok(if findings.is_empty() { CLEAN } else { FINDINGS })
+}
+
+pub(super) fn say_findings(findings: &[crate::diagnose::Finding]) -> Result<()> {
+    for finding in findings {
+        say(&format!("{}: {}  [{}]", finding.severity, finding.title, finding.rule))?;
+        for evidence in &finding.evidence {
+            say(&format!("    seen    {evidence}"))?;
+        }
+        say(&format!("    screen  {}", finding.screen))?;
+        if let Some(fix) = &finding.fix {
+            let set: Vec<String> = fix.parameters.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
+            say(&format!("    fix     vmrescue repair IMAGE {}{}", fix.script, set.concat()))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check(image: &Image) -> Result<u8> {
+    let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
+    let mut defects = image::check(&file)?;
+    if let Ok((_, machine, _)) = open(image) {
+        defects.extend(machine.defects.clone());
+        for volume in &machine.volumes {
+            if let Some(fs) = &volume.fs {
+                defects.extend(fs.check(&Bars::new())?);
+            }
+        }
+        for installation in &machine.installations {
+            for name in crate::windows::HIVES {
+                match machine.hive(installation, name) {
+                    Ok(hive) => defects.extend(hive.check()),
+                    Err(e) if e.kind() == crate::ErrorKind::NotFound => {}
+                    Err(e) => {
+                        defects.push(Defect::from_error("hive-unreadable", crate::Severity::Error, &e));
+                    }
+                }
+            }
+        }
+    }
+    if image.json {
+        let list: Vec<Value> = defects.iter().map(defect_json).collect();
+        say_json("check", json!({"defects": list}))?;
+    } else if defects.is_empty() {
+        say("no damage found")?;
+    } else {
+        defects.iter().try_for_each(|defect| say(&format!("{}: {defect}", defect.severity.name())))?;
+    }
+    let damaged = defects.iter().any(|defect| defect.severity != crate::Severity::Note);
+    Ok(if damaged { FINDINGS } else { CLEAN })
+}
+
+/// The file system and node of a guest path.
+pub(super) fn node_of(machine: &Machine, text: &str) -> Result<(Arc<dyn FileSystem>, NodeId, GuestPath)> {
+    let path = GuestPath::parse(text)?;
+    let (volume, node) = machine.resolve(&path)?;
+    let node = node.ok_or_else(|| Error::not_found(Layer::FileSystem, "no such file or directory in the guest").found(&path))?;
+    Ok((machine.file_system(volume)?, node, path))
+}
+
+fn kind_name(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::File => "file",
+        NodeKind::Directory => "directory",
+        NodeKind::Reparse => "reparse",
+    }
+}
+
+pub(super) fn ls(image: &Image, path: &str) -> Result<u8> {
+    let (_, machine, _) = open(image)?;
+    let (fs, node, _) = node_of(&machine, path)?;
+    for entry in fs.read_dir(node)? {
+        let times = entry.times;
+        if image.json {
+            let streams: Vec<Value> = fs
+                .streams(entry.id)?
+                .iter()
+                .filter(|stream| !stream.name.is_empty())
+                .map(|stream| json!({"name": stream.name, "size": stream.size_bytes}))
+                .collect();
+            let line = json!({
+                "name": entry.name, "kind": kind_name(entry.kind), "size": entry.size_bytes,
+                "attributes": entry.attributes.0,
+                "times": {"created": times.created.to_string(), "modified": times.modified.to_string(),
+                    "changed": times.changed.to_string(), "accessed": times.accessed.to_string()},
+                "streams": streams,
+            });
+            say(&line.to_string())?;
+        } else {
+            let bytes = if entry.kind == NodeKind::Directory { "<DIR>".into() } else { entry.size_bytes.to_string() };
+            let modified = times.modified.to_string();
+            say(&format!("{}  {bytes:>14}  {}", modified.get(..19).unwrap_or(&modified), entry.name))?;
+        }
+    }
+    Ok(CLEAN)
+}
+
+pub(super) fn cat(image: &Image, path: &str) -> Result<u8> {
+    let (_, machine, _) = open(image)?;
+    let (fs, node, path) = node_of(&machine, path)?;
+    let mut out = std::io::stdout().lock();
+    let mut buf = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let count = fs.read(node, &path.stream, offset, &mut buf)?;
+        if count == 0 {
+            written(out.flush())?;
+            return Ok(CLEAN);
+        }
+        written(out.write_all(&buf[..count]))?;
+        offset += count as u64;
+    }
+}
+
+pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
+    let (_, machine, _) = open(image)?;
+    let (fs, node, path) = node_of(&machine, path)?;
+    let found = fs.metadata(node)?;
+    let streams = fs.streams(node)?;
+    if image.json {
+        let list: Vec<Value> = streams
+            .iter()
+            .map(|s| json!({"name": s.name, "size": s.size_bytes, "allocated": s.allocated_bytes, "resident": s.resident,
+                "compressed": s.compressed, "sparse": s.sparse}))
+            .collect();
+        say_json("stat", json!({
+            "path": path.to_string(), "kind": kind_name(found.kind), "size": found.size_bytes,
+            "allocated": found.allocated_bytes, "attributes": found.attributes.0, "links": found.links,
+            "times": {"created": found.times.created.to_string(), "modified": found.times.modified.to_string(),
+                "changed": found.times.changed.to_string(), "accessed": found.times.accessed.to_string()},
+            "node": format!("{:#x}", node.0), "streams": list,
+        }))?;
+        return Ok(CLEAN);
+    }
+    say(&format!("{path}"))?;
+    say(&format!("  kind        {}", kind_name(found.kind)))?;
+    say(&format!("  size        {} bytes, {} allocated", found.size_bytes, found.allocated_bytes))?;
+    say(&format!("  attributes  {:#x}", found.attributes.0))?;
+    say(&format!("  links       {}", found.links))?;
+    say(&format!("  created     {}", found.times.created))?;
+    say(&format!("  modified    {}", found.times.modified))?;
+    say(&format!("  changed     {}", found.times.changed))?;
+    say(&format!("  accessed    {}", found.times.accessed))?;
+    for stream in streams.iter().filter(|stream| !stream.name.is_empty()) {
+        say(&format!("  stream      {} ({} bytes)", stream.name, stream.size_bytes))?;
+    }
+    Ok(CLEAN)
+}
+
+pub(super) fn get(image: &Image, path: &str, out: &Path, recursive: bool, hash: bool) -> Result<u8> {
+    let (_, machine, _) = open(image)?;
+    let (fs, node, parsed) = node_of(&machine, path)?;
+    if fs.metadata(node)?.kind == NodeKind::Directory {
+        if !recursive {
+            return Err(Error::invalid(Layer::Cli, "this is a directory").advice("add -r for the whole tree"));
+        }
+        get_tree(&*fs, node, out, hash, 0)?;
+        return Ok(CLEAN);
+    }
+    let target = if out.is_dir() { out.join(parsed.file_name()) } else { out.to_path_buf() };
+    get_file(&*fs, node, &parsed.stream, &target, hash)?;
+    Ok(CLEAN)
+}
+
+fn get_file(fs: &dyn FileSystem, node: NodeId, stream: &str, target: &Path, hash: bool) -> Result<()> {
+    let bytes = read_file(fs, node, stream)?;
+    std::fs::write(target, &bytes).map_err(|e| Error::io("cannot be written", target, e))?;
+    if hash {
+        say(&format!("{}  {}", crate::text::hex(&Sha256::digest(&bytes)), target.display()))?;
+    }
+    Ok(())
+}
+
+fn get_tree(fs: &dyn FileSystem, node: NodeId, out: &Path, hash: bool, depth: usize) -> Result<()> {
+    if depth > crate::limits::MAX_DIRECTORY_DEPTH {
+        return Err(Error::limit(Layer::FileSystem, "directories are nested too deeply"));
+    }
+    std::fs::create_dir_all(out).map_err(|e| Error::io("cannot be made", out, e))?;
+    for entry in fs.read_dir(node)? {
+        // A name from the disk must not lead out of the target.
+        if entry.name.contains(['/', '\\', '\0']) || entry.name == ".." || entry.name == "." {
+            continue;
+        }
+        let target = out.join(&entry.name);
+        match entry.kind {
+            NodeKind::Directory => get_tree(fs, entry.id, &target, hash, depth + 1)?,
+            NodeKind::File => get_file(fs, entry.id, "", &target, hash)?,
+            NodeKind::Reparse => super::say_error(&format!("left out: {} is a reparse point", target.display())),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! The command line: the only room that knows clap, indicatif, the terminal and the environment.
+
+mod change;
+mod demo;
+mod history;
+mod look;
+mod progress;
+mod registry;
+
+use crate::error::{Error, ErrorKind, Result};
+use clap::{Args, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Done and clean.
+const CLEAN: u8 = 0;
+/// Findings or differences.
+const FINDINGS: u8 = 1;
+/// Error or bad usage.
+const ERROR: u8 = 2;
+/// Refused for safety.
+const REFUSED: u8 = 3;
+
+/// Opens the disk of a Windows machine that no longer boots, and makes it boot again: offline, safely, with undo.
+#[derive(Debug, Parser)]
+#[command(name = "vmrescue", version, max_term_width = 100)]
+#[command(after_help = "IMAGE is a raw file, VHD, VHDX or a host disk. Guest paths: C:\\Windows\\..., esp:\\EFI\\..., #3:\\...\n\
+    Exit codes: 0 done and clean, 1 findings or differences, 2 error, 3 refused for safety.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The image and how it is opened.
+#[derive(Debug, Args)]
+struct Image {
+    /// Raw file, VHD, VHDX or host disk
+    image: PathBuf,
+    /// One JSON document on standard output, and nothing else
+    #[arg(long)]
+    json: bool,
+    /// Which Windows installation, when the disk has several
+    #[arg(long, value_name = "N")]
+    windows: Option<usize>,
+    /// Parent of a differencing disk, nearest first; may be repeated
+    #[arg(long, value_name = "FILE")]
+    parent: Vec<PathBuf>,
+}
+
+/// How a change is made.
+#[derive(Debug, Args)]
+struct Changing {
+    /// Show the plan, write nothing; exit 1 when it would change something
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Folder for journals and history, instead of beside the image
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Container, partition table, volumes, installations
+    Info {
+        #[command(flatten)]
+        image: Image,
+    },
+    /// The installation: product, build, control sets, drivers and their files
+    Inspect {
+        #[command(flatten)]
+        image: Image,
+        /// Print how much was read from the image
+        #[arg(long)]
+        io: bool,
+    },
+    /// Why the machine does not boot, worst first, each with its fix
+    Diagnose {
+        #[command(flatten)]
+        image: Image,
+    },
+    /// Check container, partition table and file systems
+    Check {
+        #[command(flatten)]
+        image: Image,
+    },
+    /// List a directory
+    Ls {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        path: String,
+    },
+    /// Print a file or a stream
+    Cat {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path, with :stream at the end for a named stream
+        path: String,
+    },
+    /// Copy a file or a tree out of the image
+    Get {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        path: String,
+        /// File or folder of the host
+        out: PathBuf,
+        /// Whole trees
+        #[arg(short, long)]
+        recursive: bool,
+        /// Print the sha256 of every file
+        #[arg(long)]
+        hash: bool,
+    },
+    /// Everything known about a file
+    Stat {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        path: String,
+    },
+    /// Services and drivers: start, file, version, problem
+    Drivers {
+        #[command(flatten)]
+        image: Image,
+    },
+    /// Look into and change the registry
+    Reg {
+        #[command(subcommand)]
+        command: registry::Reg,
+    },
+    /// Look into the boot configuration store
+    Bcd {
+        #[command(subcommand)]
+        command: registry::Bcd,
+    },
+    /// Repair with a script, or without one apply the safe fixes of `diagnose`
+    Repair {
+        #[command(flatten)]
+        image: Image,
+        /// Names of scripts, or files of your own
+        scripts: Vec<String>,
+        /// Parameter of a script
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        set: Vec<String>,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Copy a file of the host into the image
+    Put {
+        #[command(flatten)]
+        image: Image,
+        /// File of the host
+        file: PathBuf,
+        /// Guest path
+        path: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Delete a file or an empty directory
+    Rm {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        path: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Rename or move inside a volume
+    Mv {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        from: String,
+        /// Guest path
+        to: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Make a directory
+    Mkdir {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        path: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Copy a file inside the image
+    Cp {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        from: String,
+        /// Guest path
+        to: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// The scripts that ship with the program
+    Scripts {
+        /// Name of one, for its documentation
+        name: Option<String>,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// What was done to an image
+    History(history::Where),
+    /// Bring the image back to what it was, byte for byte
+    Undo {
+        #[command(flatten)]
+        at: history::Where,
+        /// Number of the operation; the latest that stands when absent
+        id: Option<u32>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Even when the image was changed since
+        #[arg(long)]
+        force: bool,
+    },
+    /// Do again what was undone last
+    Redo {
+        #[command(flatten)]
+        at: history::Where,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Finish an operation that a crash interrupted
+    Recover(history::Where),
+    /// Make a broken disk, diagnose it, repair it, prove it, undo it
+    Demo {
+        /// Folder for the disk; a temporary one when absent
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Runs the program on the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to standard output and are no error.
+            let code = if e.use_stderr() { ERROR } else { CLEAN };
+            let _written = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => ExitCode::from(report(&e)),
+    }
+}
+
+fn run(command: Command) -> Result<u8> {
+    match command {
+        Command::Info { image } => look::info(&image),
+        Command::Inspect { image, io } => look::inspect(&image, io),
+        Command::Diagnose { image } => look::diagnose(&image),
+        Command::Check { image } => look::check(&image),
+        Command::Ls { image, path } => look::ls(&image, &path),
+        Command::Cat { image, path } => look::cat(&image, &path),
+        Command::Get { image, path, out, recursive, hash } => look::get(&image, &path, &out, recursive, hash),
+        Command::Stat { image, path } => look::stat(&image, &path),
+        Command::Drivers { image } => look::drivers(&image),
+        Command::Reg { command } => registry::reg(command),
+        Command::Bcd { command } => registry::bcd(command),
+        Command::Repair { image, scripts, set, changing } => change::repair(&image, &scripts, &set, &changing),
+        Command::Put { image, file, path, changing } => change::put(&image, &file, &path, &changing),
+        Command::Rm { image, path, changing } => change::rm(&image, &path, &changing),
+        Command::Mv { image, from, to, changing } => change::mv(&image, &from, &to, &changing),
+        Command::Mkdir { image, path, changing } => change::mkdir(&image, &path, &changing),
+        Command::Cp { image, from, to, changing } => change::cp(&image, &from, &to, &changing),
+        Command::Scripts { name, json } => change::scripts(name.as_deref(), json),
+        Command::History(at) => history::history(&at),
+        Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),
+        Command::Redo { at, yes } => history::redo(&at, yes),
+        Command::Recover(at) => history::recover(&at),
+        Command::Demo { dir } => demo::demo(dir.as_deref()),
+    }
+}
+
+/// Tells an error and what to do; the exit code.
+fn report(e: &Error) -> u8 {
+    if e.kind() == ErrorKind::Interrupted && e.message() == "broken pipe" {
+        return CLEAN;
+    }
+    let refused = matches!(e.kind(), ErrorKind::Refused | ErrorKind::Disagreement);
+    say_error(&format!("{}: {e}", if refused { "refused" } else { "error" }));
+    if let Some(advice) = e.advice_text() {
+        say_error(&format!("       {advice}"));
+    }
+    if refused { REFUSED } else { ERROR }
+}
+
+/// A line on standard error; there is nobody to tell when that fails.
+fn say_error(text: &str) {
+    let _written = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A line on standard output.
+fn say(text: &str) -> Result<()> {
+    written(writeln!(std::io::stdout(), "{text}"))
+}
+
+fn written(result: std::io::Result<()>) -> Result<()> {
+    result.map_err(|e| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => {
+            Error::new(ErrorKind::Interrupted, crate::Layer::Cli, "broken pipe")
+        }
+        _ => Error::io("standard output cannot be written", "standard output", e),
+    })
+}
+
+/// One JSON document with its schema.
+fn say_json(schema: &str, mut document: serde_json::Value) -> Result<()> {
+    if let Some(map) = document.as_object_mut() {
+        map.shift_insert(0, "schema".into(), serde_json::json!(format!("vmrescue.{schema}/1")));
+    }
+    let text = serde_json::to_string_pretty(&document)
+        .map_err(|e| Error::invalid(crate::Layer::Cli, "JSON cannot be written").caused_by(e))?;
+    say(&text)
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let step = (bytes.max(1).ilog2() / 10).min(4);
+    if step == 0 {
+        return format!("{bytes} bytes");
+    }
+    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * step)) as f64, units[step as usize])
+}
+
+/// Asks, unless `--yes`; off a terminal there is nobody to ask.
+fn agreed(yes: bool, question: &str) -> Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::invalid(crate::Layer::Cli, "nobody can be asked here").advice("add --yes, or --dry-run to look"));
+    }
+    written(write!(std::io::stderr(), "{question} [y/N] "))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|e| Error::io("no answer", "standard input", e))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// `name=value` words as a map.
+fn assignments(words: &[String]) -> Result<BTreeMap<String, String>> {
+    words
+        .iter()
+        .map(|word| {
+            let pair = word.split_once('=').map(|(name, value)| (name.to_string(), value.to_string()));
+            pair.ok_or_else(|| Error::invalid(crate::Layer::Cli, "--set wants NAME=VALUE").found(word))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(size(0), "0 bytes");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(256 << 20), "256.0 MiB");
+    }
+}

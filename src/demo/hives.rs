@@ -1,0 +1,108 @@
+//! The hives of the demo disk.
+
+use crate::error::Result;
+use crate::registry::{DataType, HiveEditor};
+use crate::text::utf16le_bytes;
+use crate::time::FileTime;
+use crate::windows::bcd::HiveChange;
+
+struct Builder(HiveEditor);
+
+impl Builder {
+    fn new(root: &str) -> Result<Builder> {
+        HiveEditor::new_hive(root).map(Builder)
+    }
+
+    fn text(&mut self, key: &str, name: &str, text: &str) -> Result<()> {
+        self.0.set_value(key, name, DataType::SZ, &utf16le_bytes(&format!("{text}\0"))).map(|_| ())
+    }
+
+    fn number(&mut self, key: &str, name: &str, number: u32) -> Result<()> {
+        self.0.set_value(key, name, DataType::DWORD, &number.to_le_bytes()).map(|_| ())
+    }
+
+    fn finish(self) -> Result<Vec<u8>> {
+        Ok(self.0.finish(FileTime::now())?.bytes)
+    }
+}
+
+/// A hive with a root only.
+pub(super) fn empty(root: &str) -> Result<Vec<u8>> {
+    Builder::new(root)?.finish()
+}
+
+/// SYSTEM with two control sets.
+pub(super) fn system(drivers: &[(&str, u32)]) -> Result<Vec<u8>> {
+    let mut hive = Builder::new("ROOT")?;
+    for (name, value) in [("Current", 1), ("Default", 1), ("Failed", 0), ("LastKnownGood", 2)] {
+        hive.number("Select", name, value)?;
+    }
+    for set in ["ControlSet001", "ControlSet002"] {
+        let control = format!(r"{set}\Control");
+        hive.text(&format!(r"{control}\ComputerName\ComputerName"), "ComputerName", "CONTOSO-SQL01")?;
+        hive.text(&format!(r"{control}\Session Manager\Environment"), "PROCESSOR_ARCHITECTURE", "AMD64")?;
+        hive.number(&format!(r"{control}\Terminal Server"), "fDenyTSConnections", 1)?;
+        hive.number(&format!(r"{control}\Terminal Server\WinStations\RDP-Tcp"), "UserAuthentication", 1)?;
+        let class = format!(r"{control}\Class\{{4d36e967-e325-11ce-bfc1-08002be10318}}");
+        hive.0.set_value(&class, "UpperFilters", DataType::MULTI_SZ, &utf16le_bytes("partmgr\0\0"))?;
+        for (name, start) in drivers {
+            let key = format!(r"{set}\Services\{name}");
+            hive.number(&key, "Start", *start)?;
+            hive.number(&key, "Type", if *name == "Ntfs" { 2 } else { 1 })?;
+            hive.number(&key, "ErrorControl", 3)?;
+            hive.text(&key, "ImagePath", &format!(r"System32\drivers\{name}.sys"))?;
+            hive.text(&key, "Group", if *start == 0 { "Boot Bus Extender" } else { "NDIS" })?;
+        }
+        let service = format!(r"{set}\Services\TermService");
+        hive.number(&service, "Start", 3)?;
+        hive.number(&service, "Type", 0x20)?;
+        hive.text(&service, "ImagePath", r"%SystemRoot%\System32\svchost.exe -k NetworkService")?;
+    }
+    hive.finish()
+}
+
+/// SOFTWARE of a Windows Server 2019.
+pub(super) fn software() -> Result<Vec<u8>> {
+    let mut hive = Builder::new("ROOT")?;
+    let key = r"Microsoft\Windows NT\CurrentVersion";
+    for (name, text) in [
+        ("ProductName", "Windows Server 2019 Datacenter"),
+        ("EditionID", "ServerDatacenter"),
+        ("ReleaseId", "1809"),
+        ("CurrentBuildNumber", "17763"),
+        ("InstallationType", "Server"),
+    ] {
+        hive.text(key, name, text)?;
+    }
+    hive.number(key, "UBR", 7558)?;
+    let package = r"Package_for_RollupFix~31bf3856ad364e35~amd64~~17763.7558.1.6";
+    let packages = format!(r"Microsoft\Windows\CurrentVersion\Component Based Servicing\Packages\{package}");
+    hive.number(&packages, "CurrentState", 112)?;
+    hive.finish()
+}
+
+/// COMPONENTS with nothing pending.
+pub(super) fn components() -> Result<Vec<u8>> {
+    let mut hive = Builder::new("ROOT")?;
+    hive.text("ServicingStackVersions", "10.0.17763.7558", "10.0.17763.7558")?;
+    hive.finish()
+}
+
+/// A boot store as a hive.
+pub(super) fn boot_store(changes: &[HiveChange]) -> Result<Vec<u8>> {
+    let mut hive = Builder::new("NewStoreRoot")?;
+    for change in changes {
+        match change {
+            HiveChange::CreateKey { key } => {
+                hive.0.create_key(key)?;
+            }
+            HiveChange::SetValue { key, name, data_type, data } => {
+                hive.0.set_value(key, name, DataType(*data_type), data)?;
+            }
+            HiveChange::DeleteKey { key } => {
+                hive.0.delete_key(key, true)?;
+            }
+        }
+    }
+    hive.finish()
+}
