@@ -131,8 +131,12 @@ pub(super) fn info(image: &Image) -> Result<u8> {
 }
 
 fn describe(i: &Installation) -> String {
-    let version = if i.display_version.is_empty() { String::new() } else { format!(" {}", i.display_version) };
-    format!("  {}  {}{version}, build {}.{}, {}, {}", i.path, i.product, i.build, i.ubr, i.architecture, i.computer_name)
+    let version =
+        if i.display_version.is_empty() { String::new() } else { format!(" {}", i.display_version) };
+    format!(
+        "  {}  {}{version}, build {}.{}, {}, {}",
+        i.path, i.product, i.build, i.ubr, i.architecture, i.computer_name
+    )
 }
 
 fn services_of(machine: &Machine, installation: &Installation) -> Result<Vec<Service>> {
@@ -168,7 +172,12 @@ pub(super) fn inspect(image: &Image, io: bool) -> Result<u8> {
         let count = |start| list.iter().filter(|service| service.start == Some(start)).count();
         say(&format!(
             "  services      {}: {} at boot, {} system, {} automatic, {} on demand, {} disabled",
-            list.len(), count(0), count(1), count(2), count(3), count(4)
+            list.len(),
+            count(0),
+            count(1),
+            count(2),
+            count(3),
+            count(4)
         ))?;
         let boot: Vec<&str> = list.iter().filter(|s| s.start == Some(0)).map(|s| s.name.as_str()).collect();
         say(&format!("  boot drivers  {}", boot.join(", ")))?;
@@ -217,7 +226,8 @@ pub(super) fn say_findings(findings: &[crate::diagnose::Finding]) -> Result<()> 
         }
         say(&format!("    screen  {}", finding.screen))?;
         if let Some(fix) = &finding.fix {
-            let set: Vec<String> = fix.parameters.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
+            let set: Vec<String> =
+                fix.parameters.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
             say(&format!("    fix     vmrescue repair IMAGE {}{}", fix.script, set.concat()))?;
         }
     }
@@ -262,7 +272,9 @@ pub(super) fn check(image: &Image) -> Result<u8> {
 pub(super) fn node_of(machine: &Machine, text: &str) -> Result<(Arc<dyn FileSystem>, NodeId, GuestPath)> {
     let path = GuestPath::parse(text)?;
     let (volume, node) = machine.resolve(&path)?;
-    let node = node.ok_or_else(|| Error::not_found(Layer::FileSystem, "no such file or directory in the guest").found(&path))?;
+    let node = node.ok_or_else(|| {
+        Error::not_found(Layer::FileSystem, "no such file or directory in the guest").found(&path)
+    })?;
     Ok((machine.file_system(volume)?, node, path))
 }
 
@@ -295,7 +307,8 @@ pub(super) fn ls(image: &Image, path: &str) -> Result<u8> {
             });
             say(&line.to_string())?;
         } else {
-            let bytes = if entry.kind == NodeKind::Directory { "<DIR>".into() } else { entry.size_bytes.to_string() };
+            let bytes =
+                if entry.kind == NodeKind::Directory { "<DIR>".into() } else { entry.size_bytes.to_string() };
             let modified = times.modified.to_string();
             say(&format!("{}  {bytes:>14}  {}", modified.get(..19).unwrap_or(&modified), entry.name))?;
         }
@@ -331,13 +344,16 @@ pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
             .map(|s| json!({"name": s.name, "size": s.size_bytes, "allocated": s.allocated_bytes, "resident": s.resident,
                 "compressed": s.compressed, "sparse": s.sparse}))
             .collect();
-        say_json("stat", json!({
-            "path": path.to_string(), "kind": kind_name(found.kind), "size": found.size_bytes,
-            "allocated": found.allocated_bytes, "attributes": found.attributes.0, "links": found.links,
-            "times": {"created": found.times.created.to_string(), "modified": found.times.modified.to_string(),
-                "changed": found.times.changed.to_string(), "accessed": found.times.accessed.to_string()},
-            "node": format!("{:#x}", node.0), "streams": list,
-        }))?;
+        say_json(
+            "stat",
+            json!({
+                "path": path.to_string(), "kind": kind_name(found.kind), "size": found.size_bytes,
+                "allocated": found.allocated_bytes, "attributes": found.attributes.0, "links": found.links,
+                "times": {"created": found.times.created.to_string(), "modified": found.times.modified.to_string(),
+                    "changed": found.times.changed.to_string(), "accessed": found.times.accessed.to_string()},
+                "node": format!("{:#x}", node.0), "streams": list,
+            }),
+        )?;
         return Ok(CLEAN);
     }
     say(&format!("{path}"))?;
@@ -393,7 +409,9 @@ fn get_tree(fs: &dyn FileSystem, node: NodeId, out: &Path, hash: bool, depth: us
         match entry.kind {
             NodeKind::Directory => get_tree(fs, entry.id, &target, hash, depth + 1)?,
             NodeKind::File => get_file(fs, entry.id, "", &target, hash)?,
-            NodeKind::Reparse => super::say_error(&format!("left out: {} is a reparse point", target.display())),
+            NodeKind::Reparse => {
+                super::say_error(&format!("left out: {} is a reparse point", target.display()))
+            }
         }
     }
     Ok(())

@@ -26,8 +26,10 @@ const REFUSED: u8 = 3;
 /// Opens the disk of a Windows machine that no longer boots, and makes it boot again: offline, safely, with undo.
 #[derive(Debug, Parser)]
 #[command(name = "vmrescue", version, max_term_width = 100)]
-#[command(after_help = "IMAGE is a raw file, VHD, VHDX or a host disk. Guest paths: C:\\Windows\\..., esp:\\EFI\\..., #3:\\...\n\
-    Exit codes: 0 done and clean, 1 findings or differences, 2 error, 3 refused for safety.")]
+#[command(
+    after_help = "IMAGE is a raw file, VHD, VHDX or a host disk. Guest paths: C:\\Windows\\..., esp:\\EFI\\..., #3:\\...\n\
+    Exit codes: 0 done and clean, 1 findings or differences, 2 error, 3 refused for safety."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -272,7 +274,9 @@ fn run(command: Command) -> Result<u8> {
         Command::Drivers { image } => look::drivers(&image),
         Command::Reg { command } => registry::reg(command),
         Command::Bcd { command } => registry::bcd(command),
-        Command::Repair { image, scripts, set, changing } => change::repair(&image, &scripts, &set, &changing),
+        Command::Repair { image, scripts, set, changing } => {
+            change::repair(&image, &scripts, &set, &changing)
+        }
         Command::Put { image, file, path, changing } => change::put(&image, &file, &path, &changing),
         Command::Rm { image, path, changing } => change::rm(&image, &path, &changing),
         Command::Mv { image, from, to, changing } => change::mv(&image, &from, &to, &changing),
@@ -345,7 +349,8 @@ fn agreed(yes: bool, question: &str) -> Result<bool> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::invalid(crate::Layer::Cli, "nobody can be asked here").advice("add --yes, or --dry-run to look"));
+        return Err(Error::invalid(crate::Layer::Cli, "nobody can be asked here")
+            .advice("add --yes, or --dry-run to look"));
     }
     written(write!(std::io::stderr(), "{question} [y/N] "))?;
     let mut answer = String::new();

@@ -20,7 +20,8 @@ impl Bars {
 impl Progress for Bars {
     fn begin(&self, what: &str, total: Option<u64>) {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
-        let template = if total.is_some() { "{msg:28} {bar:30} {percent:>3}%  {eta}" } else { "{msg:28} {spinner}" };
+        let template =
+            if total.is_some() { "{msg:28} {bar:30} {percent:>3}%  {eta}" } else { "{msg:28} {spinner}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

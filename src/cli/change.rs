@@ -1,0 +1,229 @@
+//! Commands that change the image: planned, shown, asked for, staged, verified, published.
+
+use super::progress::Bars;
+use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, say_json};
+use crate::error::{Error, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::fs::{NodeKind, read_file};
+use crate::repair::{Change, Options, Outcome, Script, plan, run_changes, shipped};
+use crate::windows::Machine;
+use serde_json::json;
+use std::path::Path;
+
+fn options(image: &Image, changing: &Changing) -> Options {
+    Options {
+        dry_run: changing.dry_run,
+        windows: image.windows,
+        state_dir: changing.state_dir.clone(),
+        command: std::env::args().skip(1).collect(),
+        parents: image.parent.clone(),
+    }
+}
+
+/// Plans, shows, asks, and runs changes.
+pub(super) fn changes(
+    image: &Image,
+    title: &str,
+    changing: &Changing,
+    planned: impl FnOnce(&Machine) -> Result<Vec<Change>>,
+) -> Result<u8> {
+    let mut no = false;
+    let asked = |machine: &Machine| {
+        let list = planned(machine)?;
+        if !image.json {
+            show_plan(title, &list)?;
+        }
+        if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
+            no = true;
+            return Ok(Vec::new());
+        }
+        Ok(list)
+    };
+    let outcome = run_changes(&image.image, title, asked, &options(image, changing), &Bars::new())?;
+    tell(image, title, changing, &outcome, no)
+}
+
+fn show_plan(title: &str, list: &[Change]) -> Result<()> {
+    say(title)?;
+    if list.is_empty() {
+        return say("  nothing to do: everything is as it should be");
+    }
+    list.iter().try_for_each(|change| say(&format!("  - {change}")))
+}
+
+fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, no: bool) -> Result<u8> {
+    if image.json {
+        say_json(
+            "change",
+            json!({
+                "title": title, "dry_run": changing.dry_run, "changes": outcome.changes, "verified": outcome.verdict,
+                "operation": outcome.operation, "bytes_changed": outcome.bytes_changed,
+            }),
+        )?;
+    } else if no {
+        say("nothing was written")?;
+    } else if let (Some(verdict), Some(id)) = (&outcome.verdict, outcome.operation) {
+        verdict.agreed.iter().try_for_each(|fact| say(&format!("  verified  {fact}")))?;
+        verdict.only_one_reader.iter().try_for_each(|fact| say(&format!("  one reader only  {fact}")))?;
+        say(&format!("done: operation {id}, {} bytes of the image file changed", outcome.bytes_changed))?;
+        say(&format!("      back with: vmrescue undo {}", image.image.display()))?;
+    }
+    let would = changing.dry_run && !outcome.changes.is_empty();
+    Ok(if would { FINDINGS } else { CLEAN })
+}
+
+/// A shipped script by name, or a file.
+fn script(name: &str) -> Result<Script> {
+    let all = shipped()?;
+    if let Some(found) = all.iter().find(|script| script.name.eq_ignore_ascii_case(name)) {
+        return Ok(found.clone());
+    }
+    if name.ends_with(".toml") {
+        let text =
+            std::fs::read_to_string(name).map_err(|e| Error::io("the script cannot be read", name, e))?;
+        return Script::parse(&text).map_err(|e| e.in_file(name));
+    }
+    let names: Vec<&str> = all.iter().map(|script| script.name.as_str()).collect();
+    Err(Error::not_found(Layer::Script, format!("no script {name}")).expected(names.join(", ")))
+}
+
+pub(super) fn repair(image: &Image, names: &[String], set: &[String], changing: &Changing) -> Result<u8> {
+    let given = assignments(set)?;
+    if names.is_empty() {
+        return repair_safe(image, changing);
+    }
+    let scripts = names.iter().map(|name| script(name)).collect::<Result<Vec<_>>>()?;
+    let titles: Vec<&str> = scripts.iter().map(|script| script.title.as_str()).collect();
+    changes(image, &titles.join("; "), changing, |machine| {
+        let installation = machine.installation(image.windows)?;
+        let mut list = Vec::new();
+        for script in &scripts {
+            let own =
+                given.iter().filter(|(name, _)| scripts.len() == 1 || script.parameters.contains_key(*name));
+            let own = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+            list.extend(plan(machine, installation, script, &own)?);
+        }
+        Ok(list)
+    })
+}
+
+/// Applies the safe fixes of what `diagnose` finds, and looks again afterwards.
+fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
+    let code = changes(image, "Apply the safe fixes", changing, |machine| {
+        let installation = machine.installation(image.windows)?;
+        let findings = crate::diagnose::diagnose(machine, installation)?;
+        if !image.json {
+            look::say_findings(&findings)?;
+        }
+        let mut list: Vec<Change> = Vec::new();
+        for fix in findings.iter().filter_map(|finding| finding.fix.as_ref()) {
+            if fix.applicability == crate::diagnose::Applicability::Safe {
+                for change in plan(machine, installation, &script(&fix.script)?, &fix.parameters)? {
+                    if !list.contains(&change) {
+                        list.push(change);
+                    }
+                }
+            }
+        }
+        Ok(list)
+    })?;
+    if changing.dry_run || image.json {
+        return Ok(code);
+    }
+    let (_, machine, _) = look::open(image)?;
+    let left = crate::diagnose::diagnose(&machine, machine.installation(image.windows)?)?;
+    if left.is_empty() {
+        say("diagnosed again: nothing found that keeps this machine from booting")?;
+        return Ok(CLEAN);
+    }
+    say("diagnosed again: this is left")?;
+    look::say_findings(&left)?;
+    Ok(FINDINGS)
+}
+
+pub(super) fn put(image: &Image, file: &Path, path: &str, changing: &Changing) -> Result<u8> {
+    let data = std::fs::read(file).map_err(|e| Error::io("cannot be read", file, e))?;
+    let from = file.display().to_string();
+    changes(image, &format!("put {path}"), changing, |machine| write_of(machine, path, data, from))
+}
+
+/// The change that gives `path` this content; none when it has it.
+fn write_of(machine: &Machine, path: &str, data: Vec<u8>, from: String) -> Result<Vec<Change>> {
+    let parsed = GuestPath::parse(path)?;
+    let (volume, node) = machine.resolve(&parsed)?;
+    if let Some(node) = node {
+        let fs = machine.file_system(volume)?;
+        if fs.metadata(node)?.kind == NodeKind::Directory {
+            return Err(Error::invalid(Layer::Cli, "this is a directory").found(path));
+        }
+        let there = fs.streams(node)?.iter().any(|stream| stream.name == parsed.stream);
+        if there && read_file(&*fs, node, &parsed.stream)? == data {
+            return Ok(Vec::new());
+        }
+    }
+    let size = data.len() as u64;
+    Ok(vec![Change::FileWrite { path: path.to_string(), data, size, from }])
+}
+
+fn existing(machine: &Machine, path: &str) -> Result<()> {
+    look::node_of(machine, path).map(|_| ())
+}
+
+pub(super) fn rm(image: &Image, path: &str, changing: &Changing) -> Result<u8> {
+    changes(image, &format!("rm {path}"), changing, |machine| {
+        existing(machine, path)?;
+        Ok(vec![Change::FileDelete { path: path.to_string() }])
+    })
+}
+
+pub(super) fn mv(image: &Image, from: &str, to: &str, changing: &Changing) -> Result<u8> {
+    changes(image, &format!("mv {from} {to}"), changing, |machine| {
+        existing(machine, from)?;
+        Ok(vec![Change::FileRename { from: from.to_string(), to: to.to_string() }])
+    })
+}
+
+pub(super) fn mkdir(image: &Image, path: &str, changing: &Changing) -> Result<u8> {
+    changes(image, &format!("mkdir {path}"), changing, |machine| {
+        let there = machine.resolve(&GuestPath::parse(path)?)?.1.is_some();
+        Ok(if there { Vec::new() } else { vec![Change::MakeDirectory { path: path.to_string() }] })
+    })
+}
+
+pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Result<u8> {
+    changes(image, &format!("cp {from} {to}"), changing, |machine| {
+        let (fs, node, parsed) = look::node_of(machine, from)?;
+        let data = read_file(&*fs, node, &parsed.stream)?;
+        write_of(machine, to, data, from.to_string())
+    })
+}
+
+pub(super) fn scripts(name: Option<&str>, as_json: bool) -> Result<u8> {
+    let chosen = match name {
+        Some(name) => vec![script(name)?],
+        None => shipped()?,
+    };
+    if as_json {
+        let list: Vec<serde_json::Value> = chosen
+            .iter()
+            .map(|s| json!({"name": s.name, "title": s.title, "documentation": s.documentation.trim(), "source": s.source,
+                "parameters": s.parameters.iter().map(|(name, p)| json!({"name": name, "documentation": p.documentation,
+                    "default": p.default})).collect::<Vec<_>>()}))
+            .collect();
+        say_json("scripts", json!({"scripts": list}))?;
+        return Ok(CLEAN);
+    }
+    for script in &chosen {
+        say(&format!("{:<24} {}", script.name, script.title))?;
+        if name.is_some() {
+            say(&format!("\n{}\n", script.documentation.trim()))?;
+            for (name, parameter) in &script.parameters {
+                let default =
+                    parameter.default.as_ref().map(|d| format!(" (default {d:?})")).unwrap_or_default();
+                say(&format!("  --set {name}=   {}{default}", parameter.documentation))?;
+            }
+            script.source.iter().try_for_each(|source| say(&format!("  source: {source}")))?;
+        }
+    }
+    Ok(CLEAN)
+}

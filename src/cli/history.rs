@@ -1,0 +1,85 @@
+//! What was done to an image, and the way back.
+
+use super::progress::Bars;
+use super::{CLEAN, agreed, say, say_json};
+use crate::error::Result;
+use crate::time::FileTime;
+use crate::transaction::{self, OperationId, OperationRecord};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// The image whose operations are meant.
+#[derive(Debug, Args)]
+pub(super) struct Where {
+    /// The image
+    image: PathBuf,
+    /// Folder for journals and history, instead of beside the image
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn history(at: &Where) -> Result<u8> {
+    let operations = transaction::history(&at.image, at.state_dir.as_deref())?;
+    if at.json {
+        say_json("history", json!({"operations": operations}))?;
+        return Ok(CLEAN);
+    }
+    if operations.is_empty() {
+        say("nothing was ever done to this image by vmrescue")?;
+    }
+    for operation in &operations {
+        let when =
+            operation.events.last().map(|event| FileTime::from_unix_seconds(event.unix_seconds).to_string());
+        let when = when.unwrap_or_default();
+        let when = when.get(..19).unwrap_or(&when);
+        say(&format!("{}  {when}  {:<12} {}", operation.id, operation.state.words(), operation.title))?;
+    }
+    Ok(CLEAN)
+}
+
+fn tell(at: &Where, what: &str, operation: &OperationRecord) -> Result<u8> {
+    if at.json {
+        say_json(what, json!({"operation": operation}))?;
+    } else {
+        let bytes = operation.bytes_changed;
+        say(&format!("{what}: operation {} ({}), {bytes} bytes", operation.id, operation.title))?;
+    }
+    Ok(CLEAN)
+}
+
+pub(super) fn undo(at: &Where, id: Option<u32>, yes: bool, force: bool) -> Result<u8> {
+    if !agreed(yes, "Undo the operation?")? {
+        say("nothing was written")?;
+        return Ok(CLEAN);
+    }
+    let id = id.map(OperationId);
+    let operation = transaction::undo(&at.image, at.state_dir.as_deref(), id, force, &Bars::new())?;
+    tell(at, "undone", &operation)
+}
+
+pub(super) fn redo(at: &Where, yes: bool) -> Result<u8> {
+    if !agreed(yes, "Do the operation again?")? {
+        say("nothing was written")?;
+        return Ok(CLEAN);
+    }
+    let operation = transaction::redo(&at.image, at.state_dir.as_deref(), &Bars::new())?;
+    tell(at, "done again", &operation)
+}
+
+pub(super) fn recover(at: &Where) -> Result<u8> {
+    match transaction::recover(&at.image, at.state_dir.as_deref(), &Bars::new())? {
+        Some(operation) => tell(at, "recovered", &operation),
+        None => {
+            if at.json {
+                say_json("recovered", json!({"operation": null}))?;
+            } else {
+                say("nothing to recover: no operation was interrupted")?;
+            }
+            Ok(CLEAN)
+        }
+    }
+}
