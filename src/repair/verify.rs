@@ -90,7 +90,7 @@ fn verify_file(machine: &Machine, staged: &DiskMut, path: &str, verdict: &mut Ve
     let parsed = GuestPath::parse(path)?;
     let (index, node) = machine.resolve(&parsed)?;
     let fs = machine.file_system(index)?;
-    if fs.info().kind != "NTFS" {
+    if !fs.info().kind.eq_ignore_ascii_case("ntfs") {
         verdict.only_one_reader.push(format!("{path}: the second reader knows NTFS only"));
         return Ok(());
     }

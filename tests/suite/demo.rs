@@ -1,0 +1,201 @@
+//! The whole way on a disk of our own making, seen by programs that share nothing with us.
+
+use crate::oracle::{run, tool};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use vmrescue::demo::{ACPI_VERSIONS, Fault, break_it, build, driver};
+use vmrescue::image::Kind;
+use vmrescue::progress::Silent;
+
+pub(crate) fn vmrescue(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vmrescue")).args(words).output().unwrap()
+}
+
+fn sha(path: &Path) -> Vec<u8> {
+    Sha256::digest(std::fs::read(path).unwrap()).to_vec()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn broken(dir: &Path, kind: Kind, name: &str, faults: &[Fault]) -> PathBuf {
+    let path = dir.join(name);
+    build(&path, kind).unwrap();
+    break_it(&path, faults, &Silent).unwrap();
+    path
+}
+
+/// The Windows volume as a raw file.
+fn volume(path: &Path, dir: &Path) -> Option<PathBuf> {
+    let raw = dir.join("disk.raw");
+    run(tool("qemu-img")?.args(["convert", "-O", "raw"]).args([path, &raw]));
+    let bytes = std::fs::read(&raw).unwrap();
+    let volume = dir.join("volume.raw");
+    std::fs::write(&volume, &bytes[89 << 20..255 << 20]).unwrap();
+    Some(volume)
+}
+
+#[test]
+fn restore_driver_is_seen_by_others_and_undone_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, name) in [(Kind::VhdxDynamic, "d.vhdx"), (Kind::VhdDynamic, "d.vhd"), (Kind::Raw, "d.img")] {
+        let path = broken(dir.path(), kind, name, &[Fault::AcpiZeroed]);
+        let image = path.to_str().unwrap();
+        let before = sha(&path);
+
+        let dry = vmrescue(&["repair", image, "restore-driver", "--set", "name=ACPI.sys", "--dry-run"]);
+        assert_eq!(code(&dry), 1, "{}", text(&dry));
+        assert_eq!(sha(&path), before, "a dry run writes nothing");
+
+        let done = vmrescue(&["repair", image, "restore-driver", "--set", "name=ACPI.sys", "--yes"]);
+        assert_eq!(code(&done), 0, "{}", text(&done));
+        assert!(text(&done).contains("both readers see the same"), "{}", text(&done));
+        let repaired = sha(&path);
+        let again = vmrescue(&["repair", image, "restore-driver", "--set", "name=ACPI.sys", "--yes"]);
+        assert!(text(&again).contains("nothing to do"), "{}", text(&again));
+        assert_eq!(sha(&path), repaired, "a second run writes nothing");
+
+        if kind != Kind::Raw
+            && kind != Kind::VhdDynamic
+            && let Some(mut qemu) = tool("qemu-img")
+        {
+            run(qemu.arg("check").arg(&path));
+        }
+        if let Some(volume) = volume(&path, dir.path()) {
+            if let Some(mut ntfsfix) = tool("ntfsfix") {
+                run(ntfsfix.arg("-n").arg(&volume));
+            }
+            if let Some(mut ntfscat) = tool("ntfscat") {
+                let content = run(ntfscat.arg(&volume).arg("/Windows/System32/drivers/ACPI.sys")).stdout;
+                assert_eq!(content, driver("ACPI.sys", ACPI_VERSIONS[1], 0x8664));
+            }
+        }
+        let undo = vmrescue(&["undo", image, "--yes"]);
+        assert_eq!(code(&undo), 0, "{}", text(&undo));
+        assert_eq!(sha(&path), before);
+    }
+}
+
+#[test]
+fn hivex_reads_the_hive_that_we_edited() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = broken(dir.path(), Kind::VhdxDynamic, "d.vhdx", &[Fault::StorageDriverDisabled]);
+    let image = path.to_str().unwrap();
+    let found = vmrescue(&["diagnose", image, "--json"]);
+    assert_eq!(code(&found), 1);
+    assert!(text(&found).contains("boot-driver-not-started"), "{}", text(&found));
+    let done = vmrescue(&["repair", image, "--yes"]);
+    assert_eq!(code(&done), 0, "{}", text(&done));
+    let hive = dir.path().join("SYSTEM");
+    let got = vmrescue(&["get", image, r"C:\Windows\System32\config\SYSTEM", hive.to_str().unwrap()]);
+    assert_eq!(code(&got), 0, "{}", text(&got));
+    let Some(mut hivexget) = tool("hivexget") else { return };
+    let key = r"\ControlSet001\Services\storvsc";
+    let start = run(hivexget.arg(&hive).args([key, "Start"])).stdout;
+    assert_eq!(String::from_utf8_lossy(&start).trim(), "0");
+}
+
+#[test]
+fn every_fault_is_found_and_cured_and_a_healthy_disk_gets_no_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults =
+        [Fault::AcpiZeroed, Fault::StorageDriverDisabled, Fault::VolumeManagerMissing, Fault::PendingUpdate];
+    for (i, fault) in faults.into_iter().enumerate() {
+        let path = broken(dir.path(), Kind::VhdxDynamic, &format!("{i}.vhdx"), &[fault]);
+        let image = path.to_str().unwrap();
+        let before = sha(&path);
+        assert_eq!(code(&vmrescue(&["diagnose", image])), 1, "{fault:?}");
+        let mut words = vec!["repair", image, "--yes"];
+        if fault == Fault::PendingUpdate {
+            words.push("revert-pending-updates");
+        }
+        let done = vmrescue(&words);
+        assert_eq!(code(&done), 0, "{fault:?}: {}", text(&done));
+        let clean = vmrescue(&["diagnose", image]);
+        assert_eq!(code(&clean), 0, "{fault:?}: {}", text(&clean));
+        let checked = vmrescue(&["check", image]);
+        assert_eq!(code(&checked), 0, "{fault:?}: {}", text(&checked));
+        let repaired = sha(&path);
+        assert_eq!(code(&vmrescue(&["repair", image, "--yes"])), 0);
+        assert_eq!(sha(&path), repaired, "a healthy disk is not written");
+        assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
+        assert_eq!(sha(&path), before);
+    }
+}
+
+#[test]
+fn the_commands_do_what_their_help_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build(&path, Kind::VhdxDynamic).unwrap();
+    let image = path.to_str().unwrap();
+    let host = dir.path().join("hello.txt");
+    std::fs::write(&host, "hello from the host").unwrap();
+    let ok = |words: &[&str]| {
+        let output = vmrescue(words);
+        assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let info: serde_json::Value = serde_json::from_str(&ok(&["info", image, "--json"])).unwrap();
+    assert_eq!(info["container"]["format"], "vhdx");
+    assert_eq!(info["partitions"].as_array().unwrap().len(), 3);
+    assert_eq!(info["installations"][0]["build"], 17763);
+    ok(&["mkdir", image, r"C:\new", "--yes"]);
+    ok(&["put", image, host.to_str().unwrap(), r"C:\new\hello.txt", "--yes"]);
+    ok(&["cp", image, r"C:\new\hello.txt", r"C:\new\copy.txt", "--yes"]);
+    ok(&["mv", image, r"C:\new\copy.txt", r"C:\moved.txt", "--yes"]);
+    assert_eq!(ok(&["cat", image, r"C:\moved.txt"]), "hello from the host");
+    ok(&["rm", image, r"C:\moved.txt", "--yes"]);
+    assert_eq!(code(&vmrescue(&["cat", image, r"C:\moved.txt"])), 2);
+    assert!(ok(&["ls", image, r"C:\new", "--json"]).contains("\"hello.txt\""));
+    let key = r"HKLM\SYSTEM\CurrentControlSet\Services\netvsc";
+    ok(&["reg", "set", image, key, "Start", "REG_DWORD", "4", "--yes"]);
+    let queried: serde_json::Value =
+        serde_json::from_str(&ok(&["reg", "query", image, key, "--json"])).unwrap();
+    assert!(queried["values"].as_array().unwrap().iter().any(|v| v["name"] == "Start" && v["data"] == 4));
+    ok(&["reg", "delete", image, key, "Start", "--yes"]);
+    assert!(ok(&["bcd", "enum", image]).contains("Windows Boot Manager"));
+    assert!(ok(&["drivers", image]).contains("10.0.17763.7558"));
+    assert!(ok(&["scripts"]).contains("restore-driver"));
+    let history: serde_json::Value = serde_json::from_str(&ok(&["history", image, "--json"])).unwrap();
+    assert_eq!(history["operations"].as_array().unwrap().len(), 7);
+    for _ in 0..7 {
+        ok(&["undo", image, "--yes"]);
+    }
+    assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 2);
+    ok(&["recover", image]);
+    assert_eq!(code(&vmrescue(&["nonsense"])), 2);
+    assert_eq!(code(&vmrescue(&["info", "/no/such/image"])), 2);
+}
+
+#[test]
+fn looking_changes_nothing_even_beside_the_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build(&path, Kind::VhdxDynamic).unwrap();
+    let image = path.to_str().unwrap();
+    let before = (sha(&path), std::fs::metadata(&path).unwrap().modified().unwrap());
+    for words in [
+        vec!["info", image],
+        vec!["inspect", image, "--io"],
+        vec!["diagnose", image],
+        vec!["check", image],
+        vec!["ls", image, r"C:\Windows"],
+        vec!["stat", image, r"C:\Windows\System32\drivers\ACPI.sys"],
+        vec!["drivers", image, "--json"],
+        vec!["reg", "query", image, r"HKLM\SOFTWARE", "-r"],
+        vec!["bcd", "enum", image, "--json"],
+        vec!["history", image],
+    ] {
+        let output = vmrescue(&words);
+        assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
+    }
+    assert_eq!((sha(&path), std::fs::metadata(&path).unwrap().modified().unwrap()), before);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}

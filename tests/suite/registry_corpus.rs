@@ -1,0 +1,122 @@
+//! Hives that Windows made, read by us and by the crate `nt-hive`: keys, values, types, data.
+
+use crate::oracle::corpus;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use vmrescue::registry::{Hive, Key};
+
+type Facts = BTreeMap<String, (u32, Vec<u8>)>;
+
+fn ours(key: &Key<'_>, path: &str, facts: &mut Facts) -> vmrescue::Result<()> {
+    facts.insert(format!("{path}\\"), (u32::MAX, Vec::new()));
+    for value in key.values()? {
+        facts.insert(format!("{path}\\:{}", value.name()), (value.data_type().0, value.data()?.into_owned()));
+    }
+    key.subkeys()?.iter().try_for_each(|child| ours(child, &format!("{path}\\{}", child.name()), facts))
+}
+
+fn theirs(key: &nt_hive::KeyNode<'_, &[u8]>, path: &str, facts: &mut Facts) -> nt_hive::Result<()> {
+    facts.insert(format!("{path}\\"), (u32::MAX, Vec::new()));
+    for value in key.values().into_iter().flatten().flatten() {
+        let value = value?;
+        // nt-hive has no number for types that Windows does not name; ours is compared by the data then.
+        let kind = value.data_type().map(|kind| kind as u32).unwrap_or(u32::MAX);
+        facts.insert(
+            format!("{path}\\:{}", value.name()?.to_string_lossy()),
+            (kind, value.data()?.into_vec()?),
+        );
+    }
+    for child in key.subkeys().into_iter().flatten().flatten() {
+        let child = child?;
+        theirs(&child, &format!("{path}\\{}", child.name()?.to_string_lossy()), facts)?;
+    }
+    Ok(())
+}
+
+fn hives(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            hives(&path, found);
+        } else if std::fs::read(&path).is_ok_and(|bytes| bytes.len() > 8192 && bytes.starts_with(b"regf")) {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn hives_of_windows_read_as_another_reader_reads_them() {
+    let Some(corpus) = corpus() else { return };
+    let mut found = Vec::new();
+    hives(&corpus.join("03-registry"), &mut found);
+    hives(&corpus.join("04-bcd"), &mut found);
+    assert!(found.len() > 10, "the corpus has hives");
+    let (mut compared, mut other_failed, mut damaged) = (0, 0, 0);
+    for path in &found {
+        let bytes = std::fs::read(path).unwrap();
+        let other = nt_hive::Hive::without_validation(bytes.as_slice()).and_then(|hive| {
+            let mut facts = Facts::new();
+            theirs(&hive.root_key_node()?, "", &mut facts).map(|()| facts)
+        });
+        let mut facts = Facts::new();
+        let own = Hive::parse(bytes.clone()).and_then(|hive| ours(&hive.root(), "", &mut facts));
+        match (own, other) {
+            (Ok(()), Ok(other)) => {
+                compared += 1;
+                assert_eq!(facts.len(), other.len(), "{}", path.display());
+                for (name, (kind, data)) in &facts {
+                    let (their_kind, their_data) =
+                        other.get(name).unwrap_or_else(|| panic!("{}: {name}", path.display()));
+                    assert_eq!(data, their_data, "{}: {name}", path.display());
+                    assert!(*their_kind == u32::MAX || kind == their_kind, "{}: {name}", path.display());
+                }
+            }
+            // nt-hive stops at damage and at things that it does not know; we read on.
+            (Ok(()), Err(e)) => {
+                other_failed += 1;
+                eprintln!("only we read {}: {e}", path.display());
+            }
+            (Err(own), other) => {
+                damaged += 1;
+                eprintln!("{}: {own}; nt-hive: {:?}", path.display(), other.map(|facts| facts.len()));
+            }
+        }
+    }
+    eprintln!("{compared} hives equal, {other_failed} that only we read, {damaged} damaged");
+    assert!(compared > 10 && damaged <= compared / 4);
+}
+
+/// Hives with logs and the same hives as Windows recovered them.
+#[test]
+fn logs_of_the_new_format_are_replayed_without_harm() {
+    let Some(corpus) = corpus() else { return };
+    let mut found = Vec::new();
+    hives(&corpus.join("03-registry"), &mut found);
+    let mut replayed = 0;
+    for path in &found {
+        let logs: Vec<Vec<u8>> = ["LOG", "LOG1", "LOG2"]
+            .iter()
+            .filter_map(|suffix| {
+                let mut name = path.clone().into_os_string();
+                name.push(format!(".{suffix}"));
+                std::fs::read(name).ok()
+            })
+            .collect();
+        if logs.is_empty() {
+            continue;
+        }
+        let plain = Hive::parse(std::fs::read(path).unwrap());
+        let Ok(hive) = Hive::parse_with_logs(std::fs::read(path).unwrap(), &logs) else { continue };
+        if hive.defects().iter().any(|defect| defect.code == "hive-log-replayed") {
+            replayed += 1;
+            let (before, after) =
+                (plain.map(|hive| hive.check().len()).unwrap_or(usize::MAX), hive.check().len());
+            assert!(
+                after <= before.saturating_add(1),
+                "{}: {before} defects before, {after} after",
+                path.display()
+            );
+        }
+    }
+    eprintln!("{replayed} hives replayed from their logs");
+}
