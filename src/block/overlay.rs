@@ -26,10 +26,7 @@ pub struct OverlayOptions {
 
 impl Default for OverlayOptions {
     fn default() -> OverlayOptions {
-        OverlayOptions {
-            memory_bytes: crate::limits::OVERLAY_MEMORY_BYTES,
-            spill_dir: Some(std::env::temp_dir()),
-        }
+        OverlayOptions { memory_bytes: crate::limits::OVERLAY_MEMORY_BYTES, spill_dir: None }
     }
 }
 

@@ -410,7 +410,7 @@ fn get_tree(fs: &dyn FileSystem, node: NodeId, out: &Path, hash: bool, depth: us
             NodeKind::Directory => get_tree(fs, entry.id, &target, hash, depth + 1)?,
             NodeKind::File => get_file(fs, entry.id, "", &target, hash)?,
             NodeKind::Reparse => {
-                super::say_error(&format!("left out: {} is a reparse point", target.display()))
+                super::say_error(&format!("left out: {} is a reparse point", target.display()));
             }
         }
     }

@@ -71,7 +71,7 @@ fn images_of_others_read_as_qemu_reads_them() {
         // The size is in the footer, not in the geometry.
         let source = if format == "vpc" {
             format!(
-                "json:{{\"driver\":\"vpc\",\"force-size-calc\":\"current_size\",\"file.driver\":\"file\",\"file.filename\":{copy:?}}}"
+                "json:{{\"driver\":\"vpc\",\"force_size_calc\":\"current_size\",\"file.driver\":\"file\",\"file.filename\":{copy:?}}}"
             )
         } else {
             copy.display().to_string()

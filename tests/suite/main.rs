@@ -1,5 +1,7 @@
 //! The integration tests, one module a theme.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may fail and tell")]
+
 mod containers;
 mod demo;
 mod ntfs_corpus;

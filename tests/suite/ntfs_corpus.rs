@@ -58,7 +58,7 @@ for number in range(fs.info.last_inum):
 "#;
 
 fn corpus() -> Option<PathBuf> {
-    let found = std::env::var_os("VMRESCUE_CORPUS").map(PathBuf::from).filter(|path| path.is_dir());
+    let found = crate::oracle::corpus().filter(|path| path.is_dir());
     if found.is_none() {
         println!("SKIPPED: no corpus (set VMRESCUE_CORPUS to the unpacked directory)");
     }

@@ -49,9 +49,11 @@ fn parse(file: &Disk) -> Result<Parsed> {
                 Severity::Warning,
                 Layer::Vhd,
                 end,
-                "the footer at the end of the file is damaged; the copy at its start is used",
+                "the footer at the end of the file is damaged; its copy is used, or what can be read of it",
             ));
             let copy = Footer::parse(&file.read_vec(0, 512)?);
+            // Some tools copy a footer and forget its checksum: what it says is used when nothing better is there.
+            let copy = copy.or_else(|_| Footer::parse_with(&last, false));
             (copy.map_err(|_| first.at(end).advice("neither the footer nor its copy can be read"))?, false)
         }
     };

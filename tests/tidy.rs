@@ -1,0 +1,127 @@
+//! Rules of the house that the compiler does not know.
+
+#![allow(clippy::unwrap_used, reason = "tests may fail")]
+
+use std::path::{Path, PathBuf};
+
+/// The rooms, each using only those above it. `block/testing` and this list are the only exceptions.
+const ROOMS: [&str; 19] = [
+    "error",
+    "limits",
+    "progress",
+    "bytes",
+    "text",
+    "guid",
+    "time",
+    "block",
+    "image",
+    "transaction",
+    "partition",
+    "fs",
+    "registry",
+    "windows",
+    "diagnose",
+    "repair",
+    "demo",
+    "report",
+    "cli",
+];
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn all() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    sources(&root.join("src"), &mut found);
+    assert!(found.len() > 60);
+    let name = |path: &PathBuf| path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+    found.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+fn room(path: &str) -> Option<usize> {
+    let name = path.trim_start_matches("src/").split(['/', '.']).next().unwrap();
+    ROOMS.iter().position(|room| *room == name)
+}
+
+/// The part of a file ahead of its unit tests.
+fn product(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap()
+}
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("tests.rs") || path.contains("/testing")
+}
+
+#[test]
+fn no_arrow_runs_up() {
+    for (path, text) in all().iter().filter(|(path, _)| !is_test(path)) {
+        let Some(here) = room(path) else { continue };
+        for (at, _) in product(text).match_indices("crate::") {
+            let used: String =
+                product(text)[at + 7..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            if let Some(there) = ROOMS.iter().position(|room| *room == used) {
+                assert!(there <= here, "{path} uses crate::{used}, which lies below it");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_stay_short_and_say_what_they_are_for() {
+    for (path, text) in all() {
+        let lines = text.lines().count();
+        assert!(lines < 900, "{path} has {lines} lines");
+        if !path.ends_with("tests.rs") {
+            assert!(text.starts_with("//!"), "{path} does not say what it is for");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_undone_in_the_code() {
+    for (path, text) in all() {
+        for word in ["todo!(", "unimplemented!(", "#[ignore", "dbg!("] {
+            assert!(!text.contains(word), "{path} has {word}");
+        }
+    }
+}
+
+#[test]
+fn platform_code_stays_in_its_files() {
+    let allowed = ["src/block/host_file.rs"];
+    for (path, text) in all().iter().filter(|(path, _)| !allowed.contains(&path.as_str())) {
+        assert!(!text.contains("std::os::"), "{path} calls the operating system by itself");
+    }
+}
+
+/// A `DiskMut` writes: it is made over overlays, over new files, and by containers, nowhere else.
+#[test]
+fn only_a_few_places_make_a_writable_disk() {
+    let allowed = [
+        "src/block/disk.rs",
+        "src/image/vhd/mod.rs",
+        "src/image/vhdx/mod.rs",
+        "src/transaction/mod.rs",
+        "src/transaction/history.rs",
+        "src/demo/mod.rs",
+    ];
+    for (path, text) in all().iter().filter(|(path, _)| !is_test(path) && !allowed.contains(&path.as_str())) {
+        assert!(!product(text).contains("DiskMut::new("), "{path} makes a writable disk");
+    }
+}
+
+#[test]
+fn the_library_does_not_read_the_environment() {
+    for (path, text) in all().iter().filter(|(path, _)| !path.starts_with("src/cli/")) {
+        assert!(!product(text).contains("std::env::"), "{path} reads the environment");
+    }
+}
