@@ -99,6 +99,11 @@ pub(super) fn info(image: &Image) -> Result<u8> {
         say_json("info", info_json(&container, &machine))?;
         return Ok(CLEAN);
     }
+    say_info(image, &container, &machine)?;
+    Ok(CLEAN)
+}
+
+fn say_info(image: &Image, container: &Container<Disk>, machine: &Machine) -> Result<()> {
     let info = &container.info;
     say(&format!("{}", image.image.display()))?;
     let variant = format!("{:?} {:?}", info.format, info.variant).to_lowercase();
@@ -127,7 +132,7 @@ pub(super) fn info(image: &Image) -> Result<u8> {
     for defect in container.defects.iter().chain(&machine.defects) {
         say(&format!("  {}: {defect}", defect.severity.name()))?;
     }
-    Ok(CLEAN)
+    Ok(())
 }
 
 fn describe(i: &Installation) -> String {
@@ -162,7 +167,7 @@ pub(super) fn inspect(image: &Image, io: bool) -> Result<u8> {
         say_json("inspect", document)?;
         return Ok(CLEAN);
     }
-    info(image)?;
+    say_info(image, &container, &machine)?;
     for (installation, list) in machine.installations.iter().zip(&drivers) {
         let sets = installation.control_sets;
         say(&format!(

@@ -202,3 +202,30 @@ fn a_damaged_journal_is_not_applied() {
     let journal = journal::Journal::open(&place, OperationId(1)).unwrap();
     assert!(journal.matches(&image.as_disk(), Side::After).unwrap());
 }
+
+/// The same through the writers of the containers: blocks appear, tables and headers change, the file grows.
+#[test]
+fn a_crash_while_a_container_is_written_leaves_the_old_disk_or_the_new_one() {
+    use crate::image::{CreateSpec, Kind, check, create, open, open_mut};
+    for kind in [Kind::Raw, Kind::VhdFixed, Kind::VhdDynamic, Kind::VhdxDynamic] {
+        let device = Arc::new(MemoryDevice::default());
+        let file = DiskMut::new(Arc::clone(&device) as Arc<dyn WritableDevice>);
+        let block_bytes = match kind {
+            Kind::VhdDynamic => Some(64 << 10),
+            Kind::VhdxDynamic => Some(1 << 20),
+            _ => None,
+        };
+        let spec = CreateSpec { kind, size: 2 << 20, block_bytes, logical_sector_bytes: 512 };
+        create(&file, &spec).unwrap();
+        open_mut(&file, None).unwrap().disk.write_at(5000, b"before").unwrap();
+        let old = device.to_vec();
+        let disk = open_mut(&file, None).unwrap().disk;
+        disk.write_at(5002, b"after").unwrap();
+        disk.write_at(1_500_000, &[7; 3000]).unwrap();
+        let new = device.to_vec();
+        assert!(check(&file.as_disk()).unwrap().is_empty());
+        assert!(sweep(&old, &new, false) > 10, "{kind:?}");
+        assert!(sweep(&old, &new, true) > 10, "{kind:?}");
+        assert_eq!(open(&file.as_disk()).unwrap().disk.read_vec(5000, 7).unwrap(), b"beafter");
+    }
+}
