@@ -1,4 +1,5 @@
-//! Transaction logs of the new format (Windows 8.1 and later): entries `HvLE` with dirty pages.
+//! Transaction logs: the new format (Windows 8.1 and later) of entries `HvLE` with dirty pages, and the old one, a bitmap
+//! `DIRT` of 512-byte pages followed by these pages.
 //!
 //! The hive needs them when its two sequence numbers differ or its checksum is wrong. The log whose first entry is older
 //! comes first; the other continues it. Replay stops at the first entry that is not whole or not next.
@@ -69,11 +70,50 @@ fn entries(log: &[u8]) -> Vec<Entry<'_>> {
     found
 }
 
+/// Applies a log of the old format; the recovered hive and the sequence number of the log. The log must be whole (its own base
+/// block) and belong to the hive: not older than what the hive has already.
+fn replay_old(hive: &[u8], log: &[u8], base_right: bool) -> Option<(u32, Vec<u8>)> {
+    let base = log.get(..512)?;
+    let whole = base.starts_with(b"regf") && u32_at(log, 508) == Some(base_checksum(log));
+    let sequence = u32_at(log, 4)?;
+    if !whole || u32_at(log, 8)? != sequence || slice_at(log, 512, 4)? != b"DIRT" {
+        return None;
+    }
+    if base_right && sequence < u32_at(hive, 8)? {
+        return None;
+    }
+    let bins = u32_at(log, 40)? as usize;
+    let pages = bins / 512;
+    let bitmap = slice_at(log, 516, pages.div_ceil(8))?;
+    let mut at = (516 + bitmap.len()).next_multiple_of(512);
+    let mut bytes = hive.to_vec();
+    let end = BASE_BYTES.checked_add(bins).filter(|end| *end as u64 <= crate::limits::MAX_HIVE_BYTES)?;
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    for page in (0..pages).filter(|page| bitmap[page / 8] >> (page % 8) & 1 == 1) {
+        let start = BASE_BYTES + page * 512;
+        bytes.get_mut(start..start + 512)?.copy_from_slice(slice_at(log, at, 512)?);
+        at += 512;
+    }
+    bytes.get_mut(..512)?.copy_from_slice(base);
+    // The log's base block says that it is a log.
+    bytes[28..32].fill(0);
+    let sum = base_checksum(&bytes);
+    bytes[508..512].copy_from_slice(&sum.to_le_bytes());
+    Some((sequence, bytes))
+}
+
 /// The hive with the logs applied; `None` when it is clean or the logs have nothing for it.
 pub(super) fn replay(hive: &[u8], logs: &[Vec<u8>]) -> Option<Vec<u8>> {
     let base_right = u32_at(hive, 508) == Some(base_checksum(hive)) && hive.get(..4) == Some(b"regf");
     if base_right && u32_at(hive, 4) == u32_at(hive, 8) {
         return None;
+    }
+    if let Some(recovered) =
+        logs.iter().filter_map(|log| replay_old(hive, log, base_right)).max_by_key(|(at, _)| *at)
+    {
+        return Some(recovered.1);
     }
     let mut sequences: Vec<(&[u8], Vec<Entry<'_>>)> = logs
         .iter()

@@ -2,9 +2,9 @@
 //!
 //! Source: the regf format as documented by Joachim Metz (libregf) and Maxim Suhanov (regf specification).
 //! A hive is one buffer in memory; keys and values borrow from it.
-//! Reading: [`Hive`], [`Key`], [`Value`]. Writing: [`HiveEditor`]. Transaction logs: `log`, new format.
+//! Reading: [`Hive`], [`Key`], [`Value`]. Writing: [`HiveEditor`]. Transaction logs: `log`.
 //!
-//! Missing: old-format logs (before Windows 8.1), recovery of deleted keys, `.reg` text, repair of broken hives.
+//! Missing: recovery of deleted keys, `.reg` text, repair of broken hives.
 
 mod cell;
 mod check;
