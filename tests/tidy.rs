@@ -89,8 +89,13 @@ fn files_stay_short_and_say_what_they_are_for() {
 #[test]
 fn nothing_is_left_undone_in_the_code() {
     for (path, text) in all() {
-        for word in ["todo!(", "unimplemented!(", "#[ignore", "dbg!("] {
-            assert!(!text.contains(word), "{path} has {word}");
+        // Put together here, so that this file does not hold the words itself.
+        for word in ["todo!", "unimplemented!", "dbg!"]
+            .map(|word| format!("{word}("))
+            .into_iter()
+            .chain([format!("#[{}", "ignore")])
+        {
+            assert!(!text.contains(&word), "{path} has {word}");
         }
     }
 }

@@ -7,6 +7,7 @@
 //! A `Disk` cannot write. A `DiskMut` is only made over staged devices (overlays) and over new files that no user
 //! has seen yet; `tests/tidy.rs` holds the list of the places that may call [`DiskMut::new`].
 
+mod cache;
 mod disk;
 mod host_file;
 mod memory;
@@ -14,6 +15,7 @@ mod overlay;
 pub mod testing;
 mod window;
 
+pub use cache::Cache;
 pub use disk::{Disk, DiskMut};
 pub use host_file::HostFile;
 pub use memory::MemoryDevice;
