@@ -10,6 +10,7 @@
 //! transaction/   stage, publish, undo, recover
 //! partition/     GPT, MBR
 //! fs/            file systems: ntfs/, fat/
+//! disk/          whole disks: convert, merge, compact, resize, children
 //! registry/      hives
 //! windows/       one installation as objects
 //! diagnose/      rules and findings
@@ -23,6 +24,7 @@ pub mod bytes;
 pub mod cli;
 pub mod demo;
 pub mod diagnose;
+pub mod disk;
 pub mod error;
 pub mod fs;
 pub mod guid;

@@ -1,10 +1,11 @@
 //! A file or block device of the host: positioned I/O, and the lock that keeps two writers apart.
 //!
 //! This is the one file of the library with code for each operating system (the other is `mount/`). Readers take a
-//! shared lock, writers an exclusive one; both are advisory on Unix and mandatory on Windows. Missing: alignment to
-//! sectors for raw devices on Windows.
+//! shared lock, writers an exclusive one; both are advisory on Unix and mandatory on Windows. A block device of Linux is
+//! opened exclusively by whoever stages, so that one with a mounted partition is refused. Raw disks of Windows are read
+//! and written in whole sectors.
 
-use super::{BlockDevice, Geometry, WritableDevice};
+use super::{BlockDevice, Geometry, WritableDevice, aligned};
 use crate::error::{Error, Layer, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom};
@@ -18,6 +19,27 @@ pub struct HostFile {
     file: File,
     path: PathBuf,
     length_bytes: AtomicU64,
+    /// Bytes of a sector for devices that move whole ones only; 1 for all others.
+    unit: u64,
+}
+
+/// Opens a file for staging. A block device that is mounted, or open in the same way elsewhere, is refused by the system.
+#[cfg(target_os = "linux")]
+fn open_alone(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    const O_EXCL: i32 = 0o200;
+    let device = std::fs::metadata(path)?.file_type().is_block_device();
+    OpenOptions::new().read(true).custom_flags(if device { O_EXCL } else { 0 }).open(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_alone(path: &Path) -> std::io::Result<File> {
+    File::open(path)
+}
+
+/// True for names such as `\\.\PhysicalDrive2`.
+fn is_raw_device(path: &Path) -> bool {
+    cfg!(windows) && path.to_string_lossy().starts_with(r"\\.\")
 }
 
 #[cfg(unix)]
@@ -82,7 +104,15 @@ impl HostFile {
     /// # Errors
     /// As [`HostFile::open_write`].
     pub fn open_staging(path: &Path) -> Result<HostFile> {
-        let file = File::open(path).map_err(|e| Error::io("cannot be opened", path, e))?;
+        let file = open_alone(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::ResourceBusy => Error::refused(
+                Layer::Host,
+                "the device is in use: a partition of it is mounted, or another program has it",
+            )
+            .in_file(path)
+            .advice("unmount its partitions first"),
+            _ => Error::io("cannot be opened", path, e),
+        })?;
         HostFile::locked(file, path, true)
     }
 
@@ -100,6 +130,7 @@ impl HostFile {
             file,
             path: self.path.clone(),
             length_bytes: AtomicU64::new(self.geometry().length_bytes),
+            unit: self.unit,
         })
     }
 
@@ -124,23 +155,25 @@ impl HostFile {
             Err(TryLockError::Error(_)) if !exclusive => {}
             Err(TryLockError::Error(e)) => return Err(Error::io("cannot be locked", path, e)),
         }
+        if is_raw_device(path) {
+            let reads = |offset: u64, bytes: usize| {
+                read_some(&file, offset, &mut vec![0; bytes]).is_ok_and(|count| count == bytes)
+            };
+            let unit = if reads(512, 512) { 512 } else { 4096 };
+            let length = aligned::length_by_trying(unit, |offset| reads(offset, unit as usize));
+            return Ok(HostFile {
+                file,
+                path: path.to_path_buf(),
+                length_bytes: AtomicU64::new(length),
+                unit,
+            });
+        }
         // Block devices have no length in their metadata; the end of a seek is right for both.
         let length = file.seek(SeekFrom::End(0)).map_err(|e| Error::io("has no length", path, e))?;
-        Ok(HostFile { file, path: path.to_path_buf(), length_bytes: AtomicU64::new(length) })
+        Ok(HostFile { file, path: path.to_path_buf(), length_bytes: AtomicU64::new(length), unit: 1 })
     }
 
-    /// Where it was opened.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl BlockDevice for HostFile {
-    fn geometry(&self) -> Geometry {
-        Geometry::of_bytes(self.length_bytes.load(Ordering::Acquire))
-    }
-
-    fn read_at(&self, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
+    fn read_all(&self, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
         while !buf.is_empty() {
             match read_some(&self.file, offset, buf) {
                 Ok(0) => {
@@ -159,10 +192,8 @@ impl BlockDevice for HostFile {
         }
         Ok(())
     }
-}
 
-impl WritableDevice for HostFile {
-    fn write_at(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
+    fn write_all(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
             match write_some(&self.file, offset, data) {
                 Ok(0) => {
@@ -179,6 +210,28 @@ impl WritableDevice for HostFile {
             }
         }
         Ok(())
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl BlockDevice for HostFile {
+    fn geometry(&self) -> Geometry {
+        Geometry::of_bytes(self.length_bytes.load(Ordering::Acquire))
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        aligned::read_aligned(self.unit, offset, buf, |offset, buf| self.read_all(offset, buf))
+    }
+}
+
+impl WritableDevice for HostFile {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let read = |offset, buf: &mut [u8]| self.read_all(offset, buf);
+        aligned::write_aligned(self.unit, offset, data, read, |offset, data| self.write_all(offset, data))
     }
 
     fn zero_at(&self, range: Range<u64>) -> Result<()> {

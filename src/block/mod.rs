@@ -7,6 +7,7 @@
 //! A `Disk` cannot write. A `DiskMut` is only made over staged devices (overlays) and over new files that no user
 //! has seen yet; `tests/tidy.rs` holds the list of the places that may call [`DiskMut::new`].
 
+mod aligned;
 mod cache;
 mod disk;
 mod host_file;

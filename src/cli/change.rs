@@ -5,19 +5,23 @@ use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, sa
 use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{NodeKind, read_file};
-use crate::repair::{Change, Options, Outcome, Script, plan, run_changes, shipped};
+use crate::repair::{Change, Options, Outcome, Script, Target, plan, run_changes, shipped};
 use crate::windows::Machine;
 use serde_json::json;
 use std::path::Path;
 
-fn options(image: &Image, changing: &Changing) -> Options {
-    Options {
+fn options(image: &Image, changing: &Changing) -> Result<Options> {
+    let target = Target::parse(&changing.to).ok_or_else(|| {
+        Error::invalid(Layer::Cli, "--to wants in-place, child:FILE or new:FILE").found(&changing.to)
+    })?;
+    Ok(Options {
+        target,
         dry_run: changing.dry_run,
         windows: image.windows,
         state_dir: changing.state_dir.clone(),
         command: std::env::args().skip(1).collect(),
         parents: image.parent.clone(),
-    }
+    })
 }
 
 /// Plans, shows, asks, and runs changes.
@@ -39,7 +43,7 @@ pub(super) fn changes(
         }
         Ok(list)
     };
-    let outcome = run_changes(&image.image, title, asked, &options(image, changing), &Bars::new())?;
+    let outcome = run_changes(&image.image, title, asked, &options(image, changing)?, &Bars::new())?;
     tell(image, title, changing, &outcome, no)
 }
 
@@ -67,6 +71,11 @@ fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, no: 
         verdict.only_one_reader.iter().try_for_each(|fact| say(&format!("  one reader only  {fact}")))?;
         say(&format!("done: operation {id}, {} bytes of the image file changed", outcome.bytes_changed))?;
         say(&format!("      back with: vmrescue undo {}", image.image.display()))?;
+    }
+    if let (Some(verdict), None, false) = (&outcome.verdict, outcome.operation, image.json) {
+        verdict.agreed.iter().try_for_each(|fact| say(&format!("  verified  {fact}")))?;
+        let file = changing.to.split_once(':').map_or("", |(_, file)| file);
+        say(&format!("done: {file} holds the result; {} is as it was", image.image.display()))?;
     }
     let would = changing.dry_run && !outcome.changes.is_empty();
     Ok(if would { FINDINGS } else { CLEAN })
@@ -127,7 +136,7 @@ fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
         }
         Ok(list)
     })?;
-    if changing.dry_run || image.json {
+    if changing.dry_run || image.json || changing.to != "in-place" {
         return Ok(code);
     }
     let (_, machine, _) = look::open(image)?;

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Counts>)> {
     let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
     let (counting, counts) = CountingDevice::new(file);
-    let options = OpenOptions { parents: image.parent.clone(), follow_paths: false };
+    let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
     let container = image::open_file(&Disk::new(counting), &image.image, &options)?;
     let machine = Machine::open(container.disk.clone())?;
     Ok((container, machine, counts))
@@ -242,6 +242,11 @@ pub(super) fn say_findings(findings: &[crate::diagnose::Finding]) -> Result<()> 
 pub(super) fn check(image: &Image) -> Result<u8> {
     let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
     let mut defects = image::check(&file)?;
+    // Every parent of a chain is a container of its own.
+    let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
+    for parent in image::parents(&image.image, &options).unwrap_or_default() {
+        defects.extend(image::check(&Disk::new(Arc::new(HostFile::open_read(&parent)?)))?);
+    }
     if let Ok((_, machine, _)) = open(image) {
         defects.extend(machine.defects.clone());
         for volume in &machine.volumes {

@@ -2,6 +2,7 @@
 
 mod change;
 mod demo;
+mod disk;
 mod history;
 mod look;
 mod progress;
@@ -49,6 +50,9 @@ struct Image {
     /// Parent of a differencing disk, nearest first; may be repeated
     #[arg(long, value_name = "FILE")]
     parent: Vec<PathBuf>,
+    /// Follow the paths that a disk names out of its own folder
+    #[arg(long)]
+    follow_paths: bool,
 }
 
 /// How a change is made.
@@ -63,6 +67,9 @@ struct Changing {
     /// Folder for journals and history, instead of beside the image
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Where the result goes: in-place, child:FILE (a new differencing disk) or new:FILE (a new image)
+    #[arg(long, value_name = "TARGET", default_value = "in-place", hide_default_value = true)]
+    to: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -237,6 +244,11 @@ enum Command {
     },
     /// Finish an operation that a crash interrupted
     Recover(history::Where),
+    /// New disks, conversion, children, merging, compacting, resizing
+    Disk {
+        #[command(subcommand)]
+        command: disk::DiskCommand,
+    },
     /// Make a broken disk, diagnose it, repair it, prove it, undo it
     Demo {
         /// Folder for the disk; a temporary one when absent
@@ -287,6 +299,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),
         Command::Redo { at, yes } => history::redo(&at, yes),
         Command::Recover(at) => history::recover(&at),
+        Command::Disk { command } => disk::disk(command),
         Command::Demo { dir } => demo::demo(dir.as_deref()),
     }
 }

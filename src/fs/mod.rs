@@ -13,6 +13,7 @@ pub use open::{open, open_mut, read_file, resolve};
 use crate::error::{Defect, Result};
 use crate::progress::Progress;
 use crate::time::FileTime;
+use std::ops::Range;
 
 /// A file or directory of one volume. On NTFS the file reference: record number in the low 48 bits, sequence above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -175,6 +176,14 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// Of the disk or the map.
     fn free_bytes(&self) -> Result<u64>;
+
+    /// Ranges of the volume, in bytes and in order, that hold nothing: free clusters. None where it is not known.
+    ///
+    /// # Errors
+    /// Of the disk or the map.
+    fn free_ranges(&self) -> Result<Vec<Range<u64>>> {
+        Ok(Vec::new())
+    }
 
     /// The root directory.
     fn root(&self) -> NodeId;

@@ -3,7 +3,7 @@
 //! A disk says where its parent is, and a guest may lie: only the file name of a hint is trusted, looked for in the
 //! image's own folder, unless the caller allows more or names the parent.
 
-use super::{Container, Variant, info, open_with_parent};
+use super::{Container, ContainerInfo, Variant, info, open_with_parent};
 use crate::block::{Disk, HostFile};
 use crate::error::{Defect, Error, Layer, Result, Severity};
 use std::path::{Path, PathBuf};
@@ -65,20 +65,85 @@ fn parent_of(
     if depth >= crate::limits::MAX_CHAIN_DEPTH {
         return Err(Error::limit(Layer::Image, "the chain of parents does not end").in_file(path));
     }
+    let parent_path = locate(&child, path, options, depth)?;
+    let parent_file = Disk::new(Arc::new(HostFile::open_read(&parent_path)?));
+    let found = info(&parent_file).map_err(|e| e.in_file(&parent_path))?;
+    check_identity(&child, &found, &parent_path, defects)?;
+    let parent_path = parent_path.as_path();
+    let above = parent_of(&parent_file, parent_path, options, depth + 1, defects)?;
+    let opened = open_with_parent(&parent_file, above.map(|(disk, _)| disk))?;
+    if opened.disk.len() > child.size {
+        let text = "the parent is larger than its child";
+        defects.push(Defect::new("chain-parent-larger", Severity::Note, Layer::Image, None, text));
+    }
+    Ok(Some((opened.disk, parent_path.to_path_buf())))
+}
+
+/// The parents of the image at `path`, nearest first, found as [`open_path`] finds them; none for a disk of its own.
+///
+/// # Errors
+/// As [`open_path`].
+pub fn parents(path: &Path, options: &OpenOptions) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    loop {
+        let at = found.last().map_or(path, PathBuf::as_path).to_path_buf();
+        let file = Disk::new(Arc::new(HostFile::open_read(&at)?));
+        let child = info(&file).map_err(|e| e.in_file(&at))?;
+        if child.variant != Variant::Differencing {
+            return Ok(found);
+        }
+        if found.len() >= crate::limits::MAX_CHAIN_DEPTH {
+            return Err(Error::limit(Layer::Image, "the chain of parents does not end").in_file(path));
+        }
+        found.push(locate(&child, &at, options, found.len())?);
+    }
+}
+
+/// Disks in the folder of the image at `path` that are its children: changing the image would break them.
+pub fn children(path: &Path, info: &ContainerInfo) -> Vec<PathBuf> {
+    let Some(identity) = &info.content_identity else { return Vec::new() };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let candidates = entries.flatten().map(|entry| entry.path()).filter(|other| {
+        let extension = other.extension().unwrap_or_default().to_ascii_lowercase();
+        ["vhd", "vhdx", "avhd", "avhdx"].iter().any(|known| extension == *known)
+            && other.file_name() != path.file_name()
+    });
+    let mut found: Vec<PathBuf> = candidates
+        .filter(|other| {
+            let Ok(file) = HostFile::open_read(other) else { return false };
+            super::info(&Disk::new(Arc::new(file))).is_ok_and(|other| {
+                other.variant == Variant::Differencing && other.parent_identity.as_ref() == Some(identity)
+            })
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The file of a child's parent.
+fn locate(child: &ContainerInfo, path: &Path, options: &OpenOptions, depth: usize) -> Result<PathBuf> {
     let tried = match options.parents.get(depth) {
         Some(named) => vec![named.clone()],
         None => candidates(path, &child.parent_hints, options.follow_paths),
     };
-    let Some(parent_path) = tried.iter().find(|candidate| candidate.is_file()) else {
+    tried.iter().find(|candidate| candidate.is_file()).cloned().ok_or_else(|| {
         let places: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
-        return Err(Error::not_found(Layer::Image, "the parent of a differencing disk is missing")
+        Error::not_found(Layer::Image, "the parent of a differencing disk is missing")
             .in_file(path)
             .expected(places.join(" or "))
             .found(format!("the disk names {}", child.parent_hints.join(", ")))
-            .advice("put the parent into the same folder, or name it with --parent"));
-    };
-    let parent_file = Disk::new(Arc::new(HostFile::open_read(parent_path)?));
-    let found = info(&parent_file).map_err(|e| e.in_file(parent_path))?;
+            .advice("put the parent into the same folder, name it with --parent, or allow other folders with --follow-paths")
+    })
+}
+
+/// Refuses a parent that is not the one that the child was made on.
+fn check_identity(
+    child: &ContainerInfo,
+    found: &ContainerInfo,
+    parent_path: &Path,
+    defects: &mut Vec<Defect>,
+) -> Result<()> {
     if let (Some(wanted), Some(identity)) = (&child.parent_identity, &found.content_identity)
         && wanted != identity
     {
@@ -88,13 +153,14 @@ fn parent_of(
             .found(identity)
             .advice("the parent was changed after the child was made, or it is another disk"));
     }
-    let above = parent_of(&parent_file, parent_path, options, depth + 1, defects)?;
-    let opened = open_with_parent(&parent_file, above.map(|(disk, _)| disk))?;
-    if opened.disk.len() > child.size {
-        let text = "the parent is larger than its child";
-        defects.push(Defect::new("chain-parent-larger", Severity::Note, Layer::Image, None, text));
+    // Some programs store the time of the file there, which a copy changes: odd, but no proof.
+    if let (Some(wanted), Some(time)) = (child.parent_time, found.time)
+        && wanted != time
+    {
+        let text = format!("the child remembers another time of its parent ({wanted}, found {time})");
+        defects.push(Defect::new("chain-parent-time", Severity::Note, Layer::Image, None, text));
     }
-    Ok(Some((opened.disk, parent_path.clone())))
+    Ok(())
 }
 
 /// Places where the parent may be.
@@ -102,9 +168,13 @@ fn candidates(child: &Path, hints: &[String], follow: bool) -> Vec<PathBuf> {
     let folder = child.parent().unwrap_or(Path::new(""));
     let mut places: Vec<PathBuf> = Vec::new();
     for hint in hints {
-        if follow {
-            let relative = hint.strip_prefix(".\\").unwrap_or(hint).replace('\\', "/");
-            places.push(folder.join(relative));
+        let relative = hint.strip_prefix(".\\").unwrap_or(hint).replace('\\', "/");
+        // Without leave no path leads out of the image's folder.
+        let inside = !relative.starts_with('/')
+            && !relative.contains(':')
+            && !relative.split('/').any(|part| part == "..");
+        if follow || inside {
+            places.push(folder.join(&relative));
         }
         if let Some(name) = hint.rsplit(['\\', '/']).next().filter(|name| !name.is_empty() && *name != "..") {
             places.push(folder.join(name));

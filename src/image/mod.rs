@@ -3,18 +3,25 @@
 //! The format is probed by content, never by name. Readers are lenient: what is odd but readable is listed in
 //! [`Container::defects`]. Writers work on a staged file (see `transaction/`) and need no ordering of their own.
 //! Differencing disks are opened with their parents by [`open_path`].
-//! Missing: qcow2 and VMDK; VHDX sector bitmaps are read but never written (a block that is written becomes whole).
+//! qcow2 and VMDK are read only, as sources of conversions.
+//! Missing: qcow2 with backing files, VMDK with several extents.
 
 mod chain;
+mod compact;
 mod create;
+mod qcow2;
 mod raw;
+mod resize;
 #[cfg(test)]
 mod tests;
 mod vhd;
 mod vhdx;
+mod vmdk;
 
-pub use chain::{OpenOptions, open_file, open_parent, open_path};
-pub use create::{CreateSpec, Kind, create};
+pub use chain::{OpenOptions, children, open_file, open_parent, open_path, parents};
+pub use compact::{Compacted, compact};
+pub use create::{CreateSpec, Kind, create, create_child};
+pub use resize::resize;
 
 use crate::block::{Disk, DiskMut};
 use crate::error::{Defect, Error, Layer, Result};
@@ -30,6 +37,10 @@ pub enum Format {
     Vhd,
     /// Hyper-V since Windows Server 2012.
     Vhdx,
+    /// QEMU.
+    Qcow2,
+    /// VMware.
+    Vmdk,
 }
 
 /// How a container keeps its blocks.
@@ -75,8 +86,36 @@ pub struct ContainerInfo {
     pub parent_hints: Vec<String>,
     /// The content identity that the parent must have.
     pub parent_identity: Option<String>,
+    /// VHD: when the disk was made, in seconds since 2000; a child remembers it.
+    pub time: Option<u32>,
+    /// VHD: the time that the parent had when the child was made.
+    pub parent_time: Option<u32>,
     /// The file that was opened as parent.
     pub parent: Option<String>,
+}
+
+impl ContainerInfo {
+    /// A container that says nothing but its sizes, both in bytes; sectors have 512.
+    fn new(format: Format, variant: Variant, size: u64, file_size: u64) -> ContainerInfo {
+        ContainerInfo {
+            format,
+            variant,
+            size,
+            file_size,
+            block_bytes: None,
+            logical_sector_bytes: 512,
+            physical_sector_bytes: 512,
+            identity: None,
+            content_identity: None,
+            creator: None,
+            log_replayed: false,
+            parent_hints: Vec::new(),
+            parent_identity: None,
+            time: None,
+            parent_time: None,
+            parent: None,
+        }
+    }
 }
 
 /// An opened container: the virtual disk and what was noticed on the way.
@@ -95,8 +134,13 @@ pub struct Container<D> {
 /// # Errors
 /// Of reading the file.
 pub fn probe(file: &Disk) -> Result<Format> {
-    if file.len() >= 8 && file.read_vec(0, 8)? == b"vhdxfile" {
+    let first = file.read_vec(0, file.len().min(32) as usize)?;
+    if first.starts_with(b"vhdxfile") {
         Ok(Format::Vhdx)
+    } else if qcow2::looks_like(&first) {
+        Ok(Format::Qcow2)
+    } else if vmdk::looks_like(&first) {
+        Ok(Format::Vmdk)
     } else if vhd::looks_like(file)? {
         Ok(Format::Vhd)
     } else {
@@ -117,7 +161,16 @@ pub(crate) fn open_with_parent(file: &Disk, parent: Option<Disk>) -> Result<Cont
         Format::Raw => raw::open(file),
         Format::Vhd => vhd::open(file, parent),
         Format::Vhdx => vhdx::open(file, parent),
+        Format::Qcow2 => qcow2::open(file),
+        Format::Vmdk => vmdk::open(file),
     }
+}
+
+/// Refuses to write into a format that is only a source.
+fn read_only(format: Format) -> Error {
+    Error::unsupported(Layer::Image, "this format is only read")
+        .found(format!("{format:?}").to_lowercase())
+        .advice("convert it first: vmrescue disk convert IMAGE disk.vhdx --format vhdx-dynamic")
 }
 
 /// Opens the virtual disk in the staged `file` for writing. Differencing disks need their `parent`.
@@ -129,6 +182,7 @@ pub fn open_mut(file: &DiskMut, parent: Option<Disk>) -> Result<Container<DiskMu
         Format::Raw => raw::open_mut(file),
         Format::Vhd => vhd::open_mut(file, parent),
         Format::Vhdx => vhdx::open_mut(file, parent),
+        format @ (Format::Qcow2 | Format::Vmdk) => Err(read_only(format)),
     }
 }
 
@@ -141,6 +195,8 @@ pub fn info(file: &Disk) -> Result<ContainerInfo> {
         Format::Raw => Ok(raw::info(file)),
         Format::Vhd => vhd::info(file),
         Format::Vhdx => vhdx::info(file),
+        Format::Qcow2 => qcow2::info(file),
+        Format::Vmdk => vmdk::info(file),
     }
 }
 
@@ -153,6 +209,10 @@ pub fn check(file: &Disk) -> Result<Vec<Defect>> {
         Format::Raw => Ok(Vec::new()),
         Format::Vhd => vhd::check(file),
         Format::Vhdx => vhdx::check(file),
+        Format::Qcow2 | Format::Vmdk => Ok(open(file).map_or_else(
+            |e| vec![Defect::from_error("container-unreadable", crate::error::Severity::Error, &e)],
+            |opened| opened.defects,
+        )),
     }
 }
 

@@ -7,20 +7,9 @@ use crate::error::Result;
 pub(super) fn info(file: &Disk) -> ContainerInfo {
     let geometry = file.geometry();
     ContainerInfo {
-        format: Format::Raw,
-        variant: Variant::Raw,
-        size: geometry.length_bytes,
-        file_size: geometry.length_bytes,
-        block_bytes: None,
         logical_sector_bytes: geometry.logical_sector_bytes,
         physical_sector_bytes: geometry.physical_sector_bytes,
-        identity: None,
-        content_identity: None,
-        creator: None,
-        log_replayed: false,
-        parent_hints: Vec::new(),
-        parent_identity: None,
-        parent: None,
+        ..ContainerInfo::new(Format::Raw, Variant::Raw, geometry.length_bytes, geometry.length_bytes)
     }
 }
 

@@ -154,7 +154,7 @@ fn header_bytes(
     array: u64,
     disk: u64,
     id: &Guid,
-    entries: &[u8],
+    (entries, entry_bytes): (&[u8], usize),
 ) -> Vec<u8> {
     let array_sectors = (entries.len() as u64).div_ceil(sector);
     let mut bytes = vec![0; sector as usize];
@@ -166,8 +166,8 @@ fn header_bytes(
         bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
     bytes[56..72].copy_from_slice(&id.0);
-    bytes[80..84].copy_from_slice(&((entries.len() / ENTRY_BYTES) as u32).to_le_bytes());
-    bytes[84..88].copy_from_slice(&(ENTRY_BYTES as u32).to_le_bytes());
+    bytes[80..84].copy_from_slice(&((entries.len() / entry_bytes) as u32).to_le_bytes());
+    bytes[84..88].copy_from_slice(&(entry_bytes as u32).to_le_bytes());
     bytes[88..92].copy_from_slice(&crc32fast::hash(entries).to_le_bytes());
     let sum = crc32fast::hash(&bytes[..92]);
     bytes[16..20].copy_from_slice(&sum.to_le_bytes());
@@ -201,15 +201,69 @@ pub fn write_gpt(disk: &DiskMut, partitions: &[NewPartition]) -> Result<Guid> {
         let length = name.len().min(70);
         entry[56..56 + length].copy_from_slice(&name[..length]);
     }
-    let (id, last) = (Guid::random(), sectors - 1);
+    let id = Guid::random();
     disk.write_at(0, &mbr::protective(sectors))?;
-    disk.write_at(2 * sector, &entries)?;
-    disk.write_at(sector, &header_bytes(sector, 1, last, 2, geometry.length_bytes, &id, &entries))?;
-    let array = last - array_sectors;
-    disk.write_at(array * sector, &entries)?;
-    disk.write_at(
-        last * sector,
-        &header_bytes(sector, last, 1, array, geometry.length_bytes, &id, &entries),
-    )?;
+    write_copies(disk, sector, &id, &entries, ENTRY_BYTES)?;
     Ok(id)
+}
+
+/// Both copies: the first behind the MBR, the second at the end of the disk. Bytes that are right already are written
+/// too; whoever stages does not mind.
+fn write_copies(disk: &DiskMut, sector: u64, id: &Guid, entries: &[u8], entry_bytes: usize) -> Result<()> {
+    let length = disk.len();
+    let last = length / sector - 1;
+    let array = last - (entries.len() as u64).div_ceil(sector);
+    let header =
+        |here, other, array| header_bytes(sector, here, other, array, length, id, (entries, entry_bytes));
+    disk.write_at(2 * sector, entries)?;
+    disk.write_at(sector, &header(1, last, 2))?;
+    disk.write_at(array * sector, entries)?;
+    disk.write_at(last * sector, &header(last, 1, array))
+}
+
+/// Writes both copies of the table anew from the one that is whole (the first when both are), the second to where the
+/// disk ends now, and a protective MBR when there is none. True when something was wrong.
+///
+/// # Errors
+/// `NotFound` when no copy is whole; `Refused` when a partition lies where the second copy belongs.
+pub fn repair_gpt(disk: &DiskMut) -> Result<bool> {
+    let view = disk.as_disk();
+    let found =
+        [disk.geometry().logical_sector_bytes, 512, 4096].into_iter().map(u64::from).find_map(|sector| {
+            let last = (disk.len() / sector).saturating_sub(1);
+            let first = header_at(&view, 1, sector).ok().flatten();
+            first.or_else(|| header_at(&view, last, sector).ok().flatten()).map(|header| (sector, header))
+        });
+    let (sector, header) = found.ok_or_else(|| {
+        Error::not_found(Layer::Gpt, "no copy of the partition table is whole")
+            .at(u64::from(disk.geometry().logical_sector_bytes))
+            .advice("the table must be made again from a backup, or from the volumes that are found")
+    })?;
+    let sectors = disk.len() / sector;
+    let array_sectors = (header.entries.len() as u64).div_ceil(sector);
+    let end = sectors.saturating_sub(1 + array_sectors);
+    for entry in header.entries.chunks_exact(header.entry_bytes) {
+        let used = Guid::at(entry, 0).is_some_and(|guid| !guid.is_zero());
+        let last = u64_at(entry, 40).unwrap_or_default();
+        if used && last >= end {
+            return Err(Error::refused(
+                Layer::Gpt,
+                "a partition reaches into the end of the disk, where the second copy belongs",
+            )
+            .at(last.saturating_mul(sector))
+            .expected(format!("an end before sector {end}"))
+            .advice("the disk was cut off; make it larger first (`vmrescue disk resize`)"));
+        }
+    }
+    let old = |disk: &Disk| -> Result<Vec<u8>> {
+        let head = disk.read_vec(0, ((2 + array_sectors) * sector) as usize)?;
+        let tail = disk.read_vec(end * sector, ((sectors - end) * sector) as usize)?;
+        Ok([head, tail].concat())
+    };
+    let before = old(&view)?;
+    if !(before[510..512] == [0x55, 0xaa] && mbr::protects(&before[..512])) {
+        disk.write_at(0, &mbr::protective(sectors))?;
+    }
+    write_copies(disk, sector, &header.disk, &header.entries, header.entry_bytes)?;
+    Ok(old(&view)? != before)
 }

@@ -1,14 +1,14 @@
 //! Partition tables: GPT (both copies) and MBR (primary and logical partitions), read leniently; new tables for the demo
 //! and for tests.
 //!
-//! Missing: repair of a broken copy, dynamic disks (LDM).
+//! Missing: dynamic disks (LDM).
 
 mod gpt;
 mod mbr;
 #[cfg(test)]
 mod tests;
 
-pub use gpt::write_gpt;
+pub use gpt::{repair_gpt, write_gpt};
 pub use mbr::write_mbr;
 
 use crate::block::Disk;

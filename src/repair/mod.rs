@@ -12,6 +12,6 @@ mod verify;
 
 pub use change::Change;
 pub use key_path::{KeyPath, key_path};
-pub use run::{Options, Outcome, open_staged, run_changes, run_script};
+pub use run::{Options, Outcome, Target, open_staged, run_changes, run_script};
 pub use script::{Parameter, Script, Step, plan, registry_data, shipped};
 pub use verify::Verdict;

@@ -5,8 +5,9 @@ use super::script::{Script, plan};
 use super::stage::Stage;
 use super::verify::{Verdict, defects, verify};
 use crate::block::DiskMut;
-use crate::error::Result;
-use crate::image::{self, Container};
+use crate::disk;
+use crate::error::{Error, Layer, Result};
+use crate::image::{self, Container, ContainerInfo, CreateSpec, Format, Kind, OpenOptions, Variant};
 use crate::progress::Progress;
 use crate::transaction::{OperationId, Record, Transaction, TransactionOptions};
 use crate::windows::Machine;
@@ -27,6 +28,32 @@ pub struct Options {
     pub command: Vec<String>,
     /// Parents of a differencing disk, nearest first.
     pub parents: Vec<PathBuf>,
+    /// Where the result goes.
+    pub target: Target,
+}
+
+/// Where the result of a repair goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Target {
+    /// Into the image, through the journal.
+    #[default]
+    InPlace,
+    /// Into a new differencing disk; the image stays as it is.
+    Child(PathBuf),
+    /// Into a new image of the same kind; the image stays as it is.
+    New(PathBuf),
+}
+
+impl Target {
+    /// The target that `in-place`, `child:FILE` or `new:FILE` names.
+    pub fn parse(text: &str) -> Option<Target> {
+        match text.split_once(':') {
+            None if text == "in-place" => Some(Target::InPlace),
+            Some(("child", file)) if !file.is_empty() => Some(Target::Child(file.into())),
+            Some(("new", file)) if !file.is_empty() => Some(Target::New(file.into())),
+            _ => None,
+        }
+    }
 }
 
 /// What a repair did.
@@ -51,6 +78,14 @@ pub fn open_staged(path: &Path, options: &Options) -> Result<(Transaction, Conta
     let tx = Transaction::begin(path, &TransactionOptions { state_dir, memory_bytes: None })?;
     let parent = image::open_parent(&tx.before(), path, &options.parents)?;
     let container = image::open_mut(&tx.file(), parent)?;
+    if let Some(child) = image::children(path, &container.info).first() {
+        return Err(Error::refused(
+            Layer::Image,
+            "the image is the parent of a differencing disk, which a change would break",
+        )
+        .in_file(child)
+        .advice("work on the child instead: it shows the same machine, as it is now"));
+    }
     Ok((tx, container))
 }
 
@@ -81,6 +116,9 @@ pub fn run_changes(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Outcome> {
+    if options.target != Target::InPlace {
+        return run_elsewhere(path, planned, options, progress);
+    }
     let (tx, container) = open_staged(path, options)?;
     let machine = Machine::open(container.disk.as_disk())?;
     let changes = planned(&machine)?;
@@ -101,4 +139,66 @@ pub fn run_changes(
     drop(machine);
     let operation = tx.publish(record, progress)?;
     Ok(Outcome { changes, verdict: Some(verdict), operation, bytes_changed })
+}
+
+/// Runs changes on a new child or copy of the image, which gets its name only when all went well. No journal is needed:
+/// nothing that was there before is written.
+fn run_elsewhere(
+    path: &Path,
+    planned: impl FnOnce(&Machine) -> Result<Vec<Change>>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Outcome> {
+    let opening = OpenOptions { parents: options.parents.clone(), follow_paths: false };
+    let source = image::open_path(path, &opening)?;
+    let machine = Machine::open(source.disk.clone())?;
+    let changes = planned(&machine)?;
+    if changes.is_empty() || options.dry_run {
+        return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
+    }
+    let (new, parent) = match &options.target {
+        Target::Child(file) => (disk::child_of(path, file)?, Some(source.disk.clone())),
+        Target::New(file) => {
+            let new = disk::NewFile::create(file)?;
+            let geometry = source.disk.geometry();
+            let kind = kind_like(&source.info);
+            let sector = geometry.logical_sector_bytes;
+            image::create(
+                new.file(),
+                &CreateSpec {
+                    kind,
+                    size: geometry.length_bytes,
+                    block_bytes: None,
+                    logical_sector_bytes: sector,
+                },
+            )?;
+            disk::copy_disk(
+                &source.disk,
+                &image::open_mut(new.file(), None)?.disk,
+                "copying the disk",
+                progress,
+            )?;
+            (new, None)
+        }
+        Target::InPlace => return Err(Error::invalid(Layer::Transaction, "no new file was named")),
+    };
+    let staged = image::open_mut(new.file(), parent)?.disk;
+    let before = defects(&machine, &changes, progress)?;
+    Stage::new(&machine, &staged).apply(&changes)?;
+    let verdict = verify(&staged, &changes, &before, progress)?;
+    drop(staged);
+    let bytes_changed = new.file().len();
+    new.finish()?;
+    Ok(Outcome { changes, verdict: Some(verdict), operation: None, bytes_changed })
+}
+
+/// The kind of a new image that is to be like this one.
+fn kind_like(info: &ContainerInfo) -> Kind {
+    match (info.format, info.variant) {
+        (Format::Vhd, Variant::Fixed) => Kind::VhdFixed,
+        (Format::Vhd, _) => Kind::VhdDynamic,
+        (Format::Vhdx, Variant::Fixed) => Kind::VhdxFixed,
+        (Format::Raw, _) => Kind::Raw,
+        _ => Kind::VhdxDynamic,
+    }
 }

@@ -111,6 +111,15 @@ impl Place for FilePlace {
     }
 }
 
+/// Makes the name of a new file durable.
+///
+/// # Errors
+/// Of the host.
+pub fn sync_folder(file: &Path) -> Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    FilePlace::sync_names(folder.unwrap_or(Path::new(".")))
+}
+
 /// The whole of a small file; `None` when it is not there.
 pub(super) fn read_small(place: &dyn Place, name: &str) -> Result<Option<Vec<u8>>> {
     match place.open(name) {

@@ -229,3 +229,35 @@ fn a_crash_while_a_container_is_written_leaves_the_old_disk_or_the_new_one() {
         assert_eq!(open(&file.as_disk()).unwrap().disk.read_vec(5000, 7).unwrap(), b"beafter");
     }
 }
+
+/// Merging, compacting, resizing: each staged by the containers' writers, each swept like any other change.
+#[test]
+fn a_crash_in_disk_maintenance_leaves_the_old_disk_or_the_new_one() {
+    use crate::image::{CreateSpec, Kind, compact, create, open_mut, resize};
+    for kind in [Kind::VhdDynamic, Kind::VhdxDynamic] {
+        let block_bytes = Some(if kind == Kind::VhdDynamic { 64 << 10 } else { 1 << 20 });
+        let made = || {
+            let device = Arc::new(MemoryDevice::default());
+            let file = DiskMut::new(Arc::clone(&device) as Arc<dyn WritableDevice>);
+            create(&file, &CreateSpec { kind, size: 3 << 20, block_bytes, logical_sector_bytes: 512 })
+                .unwrap();
+            let disk = open_mut(&file, None).unwrap().disk;
+            disk.write_at(0, &[1; 5000]).unwrap();
+            disk.write_at(1 << 20, &[2; 70_000]).unwrap();
+            disk.write_at(5 << 19, &[3; 5000]).unwrap();
+            disk.zero_at(0..5000).unwrap();
+            (device, file)
+        };
+        let (device, file) = made();
+        let old = device.to_vec();
+        compact(&file, None, &[]).unwrap();
+        assert!(device.to_vec().len() < old.len());
+        assert!(sweep(&old, &device.to_vec(), false) > 10);
+        for size in [2u64 << 20, 9 << 20] {
+            let (device, file) = made();
+            let old = device.to_vec();
+            resize(&file, size).unwrap();
+            assert!(sweep(&old, &device.to_vec(), false) > 10);
+        }
+    }
+}

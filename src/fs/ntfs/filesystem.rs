@@ -15,6 +15,7 @@ use crate::fs::{
 };
 use crate::progress::Progress;
 use crate::text::{utf16le_bytes, utf16le_lossy};
+use std::ops::Range;
 
 /// Record of the root directory.
 const ROOT: u64 = 5;
@@ -156,6 +157,32 @@ impl FileSystem for Volume {
             offset += length as u64;
         }
         Ok((clusters - used) * u64::from(self.boot().cluster_bytes))
+    }
+
+    fn free_ranges(&self) -> Result<Vec<Range<u64>>> {
+        let node = self.node(BITMAP)?;
+        let bitmap = node.attribute(kind::DATA, &[]).ok_or_else(|| no_stream(BITMAP, ""))?;
+        let (clusters, size) = (self.boot().clusters(), u64::from(self.boot().cluster_bytes));
+        let mut buf = vec![0; BITMAP_CHUNK];
+        let mut free: Vec<Range<u64>> = Vec::new();
+        let mut cluster = 0;
+        while cluster < clusters {
+            let length = self.read_attribute(BITMAP, bitmap, cluster / 8, &mut buf)?;
+            if length == 0 {
+                return Err(Error::damaged(Layer::Ntfs, "$Bitmap is too short").found(bitmap.size()));
+            }
+            for (byte, eight) in buf[..length].iter().zip((cluster..clusters).step_by(8)) {
+                for bit in (0..8).filter(|bit| byte >> bit & 1 == 0 && eight + bit < clusters) {
+                    let start = (eight + bit) * size;
+                    match free.last_mut() {
+                        Some(last) if last.end == start => last.end = start + size,
+                        _ => free.push(start..start + size),
+                    }
+                }
+            }
+            cluster += length as u64 * 8;
+        }
+        Ok(free)
     }
 
     fn root(&self) -> NodeId {

@@ -105,13 +105,18 @@ impl VhdDevice {
     fn read_mixed(&self, place: u64, offset: u64, within: u64, buf: &mut [u8]) -> Result<()> {
         let bits = self.file.read_vec(place, bitmap_bytes(self.block_bytes) as usize)?;
         let payload = place + bits.len() as u64;
-        let mut done = 0;
+        let here = |sector: u64| bits[(sector / 8) as usize] & (0x80 >> (sector % 8)) != 0;
+        let (mut done, last) = (0, within + buf.len() as u64);
         while done < buf.len() {
             let at = within + done as u64;
-            let count = ((512 - at % 512) as usize).min(buf.len() - done);
-            let sector = at / 512;
+            let own = here(at / 512);
+            let mut end = at - at % 512 + 512;
+            while end < last && here(end / 512) == own {
+                end += 512;
+            }
+            let count = ((end - at) as usize).min(buf.len() - done);
             let part = &mut buf[done..done + count];
-            if bits[(sector / 8) as usize] & (0x80 >> (sector % 8)) != 0 {
+            if own {
                 self.file.read_at(payload + at, part)?;
             } else {
                 self.read_parent(offset + done as u64, part)?;
@@ -137,40 +142,118 @@ impl VhdDevice {
         Ok(())
     }
 
-    /// Makes all sectors of a block the file's own; the place of its first byte.
+    /// The place of a block's bitmap; a block that is not there is made: all of it the file's own in a dynamic disk,
+    /// nothing of it in a differencing one.
     fn allocate(&self, file: &DiskMut, block: u64) -> Result<u64> {
         let bitmap = bitmap_bytes(self.block_bytes);
-        let old = self.place(block)?;
-        if let Some(place) = old.filter(|_| !self.differencing) {
-            // Dynamic disks made by other tools may have holes in the bitmap of a block that is all there.
+        if let Some(place) = self.place(block)? {
+            return Ok(place);
+        }
+        let place = file.len() - FOOTER_BYTES;
+        let footer = file.as_disk().read_vec(place, FOOTER_BYTES as usize)?;
+        let end = place + bitmap + self.block_bytes;
+        file.set_length(end + FOOTER_BYTES)?;
+        file.zero_at(place..place + FOOTER_BYTES)?;
+        file.write_at(end, &footer)?;
+        if !self.differencing {
             file.write_at(place, &vec![0xff; bitmap as usize])?;
-            return Ok(place + bitmap);
         }
-        let mut content = Vec::new();
-        if self.differencing {
-            content = vec![0; self.block_length(block) as usize];
-            self.read_block(block, 0, &mut content)?;
-        }
-        let place = match old {
-            Some(place) => place,
-            None => {
-                let place = file.len() - FOOTER_BYTES;
-                let footer = file.as_disk().read_vec(place, FOOTER_BYTES as usize)?;
-                let end = place + bitmap + self.block_bytes;
-                file.set_length(end + FOOTER_BYTES)?;
-                file.zero_at(place..place + FOOTER_BYTES)?;
-                file.write_at(end, &footer)?;
-                let entry = u32::try_from(place / 512)
-                    .map_err(|_| Error::no_space(Layer::Vhd, "a VHD cannot grow beyond 2 TiB"))?;
-                file.write_at(self.table_offset + block * 4, &entry.to_be_bytes())?;
-                let mut bat = self.bat.write().unwrap_or_else(PoisonError::into_inner);
-                bat[block as usize] = entry;
-                place
+        self.set_entry(file, block, place)?;
+        Ok(place)
+    }
+
+    fn set_entry(&self, file: &DiskMut, block: u64, place: u64) -> Result<()> {
+        let entry = u32::try_from(place / 512)
+            .map_err(|_| Error::no_space(Layer::Vhd, "a VHD cannot grow beyond 2 TiB"))?;
+        file.write_at(self.table_offset + block * 4, &entry.to_be_bytes())?;
+        let mut bat = self.bat.write().unwrap_or_else(PoisonError::into_inner);
+        bat[block as usize] = entry;
+        Ok(())
+    }
+
+    /// Writes into one block.
+    fn write_block(&self, file: &DiskMut, block: u64, within: u64, data: &[u8]) -> Result<()> {
+        let bitmap = bitmap_bytes(self.block_bytes);
+        if !self.differencing {
+            let there = self.place(block)?;
+            if there.is_none() && crate::bytes::is_zero(data) {
+                return Ok(());
             }
-        };
-        file.write_at(place, &vec![0xff; bitmap as usize])?;
-        file.write_at(place + bitmap, &content)?;
-        Ok(place + bitmap)
+            let place = self.allocate(file, block)?;
+            if there.is_some() {
+                // Dynamic disks made by other tools may have holes in the bitmap of a block that is all there.
+                file.write_at(place, &vec![0xff; bitmap as usize])?;
+            }
+            return file.write_at(place + bitmap + within, data);
+        }
+        // Whole sectors: the cut ones at both ends keep what they read as.
+        let first = within - within % 512;
+        let end = (within + data.len() as u64).next_multiple_of(512);
+        let mut sectors = vec![0; (end - first) as usize];
+        for edge in [first, end - 512] {
+            let at = (edge - first) as usize;
+            self.read_block(block, edge, &mut sectors[at..at + 512])?;
+        }
+        let at = (within - first) as usize;
+        sectors[at..at + data.len()].copy_from_slice(data);
+        let place = self.allocate(file, block)?;
+        file.write_at(place + bitmap + first, &sectors)?;
+        let bytes = first / 4096..(end / 512).div_ceil(8);
+        let mut bits = file.as_disk().read_vec(place + bytes.start, (bytes.end - bytes.start) as usize)?;
+        for sector in first / 512..end / 512 {
+            bits[(sector / 8 - bytes.start) as usize] |= 0x80 >> (sector % 8);
+        }
+        file.write_at(place + bytes.start, &bits)
+    }
+
+    /// Places of all blocks with their numbers, in order.
+    fn used(&self) -> Result<Vec<(u64, u64)>> {
+        let mut used = Vec::new();
+        for block in 0..self.disk_bytes.div_ceil(self.block_bytes) {
+            used.extend(self.place(block)?.map(|place| (place, block)));
+        }
+        used.sort_unstable();
+        Ok(used)
+    }
+
+    /// Gives up the blocks of a dynamic disk that hold nothing, moves blocks from the end into holes, and cuts the
+    /// file, whose other structures are `fixed`. Returns how many blocks were given up.
+    pub(super) fn compact(&self, fixed: &[Range<u64>], is_free: &dyn Fn(Range<u64>) -> bool) -> Result<u64> {
+        let bitmap = bitmap_bytes(self.block_bytes);
+        self.with_writer(|file| {
+            let mut dropped = 0;
+            for (place, block) in self.used()? {
+                let start = block * self.block_bytes;
+                let length = self.block_length(block);
+                let range = start..start + length;
+                // A block of zeros in a differencing disk hides what the parent has.
+                if !self.differencing
+                    && (is_free(range)
+                        || crate::bytes::is_zero(&file.as_disk().read_vec(place + bitmap, length as usize)?))
+                {
+                    file.write_at(self.table_offset + block * 4, &ABSENT.to_be_bytes())?;
+                    self.bat.write().unwrap_or_else(PoisonError::into_inner)[block as usize] = ABSENT;
+                    dropped += 1;
+                }
+            }
+            let step = (bitmap + self.block_bytes).next_multiple_of(512);
+            let end = file.len() - FOOTER_BYTES;
+            let footer = file.as_disk().read_vec(end, FOOTER_BYTES as usize)?;
+            let mut taken = fixed.to_vec();
+            taken.extend(self.used()?.iter().map(|(place, _)| *place..*place + step));
+            let mut gaps = super::super::compact::gaps(taken, end);
+            for (place, block) in self.used()?.into_iter().rev() {
+                if let Some(target) = super::super::compact::take(&mut gaps, step, place) {
+                    super::super::compact::move_bytes(file, place, target, bitmap + self.block_bytes)?;
+                    self.set_entry(file, block, target)?;
+                }
+            }
+            let last = self.used()?.last().map_or(0, |(place, _)| place + step);
+            let end = fixed.iter().map(|range| range.end).max().unwrap_or(0).max(last);
+            file.set_length(end + FOOTER_BYTES)?;
+            file.write_at(end, &footer)?;
+            Ok(dropped)
+        })
     }
 
     fn with_writer<T>(&self, work: impl FnOnce(&DiskMut) -> Result<T>) -> Result<T> {
@@ -179,7 +262,7 @@ impl VhdDevice {
     }
 
     /// Blocks beyond the end and blocks that share bytes.
-    pub(super) fn check(&self, defects: &mut Vec<Defect>) {
+    pub(super) fn check(&self, fixed: &[Range<u64>], defects: &mut Vec<Defect>) {
         let mut places = Vec::new();
         for block in 0..self.disk_bytes.div_ceil(self.block_bytes) {
             match self.place(block) {
@@ -192,6 +275,21 @@ impl VhdDevice {
         for pair in places.windows(2).filter(|pair| pair[0] + step > pair[1]) {
             let text = "two blocks share bytes of the file";
             defects.push(Defect::new("vhd-blocks-overlap", Severity::Error, Layer::Vhd, pair[1], text));
+        }
+        for place in &places {
+            if fixed.iter().any(|range| *place < range.end && range.start < place + step) {
+                let text = "a block shares bytes with the headers or the BAT";
+                defects.push(Defect::new("vhd-block-over-header", Severity::Error, Layer::Vhd, *place, text));
+            }
+        }
+        let mut taken = fixed.to_vec();
+        taken.extend(places.iter().map(|place| *place..place + step));
+        let end = self.file.len().saturating_sub(FOOTER_BYTES);
+        let leaked: u64 = super::super::compact::gaps(taken, end).iter().map(|gap| gap.end - gap.start).sum();
+        if leaked >= self.block_bytes {
+            let text =
+                format!("{leaked} bytes of the file belong to nothing; `disk compact` gives them back");
+            defects.push(Defect::new("vhd-space-leaked", Severity::Note, Layer::Vhd, None, text));
         }
     }
 }
@@ -222,27 +320,17 @@ impl WritableDevice for VhdDevice {
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.with_writer(|file| {
             self.each_block(offset, data.len(), |block, within, range| {
-                let absent = !self.differencing && self.place(block)?.is_none();
-                if absent && crate::bytes::is_zero(&data[range.clone()]) {
-                    return Ok(());
-                }
-                let place = self.allocate(file, block)?;
-                file.write_at(place + within, &data[range])
+                self.write_block(file, block, within, &data[range])
             })
         })
     }
 
     fn zero_at(&self, range: Range<u64>) -> Result<()> {
+        let zeros = vec![0; 1 << 20];
         let mut at = range.start;
         while at < range.end {
-            let block = at / self.block_bytes;
-            let end = ((block + 1) * self.block_bytes).min(range.end);
-            if self.differencing || self.place(block)?.is_some() {
-                self.with_writer(|file| {
-                    let place = self.allocate(file, block)? + at % self.block_bytes;
-                    file.zero_at(place..place + (end - at))
-                })?;
-            }
+            let end = ((at / self.block_bytes + 1) * self.block_bytes).min(range.end).min(at + (1 << 20));
+            self.write_at(at, &zeros[..(end - at) as usize])?;
             at = end;
         }
         Ok(())

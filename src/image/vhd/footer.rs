@@ -37,7 +37,9 @@ pub(in crate::image) struct Footer {
     pub(in crate::image) disk_bytes: u64,
     pub(in crate::image) data_offset: u64,
     pub(in crate::image) unique_id: [u8; 16],
-    creator: [u8; 4],
+    /// When the disk was made, in seconds since 2000.
+    pub(in crate::image) time: u32,
+    pub(super) creator: [u8; 4],
 }
 
 /// Cylinders, heads and sectors as the specification's appendix computes them.
@@ -92,6 +94,7 @@ impl Footer {
             disk_bytes,
             data_offset: be64(bytes, 16),
             unique_id: array_at(bytes, 68).unwrap_or_default(),
+            time: be32(bytes, 24),
             creator: array_at(bytes, 28).unwrap_or_default(),
         })
     }
@@ -103,19 +106,19 @@ impl Footer {
             disk_bytes,
             data_offset: if kind == KIND_FIXED { u64::MAX } else { FOOTER_BYTES },
             unique_id: crate::guid::Guid::random().0,
+            time: (crate::time::FileTime::now().unix_seconds() - EPOCH) as u32,
             creator: *b"vmrs",
         }
     }
 
-    /// The bytes on disk, as of now.
+    /// The bytes on disk.
     pub(in crate::image) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; FOOTER_BYTES as usize];
         bytes[..8].copy_from_slice(b"conectix");
         bytes[11] = 2;
         bytes[13] = 1;
         bytes[16..24].copy_from_slice(&self.data_offset.to_be_bytes());
-        let seconds = crate::time::FileTime::now().unix_seconds() - EPOCH;
-        bytes[24..28].copy_from_slice(&(seconds as u32).to_be_bytes());
+        bytes[24..28].copy_from_slice(&self.time.to_be_bytes());
         bytes[28..32].copy_from_slice(&self.creator);
         bytes[33] = 1;
         bytes[36..40].copy_from_slice(b"Wi2k");
@@ -141,8 +144,12 @@ pub(in crate::image) struct DynamicHeader {
     pub(in crate::image) table_offset: u64,
     pub(in crate::image) entries: u32,
     pub(in crate::image) block_bytes: u32,
+    /// The checksum fits.
+    pub(super) sum_right: bool,
     pub(in crate::image) parent_id: [u8; 16],
     pub(in crate::image) parent_name: String,
+    /// Time of the parent's footer, in seconds since 2000.
+    pub(in crate::image) parent_time: u32,
     /// Platform code, place and length of each parent locator.
     locators: Vec<([u8; 4], u64, u32)>,
 }
@@ -153,8 +160,10 @@ impl DynamicHeader {
             table_offset: FOOTER_BYTES + 1024,
             entries,
             block_bytes,
+            sum_right: true,
             parent_id: [0; 16],
             parent_name: String::new(),
+            parent_time: 0,
             locators: Vec::new(),
         }
     }
@@ -164,9 +173,6 @@ impl DynamicHeader {
             |what: &str| Error::damaged(Layer::Vhd, format!("dynamic disk header: {what}")).at(offset);
         if bytes.get(..8) != Some(b"cxsparse") {
             return Err(broken("no signature"));
-        }
-        if sum(bytes, 36) != be32(bytes, 36) {
-            return Err(broken("wrong checksum"));
         }
         let block_bytes = be32(bytes, 32);
         if !block_bytes.is_power_of_two() || !(512..=1 << 28).contains(&block_bytes) {
@@ -178,8 +184,10 @@ impl DynamicHeader {
             table_offset: be64(bytes, 16),
             entries: be32(bytes, 28),
             block_bytes,
+            sum_right: sum(bytes, 36) == be32(bytes, 36),
             parent_id: array_at(bytes, 40).unwrap_or_default(),
             parent_name: crate::text::until_nul(&utf16le_lossy(&name)).to_string(),
+            parent_time: be32(bytes, 56),
             locators: locators
                 .filter_map(|at| Some((array_at(at, 0)?, be64(at, 16), be32(at, 8))))
                 .filter(|(code, _, _)| *code != [0; 4])
@@ -196,12 +204,30 @@ impl DynamicHeader {
         bytes[28..32].copy_from_slice(&self.entries.to_be_bytes());
         bytes[32..36].copy_from_slice(&self.block_bytes.to_be_bytes());
         bytes[40..56].copy_from_slice(&self.parent_id);
+        bytes[56..60].copy_from_slice(&self.parent_time.to_be_bytes());
         for (unit, at) in self.parent_name.encode_utf16().zip((64..574).step_by(2)) {
             bytes[at..at + 2].copy_from_slice(&unit.to_be_bytes());
+        }
+        for ((code, place, length), at) in self.locators.iter().zip((576..768).step_by(24)) {
+            bytes[at..at + 4].copy_from_slice(code);
+            // The space in bytes, as Hyper-V writes it; the specification says sectors, readers do not look.
+            bytes[at + 4..at + 8].copy_from_slice(&length.next_multiple_of(512).to_be_bytes());
+            bytes[at + 8..at + 12].copy_from_slice(&length.to_be_bytes());
+            bytes[at + 16..at + 24].copy_from_slice(&place.to_be_bytes());
         }
         let sum = sum(&bytes, 36);
         bytes[36..40].copy_from_slice(&sum.to_be_bytes());
         bytes
+    }
+
+    /// Adds a parent locator: its text lies at `place`.
+    pub(in crate::image) fn add_locator(&mut self, code: [u8; 4], place: u64, bytes: u32) {
+        self.locators.push((code, place, bytes));
+    }
+
+    /// Places of the locators' texts.
+    pub(super) fn locator_ranges(&self) -> impl Iterator<Item = std::ops::Range<u64>> {
+        self.locators.iter().map(|(_, place, length)| *place..place.saturating_add(u64::from(*length)))
     }
 
     /// Where the parent is said to be: the relative locator first, then the absolute one, then the bare name.

@@ -11,6 +11,7 @@ use crate::block::{Disk, DiskMut};
 use crate::error::{Defect, Error, Layer, Result, Severity};
 use crate::guid::Guid;
 use device::VhdDevice;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// True when a footer stands at the end or a copy at the start.
@@ -68,7 +69,13 @@ fn parse(file: &Disk) -> Result<Parsed> {
             None
         }
         KIND_DYNAMIC | KIND_DIFFERENCING => {
-            Some(DynamicHeader::parse(&file.read_vec(footer.data_offset, 1024)?, footer.data_offset)?)
+            let header = DynamicHeader::parse(&file.read_vec(footer.data_offset, 1024)?, footer.data_offset)?;
+            if !header.sum_right {
+                let text = "the checksum of the dynamic disk header is wrong; what it says is used";
+                let at = footer.data_offset;
+                defects.push(Defect::new("vhd-header-checksum", Severity::Warning, Layer::Vhd, at, text));
+            }
+            Some(header)
         }
         kind => return Err(Error::unsupported(Layer::Vhd, "a kind of VHD that does not exist").found(kind)),
     };
@@ -99,6 +106,8 @@ fn info_of(parsed: &Parsed, file: &Disk) -> ContainerInfo {
             .map(|header| header.parent_hints(file))
             .unwrap_or_default(),
         parent_identity: dynamic.filter(|_| differencing).map(|header| Guid(header.parent_id).to_string()),
+        time: Some(footer.time),
+        parent_time: dynamic.filter(|_| differencing).map(|header| header.parent_time),
         parent: None,
     }
 }
@@ -112,6 +121,17 @@ fn refuse_orphan(parsed: &Parsed, parent: Option<&Disk>) -> Result<()> {
         return Err(parent_missing(Layer::Vhd));
     }
     Ok(())
+}
+
+/// A writer does not start on a footer or header that it cannot trust.
+fn refuse_damaged(parsed: &Parsed) -> Result<()> {
+    let what = match &parsed.dynamic {
+        _ if !parsed.at_end => "the footer at the end of the file is damaged",
+        Some(header) if !header.sum_right => "the checksum of the dynamic disk header is wrong",
+        _ => return Ok(()),
+    };
+    Err(Error::refused(Layer::Vhd, what)
+        .advice("convert the disk into a new file first (`vmrescue disk convert`)"))
 }
 
 pub(super) fn open(file: &Disk, parent: Option<Disk>) -> Result<Container<Disk>> {
@@ -130,10 +150,7 @@ pub(super) fn open(file: &Disk, parent: Option<Disk>) -> Result<Container<Disk>>
 pub(super) fn open_mut(file: &DiskMut, parent: Option<Disk>) -> Result<Container<DiskMut>> {
     let parsed = parse(&file.as_disk())?;
     refuse_orphan(&parsed, parent.as_ref())?;
-    if !parsed.at_end {
-        return Err(Error::refused(Layer::Vhd, "the footer at the end of the file is damaged")
-            .advice("convert the disk into a new file first (`vmrescue disk convert`)"));
-    }
+    refuse_damaged(&parsed)?;
     let info = info_of(&parsed, &file.as_disk());
     let disk = match parsed.dynamic {
         None => file.window(0..parsed.footer.disk_bytes)?,
@@ -143,6 +160,61 @@ pub(super) fn open_mut(file: &DiskMut, parent: Option<Disk>) -> Result<Container
         }
     };
     Ok(Container { disk, info, defects: parsed.defects })
+}
+
+/// Everything in the file that is no block: the copy of the footer, the header, the texts of locators, the BAT.
+fn fixed_ranges(header: &DynamicHeader) -> Vec<Range<u64>> {
+    let bat =
+        header.table_offset..header.table_offset + (u64::from(header.entries) * 4).next_multiple_of(512);
+    let mut fixed = vec![0..FOOTER_BYTES + 1024, bat];
+    fixed.extend(header.locator_ranges());
+    fixed
+}
+
+/// See [`super::compact`].
+pub(super) fn compact(
+    file: &DiskMut,
+    parent: Option<Disk>,
+    is_free: &dyn Fn(Range<u64>) -> bool,
+) -> Result<u64> {
+    let parsed = parse(&file.as_disk())?;
+    refuse_orphan(&parsed, parent.as_ref())?;
+    refuse_damaged(&parsed)?;
+    let Some(header) = parsed.dynamic else { return Ok(0) };
+    let fixed = fixed_ranges(&header);
+    VhdDevice::open(file.as_disk(), Some(file.clone()), &parsed.footer, header, parent)?
+        .compact(&fixed, is_free)
+}
+
+/// See [`super::resize`].
+pub(super) fn resize(file: &DiskMut, size: u64) -> Result<()> {
+    let parsed = parse(&file.as_disk())?;
+    refuse_damaged(&parsed)?;
+    let old_end = file.len() - FOOTER_BYTES;
+    let footer = Footer { disk_bytes: size, ..parsed.footer }.to_bytes();
+    let Some(mut header) = parsed.dynamic else {
+        file.set_length(size.max(old_end) + FOOTER_BYTES)?;
+        file.zero_at(old_end..old_end + FOOTER_BYTES)?;
+        file.set_length(size + FOOTER_BYTES)?;
+        return file.write_at(size, &footer);
+    };
+    let blocks = size.div_ceil(u64::from(header.block_bytes));
+    let old_blocks = u64::from(header.entries);
+    let room = |entries: u64| (entries * 4).next_multiple_of(512);
+    let table = file.as_disk().read_vec(header.table_offset, (old_blocks * 4) as usize)?;
+    let mut bytes = table;
+    bytes.resize((blocks * 4) as usize, 0xff);
+    bytes.resize(room(blocks.max(1)) as usize, 0xff);
+    if room(blocks) > room(old_blocks) {
+        // A larger BAT goes to the end of the file, ahead of the footer.
+        header.table_offset = old_end;
+        file.set_length(old_end + bytes.len() as u64 + FOOTER_BYTES)?;
+    }
+    file.write_at(header.table_offset, &bytes)?;
+    header.entries = u32::try_from(blocks).unwrap_or(u32::MAX);
+    file.write_at(FOOTER_BYTES, &header.to_bytes())?;
+    file.write_at(0, &footer)?;
+    file.write_at(file.len() - FOOTER_BYTES, &footer)
 }
 
 pub(super) fn check(file: &Disk) -> Result<Vec<Defect>> {
@@ -156,8 +228,9 @@ pub(super) fn check(file: &Disk) -> Result<Vec<Defect>> {
             let text = "the footer and its copy at the start of the file differ";
             defects.push(Defect::new("vhd-footer-copy-differs", Severity::Warning, Layer::Vhd, 0, text));
         }
+        let fixed = fixed_ranges(&header);
         match VhdDevice::open(file.clone(), None, &parsed.footer, header, None) {
-            Ok(device) => device.check(&mut defects),
+            Ok(device) => device.check(&fixed, &mut defects),
             Err(e) => defects.push(Defect::from_error("vhd-bat-unreadable", Severity::Error, &e)),
         }
     }

@@ -5,7 +5,6 @@ use super::header::Headers;
 use super::metadata::Metadata;
 use crate::block::{BlockDevice, Disk, DiskMut, Extent, ExtentKind, Geometry, WritableDevice};
 use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::guid::Guid;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -56,12 +55,7 @@ impl VhdxDevice {
         parent: Option<Disk>,
     ) -> Result<VhdxDevice> {
         let chunk_ratio = (u64::from(metadata.logical_sector_bytes) << 23) / metadata.block_bytes;
-        let blocks = metadata.disk_bytes.div_ceil(metadata.block_bytes);
-        let entries = if metadata.has_parent {
-            blocks.div_ceil(chunk_ratio) * (chunk_ratio + 1)
-        } else {
-            blocks + (blocks - 1) / chunk_ratio
-        };
+        let entries = bat_entries(metadata.disk_bytes, &metadata);
         let bat_range = headers.regions.bat.clone();
         if entries > MAX_BAT_ENTRIES || entries * 8 > bat_range.end - bat_range.start {
             return Err(Error::damaged(Layer::Vhdx, "the BAT is too small for the disk")
@@ -151,27 +145,40 @@ impl VhdxDevice {
             }
             Source::Parent => self.read_parent(offset, buf),
             Source::File(place) => self.file.read_at(place + within, buf),
-            Source::Mixed { payload, bitmap } => {
-                let sector = u64::from(self.metadata.logical_sector_bytes);
-                let bits = self.file.read_vec(bitmap, (ALIGN / self.chunk_ratio) as usize)?;
-                let mut done = 0;
-                while done < buf.len() {
-                    let at = within + done as u64;
-                    let count = ((sector - at % sector) as usize).min(buf.len() - done);
-                    let number = at / sector;
-                    let here =
-                        bits.get((number / 8) as usize).is_some_and(|byte| byte >> (number % 8) & 1 == 1);
-                    let part = &mut buf[done..done + count];
-                    if here {
-                        self.file.read_at(payload + at, part)?;
-                    } else {
-                        self.read_parent(offset + done as u64, part)?;
-                    }
-                    done += count;
-                }
-                Ok(())
-            }
+            Source::Mixed { payload, bitmap } => self.read_mixed(offset, payload, bitmap, within, buf),
         }
+    }
+
+    /// Sectors whose bit is set (the lowest bit of a byte first) from the file, the others from the parent, run by run.
+    fn read_mixed(&self, offset: u64, payload: u64, bitmap: u64, within: u64, buf: &mut [u8]) -> Result<()> {
+        let sector = self.sector();
+        let bits = self.file.read_vec(bitmap, (ALIGN / self.chunk_ratio) as usize)?;
+        let here = |at: u64| {
+            let number = at / sector;
+            bits.get((number / 8) as usize).is_some_and(|byte| byte >> (number % 8) & 1 == 1)
+        };
+        let mut done = 0;
+        while done < buf.len() {
+            let at = within + done as u64;
+            let own = here(at);
+            let mut end = at - at % sector + sector;
+            while end < within + buf.len() as u64 && here(end) == own {
+                end += sector;
+            }
+            let count = ((end - at) as usize).min(buf.len() - done);
+            let part = &mut buf[done..done + count];
+            if own {
+                self.file.read_at(payload + at, part)?;
+            } else {
+                self.read_parent(offset + done as u64, part)?;
+            }
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn sector(&self) -> u64 {
+        u64::from(self.metadata.logical_sector_bytes)
     }
 
     /// Calls `each(block, offset within it, range of the buffer)` for the blocks that a request touches.
@@ -196,12 +203,9 @@ impl VhdxDevice {
         let writer = self.writer.as_ref().ok_or_else(|| Error::invalid(Layer::Vhdx, "opened for reading"))?;
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         if !writer.header_written {
-            // 2.2.2: new write identities before the first change; a replayed log is forgotten here.
+            // A replayed log is forgotten here.
             let Writer { file, headers, header_written } = &mut *writer;
-            headers.current.file_write_guid = Guid::random();
-            headers.current.data_write_guid = Guid::random();
-            headers.current.log_guid = Guid::ZERO;
-            headers.write(file)?;
+            headers.renew(file)?;
             *header_written = true;
         }
         Ok(writer)
@@ -214,34 +218,161 @@ impl VhdxDevice {
         Ok(())
     }
 
-    /// Makes a block whole in the file, holding what it reads as now; its place.
+    /// New room of `bytes` at the end of the file, zeroed.
+    fn extend(writer: &Writer, bytes: u64) -> Result<u64> {
+        let place = writer.file.len().next_multiple_of(ALIGN);
+        writer.file.set_length(place + bytes)?;
+        Ok(place)
+    }
+
+    /// A block of the file's own; only for blocks that read as zero or are there already.
     fn allocate(&self, writer: &Writer, block: u64) -> Result<u64> {
-        let (place, fill) = match self.source(block)? {
-            Source::File(place) => return Ok(place),
-            Source::Mixed { payload, .. } => (payload, true),
-            source => {
-                let place = writer.file.len().next_multiple_of(ALIGN);
-                writer.file.set_length(place + self.metadata.block_bytes)?;
-                (place, matches!(source, Source::Parent))
-            }
-        };
-        if fill {
-            let length = self.block_length(block);
-            let mut within = 0;
-            let mut chunk = vec![0; ALIGN as usize];
-            while within < length {
-                let count = (length - within).min(ALIGN) as usize;
-                self.read_block(block, within, &mut chunk[..count])?;
-                writer.file.write_at(place + within, &chunk[..count])?;
-                within += count as u64;
-            }
+        if let Source::File(place) = self.source(block)? {
+            return Ok(place);
         }
+        let place = VhdxDevice::extend(writer, self.metadata.block_bytes)?;
         self.set_entry(writer, self.entry_index(block), place | FULLY_PRESENT)?;
         Ok(place)
     }
 
+    /// Writes into one block.
+    fn write_block(&self, writer: &Writer, block: u64, within: u64, data: &[u8]) -> Result<()> {
+        let whole = data.len() as u64 == self.block_length(block);
+        match self.source(block)? {
+            Source::File(place) => writer.file.write_at(place + within, data),
+            // Zeros into a block that reads as zero need no block.
+            Source::Zero if crate::bytes::is_zero(data) => Ok(()),
+            Source::Zero => {
+                let place = self.allocate(writer, block)?;
+                writer.file.write_at(place + within, data)
+            }
+            source if whole => {
+                let place = match source {
+                    Source::Mixed { payload, .. } => payload,
+                    _ => VhdxDevice::extend(writer, self.metadata.block_bytes)?,
+                };
+                writer.file.write_at(place, data)?;
+                self.set_entry(writer, self.entry_index(block), place | FULLY_PRESENT)
+            }
+            _ => self.write_sectors(writer, block, within, data),
+        }
+    }
+
+    /// Writes whole sectors of a block that the parent has a part of, and marks them (2.5.2).
+    fn write_sectors(&self, writer: &Writer, block: u64, within: u64, data: &[u8]) -> Result<()> {
+        let sector = self.sector();
+        let first = within - within % sector;
+        let end = (within + data.len() as u64).next_multiple_of(sector).min(self.block_length(block));
+        let mut sectors = vec![0; (end - first) as usize];
+        // Only the cut sectors at both ends need what was there.
+        for edge in [first, end - sector] {
+            let at = (edge - first) as usize;
+            self.read_block(block, edge, &mut sectors[at..at + sector as usize])?;
+        }
+        let at = (within - first) as usize;
+        sectors[at..at + data.len()].copy_from_slice(data);
+        let (payload, bitmap) = self.partial(writer, block)?;
+        writer.file.write_at(payload + first, &sectors)?;
+        let (low, high) = (first / sector, end.div_ceil(sector));
+        let bytes = low / 8..high.div_ceil(8);
+        let mut bits =
+            writer.file.as_disk().read_vec(bitmap + bytes.start, (bytes.end - bytes.start) as usize)?;
+        for number in low..high {
+            bits[(number / 8 - bytes.start) as usize] |= 1 << (number % 8);
+        }
+        writer.file.write_at(bitmap + bytes.start, &bits)
+    }
+
+    /// Room for single sectors of a block: the place of the block and of its part of the sector bitmap.
+    fn partial(&self, writer: &Writer, block: u64) -> Result<(u64, u64)> {
+        if let Source::Mixed { payload, bitmap } = self.source(block)? {
+            return Ok((payload, bitmap));
+        }
+        let index = self.bitmap_index(block);
+        let mut entry = self.entry(index);
+        if entry & 7 != FULLY_PRESENT {
+            entry = VhdxDevice::extend(writer, ALIGN)? | FULLY_PRESENT;
+            self.set_entry(writer, index, entry)?;
+        }
+        let length = ALIGN / self.chunk_ratio;
+        let bitmap = (entry & !(ALIGN - 1)) + (block % self.chunk_ratio) * length;
+        // Another writer may have left bits of a block that is no longer there.
+        writer.file.zero_at(bitmap..bitmap + length)?;
+        let payload = VhdxDevice::extend(writer, self.metadata.block_bytes)?;
+        self.set_entry(writer, self.entry_index(block), payload | PARTIALLY_PRESENT)?;
+        Ok((payload, bitmap))
+    }
+
+    /// Places of everything in the file: offset, bytes, and the BAT entry that names it.
+    pub(super) fn used(&self) -> Vec<(u64, u64, u64)> {
+        let blocks = self.metadata.disk_bytes.div_ceil(self.metadata.block_bytes);
+        let mut used = Vec::new();
+        for block in 0..blocks {
+            let index = self.entry_index(block);
+            if matches!(self.entry(index) & 7, FULLY_PRESENT | PARTIALLY_PRESENT) {
+                used.push((self.entry(index) & !(ALIGN - 1), self.metadata.block_bytes, index));
+            }
+            let last_of_chunk = (block + 1) % self.chunk_ratio == 0 || block + 1 == blocks;
+            let bitmap = self.bitmap_index(block);
+            if self.metadata.has_parent && last_of_chunk && self.entry(bitmap) & 7 == FULLY_PRESENT {
+                used.push((self.entry(bitmap) & !(ALIGN - 1), ALIGN, bitmap));
+            }
+        }
+        used.sort_unstable();
+        used
+    }
+
+    /// Gives up the blocks that hold nothing: those that are all zero, and those for which `is_free` says so.
+    pub(super) fn drop_empty(&self, is_free: &dyn Fn(Range<u64>) -> bool) -> Result<u64> {
+        let size = self.metadata.block_bytes;
+        let mut dropped = 0;
+        let mut chunk = vec![0; ALIGN as usize];
+        for block in 0..self.metadata.disk_bytes.div_ceil(size) {
+            let Source::File(place) = self.source(block)? else { continue };
+            let (start, length) = (block * size, self.block_length(block));
+            let mut empty = is_free(start..start + length);
+            if !empty {
+                empty = true;
+                for within in (0..length).step_by(ALIGN as usize) {
+                    let count = (length - within).min(ALIGN) as usize;
+                    self.file.read_at(place + within, &mut chunk[..count])?;
+                    if !crate::bytes::is_zero(&chunk[..count]) {
+                        empty = false;
+                        break;
+                    }
+                }
+            }
+            if empty {
+                let state = if self.metadata.has_parent { ZERO } else { NOT_PRESENT };
+                let writer = self.writer()?;
+                self.set_entry(&writer, self.entry_index(block), state)?;
+                dropped += 1;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Moves blocks from the end of the file into holes, and cuts the file; the new length.
+    pub(super) fn pack(&self, fixed: &[Range<u64>]) -> Result<u64> {
+        let writer = self.writer()?;
+        let mut used = self.used();
+        let mut taken: Vec<Range<u64>> = fixed.to_vec();
+        taken.extend(used.iter().map(|(place, bytes, _)| *place..*place + *bytes));
+        let mut gaps = super::super::compact::gaps(taken, writer.file.len());
+        used.reverse();
+        for (place, bytes, index) in used {
+            let Some(target) = super::super::compact::take(&mut gaps, bytes, place) else { continue };
+            super::super::compact::move_bytes(&writer.file, place, target, bytes)?;
+            self.set_entry(&writer, index, target | (self.entry(index) & 7))?;
+        }
+        let end = self.used().iter().map(|(place, bytes, _)| place + bytes).max().unwrap_or(0);
+        let end = fixed.iter().map(|range| range.end).max().unwrap_or(0).max(end);
+        writer.file.set_length(end)?;
+        Ok(end)
+    }
+
     /// Overlaps, blocks beyond the end, states that do not exist, space that nobody uses.
-    pub(super) fn check(&self, defects: &mut Vec<Defect>) {
+    pub(super) fn check(&self, fixed: &[Range<u64>], defects: &mut Vec<Defect>) {
         let blocks = self.metadata.disk_bytes.div_ceil(self.metadata.block_bytes);
         let mut places: Vec<(u64, u64)> = Vec::new();
         for block in 0..blocks {
@@ -258,6 +389,27 @@ impl VhdxDevice {
                 let text = format!("blocks {one} and {other} share bytes of the file");
                 defects.push(Defect::new("vhdx-blocks-overlap", Severity::Error, Layer::Vhdx, second, text));
             }
+        }
+        for (place, bytes, _) in self.used() {
+            if fixed.iter().any(|range| place < range.end && range.start < place + bytes) {
+                let text = "a block shares bytes with the header, the log, the metadata or the BAT";
+                defects.push(Defect::new(
+                    "vhdx-block-over-region",
+                    Severity::Error,
+                    Layer::Vhdx,
+                    place,
+                    text,
+                ));
+            }
+        }
+        let mut taken = fixed.to_vec();
+        taken.extend(self.used().iter().map(|(place, bytes, _)| *place..*place + *bytes));
+        let leaked: u64 =
+            super::super::compact::gaps(taken, self.file.len()).iter().map(|gap| gap.end - gap.start).sum();
+        if leaked >= ALIGN {
+            let text =
+                format!("{leaked} bytes of the file belong to nothing; `disk compact` gives them back");
+            defects.push(Defect::new("vhdx-space-leaked", Severity::Note, Layer::Vhdx, None, text));
         }
     }
 }
@@ -293,27 +445,33 @@ impl WritableDevice for VhdxDevice {
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
         let writer = self.writer()?;
         self.each_block(offset, data.len(), |block, within, range| {
-            // Zeros into a block that reads as zero need no block.
-            if matches!(self.source(block)?, Source::Zero) && crate::bytes::is_zero(&data[range.clone()]) {
-                return Ok(());
-            }
-            let place = self.allocate(&writer, block)?;
-            writer.file.write_at(place + within, &data[range])
+            self.write_block(&writer, block, within, &data[range])
         })
     }
 
     fn zero_at(&self, range: Range<u64>) -> Result<()> {
         let writer = self.writer()?;
         let size = self.metadata.block_bytes;
+        let zeros = vec![0; ALIGN as usize];
         let mut at = range.start;
         while at < range.end {
             let block = at / size;
             let end = ((block + 1) * size).min(range.end);
             match self.source(block)? {
                 Source::Zero => {}
-                _ => {
-                    let place = self.allocate(&writer, block)?;
+                Source::File(place) => {
                     writer.file.zero_at(place + at % size..place + at % size + (end - at))?;
+                }
+                Source::Parent if end - at == self.block_length(block) => {
+                    self.set_entry(&writer, self.entry_index(block), ZERO)?;
+                }
+                Source::Parent | Source::Mixed { .. } => {
+                    let mut from = at;
+                    while from < end {
+                        let count = (end - from).min(ALIGN);
+                        self.write_block(&writer, block, from % size, &zeros[..count as usize])?;
+                        from += count;
+                    }
                 }
             }
             at = end;
@@ -327,6 +485,34 @@ impl WritableDevice for VhdxDevice {
             None => Ok(()),
         }
     }
+}
+
+/// Entries of the BAT of a disk of `disk_bytes` (2.5): payload blocks and the sector bitmap of each chunk between them.
+pub(super) fn bat_entries(disk_bytes: u64, metadata: &Metadata) -> u64 {
+    let chunk_ratio = (u64::from(metadata.logical_sector_bytes) << 23) / metadata.block_bytes;
+    let blocks = disk_bytes.div_ceil(metadata.block_bytes);
+    if metadata.has_parent {
+        blocks.div_ceil(chunk_ratio) * (chunk_ratio + 1)
+    } else {
+        blocks + (blocks - 1) / chunk_ratio
+    }
+}
+
+/// Gives a fixed disk that grew its new blocks, at the end of the file.
+pub(super) fn append_blocks(
+    file: &DiskMut,
+    bat: &Range<u64>,
+    metadata: &Metadata,
+    disk_bytes: u64,
+) -> Result<()> {
+    let size = metadata.block_bytes;
+    let ratio = (u64::from(metadata.logical_sector_bytes) << 23) / size;
+    for block in metadata.disk_bytes.div_ceil(size)..disk_bytes.div_ceil(size) {
+        let place = file.len().next_multiple_of(ALIGN);
+        file.set_length(place + size)?;
+        file.write_at(bat.start + (block + block / ratio) * 8, &(place | FULLY_PRESENT).to_le_bytes())?;
+    }
+    Ok(())
 }
 
 /// The BAT of a fixed disk: all blocks one after the other from `first`.

@@ -69,6 +69,19 @@ impl Headers {
         self
     }
 
+    /// Everything in the file that is no block: the first megabyte, the log, the metadata and the BAT.
+    pub(super) fn fixed_ranges(&self) -> Vec<Range<u64>> {
+        vec![0..ALIGN, self.current.log.clone(), self.regions.bat.clone(), self.regions.metadata.clone()]
+    }
+
+    /// New write identities, and no log: what every first change of a file begins with (2.2.2).
+    pub(super) fn renew(&mut self, file: &DiskMut) -> Result<()> {
+        self.current.file_write_guid = Guid::random();
+        self.current.data_write_guid = Guid::random();
+        self.current.log_guid = Guid::ZERO;
+        self.write(file)
+    }
+
     /// Writes the changed header twice, first over the older one, so that one is always whole.
     pub(super) fn write(&mut self, file: &DiskMut) -> Result<()> {
         for _ in 0..2 {

@@ -127,6 +127,20 @@ impl Metadata {
     }
 }
 
+/// Changes the length of the disk in the metadata region.
+pub(super) fn set_disk_bytes(file: &DiskMut, regions: &Regions, size: u64) -> Result<()> {
+    let start = regions.metadata.start;
+    let table = file.as_disk().read_vec(start, TABLE_BYTES as usize)?;
+    let count = usize::from(u16_at(&table, 10).unwrap_or(0)).min(2047);
+    for at in (0..count).map(|i| 32 + i * 32) {
+        if Guid::at(&table, at) == Some(VIRTUAL_DISK_SIZE) {
+            let offset = u32_at(&table, at + 16).unwrap_or_default();
+            return file.write_at(start + u64::from(offset), &size.to_le_bytes());
+        }
+    }
+    Err(Error::damaged(Layer::Vhdx, "the metadata has no disk size").at(start))
+}
+
 /// What a new file says.
 pub(in crate::image) struct NewMetadata<'a> {
     pub(in crate::image) block_bytes: u64,
@@ -134,6 +148,8 @@ pub(in crate::image) struct NewMetadata<'a> {
     pub(in crate::image) disk_bytes: u64,
     pub(in crate::image) logical_sector_bytes: u32,
     pub(in crate::image) physical_sector_bytes: u32,
+    /// Identity of the disk as the guest sees it; a child has its parent's.
+    pub(in crate::image) disk_id: Guid,
     /// Keys and values that lead to the parent; empty for a disk of its own.
     pub(in crate::image) locator: &'a [(&'a str, String)],
 }
@@ -164,7 +180,7 @@ pub(in crate::image) fn new_metadata(file: &DiskMut, start: u64, new: &NewMetada
     let mut items = vec![
         (FILE_PARAMETERS, parameters, IS_REQUIRED),
         (VIRTUAL_DISK_SIZE, new.disk_bytes.to_le_bytes().to_vec(), IS_REQUIRED | IS_VIRTUAL_DISK),
-        (VIRTUAL_DISK_ID, Guid::random().0.to_vec(), IS_REQUIRED | IS_VIRTUAL_DISK),
+        (VIRTUAL_DISK_ID, new.disk_id.0.to_vec(), IS_REQUIRED | IS_VIRTUAL_DISK),
         (LOGICAL_SECTOR_SIZE, new.logical_sector_bytes.to_le_bytes().to_vec(), IS_REQUIRED | IS_VIRTUAL_DISK),
         (
             PHYSICAL_SECTOR_SIZE,

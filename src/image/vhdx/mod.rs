@@ -23,6 +23,7 @@ use crate::error::{Defect, Layer, Result, Severity};
 use device::VhdxDevice;
 use header::Headers;
 use metadata::Metadata;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The file with its log replayed, and its parsed structures.
@@ -71,6 +72,8 @@ fn info_of(parsed: &Parsed, file_size: u64) -> ContainerInfo {
         log_replayed: parsed.replayed,
         parent_hints: metadata.parent_hints(),
         parent_identity: metadata.parent_linkage(),
+        time: None,
+        parent_time: None,
         parent: None,
     }
 }
@@ -111,9 +114,63 @@ pub(super) fn check(file: &Disk) -> Result<Vec<Defect>> {
         Err(e) => return Ok(vec![Defect::from_error("vhdx-unreadable", Severity::Error, &e)]),
     };
     let mut defects = parsed.defects;
+    let fixed = parsed.headers.fixed_ranges();
     match VhdxDevice::open(parsed.file, None, parsed.headers, parsed.metadata, None) {
-        Ok(device) => device.check(&mut defects),
+        Ok(device) => device.check(&fixed, &mut defects),
         Err(e) => defects.push(Defect::from_error("vhdx-bat-unreadable", Severity::Error, &e)),
     }
     Ok(defects)
+}
+
+/// Opens a staged file for work on the container itself; its log is part of what is staged afterwards.
+fn writable(file: &DiskMut, parent: Option<Disk>) -> Result<VhdxDevice> {
+    let parsed = parse(&file.as_disk())?;
+    if parsed.metadata.has_parent && parent.is_none() {
+        return Err(parent_missing(Layer::Vhdx));
+    }
+    if parsed.replayed {
+        log::replay(file, &log::active_sequence(&file.as_disk(), &parsed.headers.current)?)?;
+    }
+    VhdxDevice::open(file.as_disk(), Some(file.clone()), parsed.headers, parsed.metadata, parent)
+}
+
+/// See [`super::compact`].
+pub(super) fn compact(
+    file: &DiskMut,
+    parent: Option<Disk>,
+    is_free: &dyn Fn(Range<u64>) -> bool,
+) -> Result<u64> {
+    let fixed = parse(&file.as_disk())?.headers.fixed_ranges();
+    let device = writable(file, parent)?;
+    let dropped = device.drop_empty(is_free)?;
+    device.pack(&fixed)?;
+    Ok(dropped)
+}
+
+/// See [`super::resize`].
+pub(super) fn resize(file: &DiskMut, size: u64) -> Result<()> {
+    let mut parsed = parse(&file.as_disk())?;
+    if parsed.replayed {
+        log::replay(file, &log::active_sequence(&file.as_disk(), &parsed.headers.current)?)?;
+    }
+    let metadata = &parsed.metadata;
+    let entries = |size| device::bat_entries(size, metadata);
+    let (old, new) = (entries(metadata.disk_bytes), entries(size));
+    let mut bat = parsed.headers.regions.bat.clone();
+    let mut table = file.as_disk().read_vec(bat.start, (old * 8) as usize)?;
+    table.resize((new.max(old) * 8) as usize, 0);
+    table[(new.min(old) * 8) as usize..].fill(0);
+    if new * 8 > bat.end - bat.start {
+        // A larger BAT goes to the end of the file; both region tables name it.
+        let start = file.len().next_multiple_of(ALIGN);
+        bat = start..start + (new * 8).next_multiple_of(ALIGN);
+        file.set_length(bat.end)?;
+        new_regions(file, bat.clone(), parsed.headers.regions.metadata.clone())?;
+    }
+    file.write_at(bat.start, &table)?;
+    metadata::set_disk_bytes(file, &parsed.headers.regions, size)?;
+    if metadata.leave_allocated && size > metadata.disk_bytes {
+        device::append_blocks(file, &bat, metadata, size)?;
+    }
+    parsed.headers.renew(file)
 }

@@ -1,0 +1,289 @@
+//! `disk`: new disks, conversion, children, merging, compacting, resizing.
+
+use super::progress::Bars;
+use super::{CLEAN, agreed, say, say_json, size};
+use crate::disk::{self, DiskOptions};
+use crate::error::{Error, Layer, Result};
+use crate::image::{CreateSpec, Kind};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+const FORMATS: &str = "raw, vhd-fixed, vhd-dynamic, vhdx-fixed, vhdx-dynamic";
+
+/// How images are opened and changed.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Parent of a differencing disk, nearest first; may be repeated
+    #[arg(long, value_name = "FILE")]
+    parent: Vec<PathBuf>,
+    /// Follow the paths that a disk names out of its own folder
+    #[arg(long)]
+    follow_paths: bool,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// How an image is changed.
+#[derive(Debug, Args)]
+pub(super) struct Changed {
+    #[command(flatten)]
+    common: Common,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Folder for journals and history, instead of beside the image
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// `vmrescue disk ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum DiskCommand {
+    /// Make an empty disk, or a child of another one
+    Create {
+        /// The new file
+        target: PathBuf,
+        /// raw, vhd-fixed, vhd-dynamic, vhdx-fixed, vhdx-dynamic; vhd-child and vhdx-child with --parent
+        #[arg(long)]
+        format: String,
+        /// Bytes, or with K, M, G, T; children have the size of their parent
+        #[arg(long)]
+        size: Option<String>,
+        /// Bytes of a block, or with K, M
+        #[arg(long)]
+        block_size: Option<String>,
+        /// Bytes of a sector: 512 or 4096
+        #[arg(long, default_value_t = 512)]
+        sector_size: u32,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Copy a disk into another format; raw, VHD, VHDX with their chains, qcow2 and VMDK are read
+    Convert {
+        /// The disk
+        source: PathBuf,
+        /// The new file; it carries this name only when it is whole
+        target: PathBuf,
+        /// raw, vhd-fixed, vhd-dynamic, vhdx-fixed, vhdx-dynamic
+        #[arg(long)]
+        format: String,
+        /// Bytes of a block, or with K, M
+        #[arg(long)]
+        block_size: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make a child that takes all further changes; the image stays as it is
+    Snapshot {
+        /// The image
+        image: PathBuf,
+        /// The child
+        child: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write what a child holds into its parent
+    Merge {
+        /// The differencing disk
+        child: PathBuf,
+        /// Remove the child afterwards
+        #[arg(long)]
+        delete_child: bool,
+        #[command(flatten)]
+        changed: Changed,
+    },
+    /// Give back blocks that hold nothing
+    Compact {
+        /// The image
+        image: PathBuf,
+        /// Only blocks of zeros, not what the file systems say is free
+        #[arg(long)]
+        zeros_only: bool,
+        #[command(flatten)]
+        changed: Changed,
+    },
+    /// Make the virtual disk longer or shorter; partitions keep their sizes
+    Resize {
+        /// The image
+        image: PathBuf,
+        /// Bytes, or with K, M, G, T
+        size: String,
+        #[command(flatten)]
+        changed: Changed,
+    },
+}
+
+/// `10G` in bytes.
+fn bytes(text: &str) -> Result<u64> {
+    let bad = || {
+        Error::invalid(Layer::Cli, "this is no size")
+            .expected("bytes, or a number with K, M, G, T")
+            .found(text)
+    };
+    let text = text.trim().trim_end_matches(['B', 'b', 'i']);
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => {
+            let shift = "KMGT".find(unit.to_ascii_uppercase()).ok_or_else(bad)? as u32 * 10 + 10;
+            (&text[..at], shift)
+        }
+        _ => (text, 0),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| bad())?;
+    number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+fn kind(format: &str) -> Result<Kind> {
+    Kind::from_name(format)
+        .ok_or_else(|| Error::invalid(Layer::Cli, "unknown format").expected(FORMATS).found(format))
+}
+
+fn options(common: &Common, state_dir: Option<PathBuf>) -> DiskOptions {
+    DiskOptions {
+        parents: common.parent.clone(),
+        follow_paths: common.follow_paths,
+        state_dir,
+        command: std::env::args().skip(1).collect(),
+    }
+}
+
+fn tell(common: &Common, what: &str, document: serde_json::Value, text: &str) -> Result<u8> {
+    if common.json {
+        say_json(&format!("disk-{what}"), document)?
+    } else {
+        say(text)?
+    }
+    Ok(CLEAN)
+}
+
+pub(super) fn disk(command: DiskCommand) -> Result<u8> {
+    match command {
+        DiskCommand::Create { target, format, size, block_size, sector_size, common } => {
+            create(&target, &format, size.as_deref(), block_size.as_deref(), sector_size, &common)
+        }
+        DiskCommand::Convert { source, target, format, block_size, common } => {
+            let block = block_size.as_deref().map(bytes).transpose()?;
+            disk::convert(&source, &target, kind(&format)?, block, &options(&common, None), &Bars::new())?;
+            let length = std::fs::metadata(&target).map_or(0, |m| m.len());
+            let text = format!("{} ({format}, {})", target.display(), size(length));
+            tell(&common, "convert", json!({"target": target, "format": format, "file_size": length}), &text)
+        }
+        DiskCommand::Snapshot { image, child, common } => {
+            disk::child_of(&image, &child)?.finish()?;
+            let text = format!("{} is a child of {}", child.display(), image.display());
+            tell(&common, "snapshot", json!({"child": child, "parent": image}), &text)
+        }
+        DiskCommand::Merge { child, delete_child, changed } => merge(&child, delete_child, &changed),
+        DiskCommand::Compact { image, zeros_only, changed } => compact(&image, zeros_only, &changed),
+        DiskCommand::Resize { image, size, changed } => {
+            let size = bytes(&size)?;
+            if !agreed(changed.yes, &format!("Make the disk {} long?", self::size(size)))? {
+                say("nothing was written")?;
+                return Ok(CLEAN);
+            }
+            let options = options(&changed.common, changed.state_dir.clone());
+            let operation = disk::resize(&image, size, &options, &Bars::new())?;
+            let text = operation.map_or("nothing to do: the disk has this size".into(), |id| {
+                format!("done: operation {id}; back with: vmrescue undo {}", image.display())
+            });
+            tell(&changed.common, "resize", json!({"size": size, "operation": operation}), &text)
+        }
+    }
+}
+
+fn create(
+    target: &Path,
+    format: &str,
+    size: Option<&str>,
+    block_size: Option<&str>,
+    sector_size: u32,
+    common: &Common,
+) -> Result<u8> {
+    if let Some(family) = format.to_ascii_lowercase().strip_suffix("-child") {
+        let parent = common.parent.first().ok_or_else(|| {
+            Error::invalid(Layer::Cli, "a child needs its parent").advice("add --parent FILE")
+        })?;
+        let info = crate::image::info(&crate::block::Disk::new(std::sync::Arc::new(
+            crate::block::HostFile::open_read(parent)?,
+        )))?;
+        let found = format!("{:?}", info.format).to_lowercase();
+        if found != family {
+            return Err(Error::invalid(Layer::Cli, "a child has the format of its parent")
+                .expected(format!("{found}-child"))
+                .found(format));
+        }
+        disk::child_of(parent, target)?.finish()?;
+    } else {
+        let size = size.ok_or_else(|| {
+            Error::invalid(Layer::Cli, "a new disk needs a size").advice("add --size 64G, or so")
+        })?;
+        let block_bytes = block_size.map(bytes).transpose()?;
+        let spec = CreateSpec {
+            kind: kind(format)?,
+            size: bytes(size)?,
+            block_bytes,
+            logical_sector_bytes: sector_size,
+        };
+        disk::create_disk(target, &spec)?;
+    }
+    let text = format!("{} ({format})", target.display());
+    tell(common, "create", json!({"target": target, "format": format}), &text)
+}
+
+fn merge(child: &Path, delete_child: bool, changed: &Changed) -> Result<u8> {
+    if !agreed(changed.yes, "Merge the disk into its parent?")? {
+        say("nothing was written")?;
+        return Ok(CLEAN);
+    }
+    let options = options(&changed.common, changed.state_dir.clone());
+    let merged = disk::merge(child, &options, &Bars::new())?;
+    if delete_child {
+        std::fs::remove_file(child).map_err(|e| Error::io("cannot be removed", child, e))?;
+    }
+    let parent = merged.parent.display();
+    let text = match merged.operation {
+        None => format!("nothing to do: {} holds nothing that {parent} does not have", child.display()),
+        Some(id) => format!(
+            "merged {} into {parent}: operation {id}\n  {}\n  back with: vmrescue undo {parent}",
+            size(merged.bytes),
+            if delete_child { "the child was removed" } else { "the child is no longer needed; remove it" },
+        ),
+    };
+    let document = json!({"parent": merged.parent, "operation": merged.operation, "bytes": merged.bytes});
+    tell(&changed.common, "merge", document, &text)
+}
+
+fn compact(image: &Path, zeros_only: bool, changed: &Changed) -> Result<u8> {
+    if !agreed(changed.yes, "Give back the blocks that hold nothing?")? {
+        say("nothing was written")?;
+        return Ok(CLEAN);
+    }
+    let options = options(&changed.common, changed.state_dir.clone());
+    let (done, operation) = disk::compact(image, zeros_only, &options, &Bars::new())?;
+    let text = match operation {
+        None => "nothing to do: every block holds something".to_string(),
+        Some(id) => format!(
+            "{} to {}: operation {id}; back with: vmrescue undo {}",
+            size(done.before),
+            size(done.after),
+            image.display()
+        ),
+    };
+    let document = json!({"before": done.before, "after": done.after, "dropped_blocks": done.dropped_blocks,
+        "operation": operation});
+    tell(&changed.common, "compact", document, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_taken_with_their_units() {
+        assert_eq!(bytes("512").unwrap(), 512);
+        assert_eq!(bytes("10G").unwrap(), 10 << 30);
+        assert_eq!(bytes("64 MiB").unwrap(), 64 << 20);
+        assert!(bytes("ten").is_err() && bytes("99999999T").is_err());
+    }
+}

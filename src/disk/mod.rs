@@ -1,0 +1,48 @@
+//! Work on whole virtual disks: new ones, conversion, children, merging, compacting, resizing.
+//!
+//! New files appear under their name when they are whole ([`NewFile`]); changes of existing ones go through a
+//! transaction, so that they are crash-safe and can be undone.
+
+mod child;
+mod convert;
+mod maintain;
+mod merge;
+mod new_file;
+#[cfg(test)]
+mod tests;
+
+pub use child::{child_of, create_disk};
+pub use convert::{convert, copy_disk};
+pub use maintain::{compact, resize};
+pub use merge::{Merged, merge};
+pub use new_file::NewFile;
+
+use std::path::PathBuf;
+
+/// How an operation on a disk runs.
+#[derive(Debug, Clone, Default)]
+pub struct DiskOptions {
+    /// Parents of a differencing disk, nearest first.
+    pub parents: Vec<PathBuf>,
+    /// Follow the paths that an image names out of its own folder.
+    pub follow_paths: bool,
+    /// Where the state lies.
+    pub state_dir: Option<PathBuf>,
+    /// The words of the command line, for the history.
+    pub command: Vec<String>,
+}
+
+impl DiskOptions {
+    fn opening(&self) -> crate::image::OpenOptions {
+        crate::image::OpenOptions { parents: self.parents.clone(), follow_paths: self.follow_paths }
+    }
+
+    fn record(&self, title: &str, changes: serde_json::Value) -> crate::transaction::Record {
+        crate::transaction::Record {
+            title: title.to_string(),
+            command: self.command.clone(),
+            plan: serde_json::json!([title]),
+            changes,
+        }
+    }
+}
