@@ -11,8 +11,8 @@ use serde_json::json;
 use std::path::Path;
 
 fn options(image: &Image, changing: &Changing) -> Result<Options> {
-    let target = Target::parse(&changing.to).ok_or_else(|| {
-        Error::invalid(Layer::Cli, "--to wants in-place, child:FILE or new:FILE").found(&changing.to)
+    let target = Target::parse(&changing.target).ok_or_else(|| {
+        Error::invalid(Layer::Cli, "--to wants in-place, child:FILE or new:FILE").found(&changing.target)
     })?;
     Ok(Options {
         target,
@@ -74,7 +74,7 @@ fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, no: 
     }
     if let (Some(verdict), None, false) = (&outcome.verdict, outcome.operation, image.json) {
         verdict.agreed.iter().try_for_each(|fact| say(&format!("  verified  {fact}")))?;
-        let file = changing.to.split_once(':').map_or("", |(_, file)| file);
+        let file = changing.target.split_once(':').map_or("", |(_, file)| file);
         say(&format!("done: {file} holds the result; {} is as it was", image.image.display()))?;
     }
     let would = changing.dry_run && !outcome.changes.is_empty();
@@ -136,7 +136,7 @@ fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
         }
         Ok(list)
     })?;
-    if changing.dry_run || image.json || changing.to != "in-place" {
+    if changing.dry_run || image.json || changing.target != "in-place" {
         return Ok(code);
     }
     let (_, machine, _) = look::open(image)?;

@@ -68,8 +68,8 @@ struct Changing {
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Where the result goes: in-place, child:FILE (a new differencing disk) or new:FILE (a new image)
-    #[arg(long, value_name = "TARGET", default_value = "in-place", hide_default_value = true)]
-    to: String,
+    #[arg(long = "to", value_name = "TARGET", default_value = "in-place", hide_default_value = true)]
+    target: String,
 }
 
 #[derive(Debug, Subcommand)]

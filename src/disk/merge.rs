@@ -40,6 +40,14 @@ pub fn merge(path: &Path, options: &DiskOptions, progress: &dyn Progress) -> Res
     };
     // Checks identities all the way up, before anything is staged.
     image::open_path(path, &options.opening())?;
+    if let Some(own) = image::children(path, &child).first() {
+        return Err(Error::refused(
+            Layer::Image,
+            "the disk has a child of its own, which the merge would break",
+        )
+        .in_file(own)
+        .advice("merge that one first: a chain is merged from its end"));
+    }
     refuse_siblings(path, &parent)?;
     let tx = Transaction::begin(
         &parent,

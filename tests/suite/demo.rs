@@ -199,3 +199,42 @@ fn looking_changes_nothing_even_beside_the_image() {
     assert_eq!((sha(&path), std::fs::metadata(&path).unwrap().modified().unwrap()), before);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn a_repair_can_go_into_a_child_or_a_new_image() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, name) in [(Kind::VhdxDynamic, "d.vhdx"), (Kind::VhdDynamic, "d.vhd"), (Kind::Raw, "d.img")] {
+        let path = broken(dir.path(), kind, name, &[Fault::AcpiZeroed, Fault::StorageDriverDisabled]);
+        let (image, before) = (path.to_str().unwrap(), sha(&path));
+        let states = || std::fs::read_dir(dir.path()).unwrap().count();
+        let there = states();
+        for what in ["child", "new"] {
+            let result = dir.path().join(format!("{what}-{name}"));
+            let target = format!("{what}:{}", result.display());
+            let done = vmrescue(&["repair", image, "--yes", "--to", &target]);
+            if what == "child" && kind == Kind::Raw {
+                assert_eq!(code(&done), 2, "a raw image has no children: {}", text(&done));
+                assert!(!result.exists());
+                continue;
+            }
+            assert_eq!(code(&done), 0, "{}", text(&done));
+            assert_eq!(sha(&path), before, "the original stays as it is");
+            let clean = vmrescue(&["diagnose", result.to_str().unwrap()]);
+            assert_eq!(code(&clean), 0, "{}", text(&clean));
+            assert_eq!(code(&vmrescue(&["check", result.to_str().unwrap()])), 0);
+            if what == "child" {
+                assert!(std::fs::metadata(&result).unwrap().len() < 60 << 20, "a child is small");
+                let refused = vmrescue(&["repair", image, "--yes"]);
+                assert_eq!(code(&refused), 3, "a parent is not changed under its child: {}", text(&refused));
+                // Merged, the parent is the repaired one; undone, it is the old one again.
+                let merged = vmrescue(&["disk", "merge", result.to_str().unwrap(), "--yes"]);
+                assert_eq!(code(&merged), 0, "{}", text(&merged));
+                assert_eq!(code(&vmrescue(&["diagnose", image])), 0);
+                assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
+                assert_eq!(sha(&path), before);
+            }
+            std::fs::remove_file(&result).unwrap();
+        }
+        assert!(states() <= there + 1, "nothing else was left behind");
+    }
+}

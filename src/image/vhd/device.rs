@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 /// Block size of new disks.
 pub(in crate::image) const BLOCK_BYTES: u32 = 2 << 20;
 const ABSENT: u32 = u32::MAX;
+/// Bytes that one byte of a sector bitmap stands for.
+const GROUP_BYTES: u64 = 4096;
 
 /// A dynamic or differencing VHD as a disk.
 pub(super) struct VhdDevice {
@@ -186,24 +188,22 @@ impl VhdDevice {
             }
             return file.write_at(place + bitmap + within, data);
         }
-        // Whole sectors: the cut ones at both ends keep what they read as.
-        let first = within - within % 512;
-        let end = (within + data.len() as u64).next_multiple_of(512);
+        // Whole groups of eight sectors, as one byte of the bitmap has them: libvhdi misreads bytes that are mixed.
+        // The cut groups at both ends keep what they read as.
+        let first = within - within % GROUP_BYTES;
+        let end = (within + data.len() as u64).next_multiple_of(GROUP_BYTES).min(self.block_length(block));
         let mut sectors = vec![0; (end - first) as usize];
-        for edge in [first, end - 512] {
+        for edge in [first, (end - 1) / GROUP_BYTES * GROUP_BYTES] {
             let at = (edge - first) as usize;
-            self.read_block(block, edge, &mut sectors[at..at + 512])?;
+            let length = (end - edge).min(GROUP_BYTES) as usize;
+            self.read_block(block, edge, &mut sectors[at..at + length])?;
         }
         let at = (within - first) as usize;
         sectors[at..at + data.len()].copy_from_slice(data);
         let place = self.allocate(file, block)?;
         file.write_at(place + bitmap + first, &sectors)?;
-        let bytes = first / 4096..(end / 512).div_ceil(8);
-        let mut bits = file.as_disk().read_vec(place + bytes.start, (bytes.end - bytes.start) as usize)?;
-        for sector in first / 512..end / 512 {
-            bits[(sector / 8 - bytes.start) as usize] |= 0x80 >> (sector % 8);
-        }
-        file.write_at(place + bytes.start, &bits)
+        let bytes = first / GROUP_BYTES..end.div_ceil(GROUP_BYTES);
+        file.write_at(place + bytes.start, &vec![0xff; (bytes.end - bytes.start) as usize])
     }
 
     /// Places of all blocks with their numbers, in order.
