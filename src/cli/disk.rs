@@ -149,12 +149,8 @@ fn options(common: &Common, state_dir: Option<PathBuf>) -> DiskOptions {
 }
 
 fn tell(common: &Common, what: &str, document: serde_json::Value, text: &str) -> Result<u8> {
-    if common.json {
-        say_json(&format!("disk-{what}"), document)?
-    } else {
-        say(text)?
-    }
-    Ok(CLEAN)
+    let said = if common.json { say_json(&format!("disk-{what}"), document) } else { say(text) };
+    said.map(|()| CLEAN)
 }
 
 pub(super) fn disk(command: DiskCommand) -> Result<u8> {
