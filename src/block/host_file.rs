@@ -6,6 +6,8 @@
 //! and written in whole sectors.
 
 use super::{BlockDevice, Geometry, WritableDevice, aligned};
+#[cfg(target_os = "linux")]
+use super::{Extent, ExtentKind};
 use crate::error::{Error, Layer, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom};
@@ -225,6 +227,21 @@ impl BlockDevice for HostFile {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         aligned::read_aligned(self.unit, offset, buf, |offset, buf| self.read_all(offset, buf))
+    }
+
+    /// Holes of sparse files read as zero; where the system cannot tell, all is data.
+    #[cfg(target_os = "linux")]
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        use rustix::fs::{SeekFrom, seek};
+        let length = self.geometry().length_bytes;
+        let (kind, end) = match seek(&self.file, SeekFrom::Data(offset)) {
+            // The rest of the file is one hole.
+            Err(rustix::io::Errno::NXIO) => (ExtentKind::Zero, length),
+            Ok(data) if data > offset => (ExtentKind::Zero, data),
+            Ok(_) => (ExtentKind::Data, seek(&self.file, SeekFrom::Hole(offset)).unwrap_or(length)),
+            Err(_) => (ExtentKind::Data, length),
+        };
+        Ok(Extent { kind, length_bytes: end.min(length).saturating_sub(offset).max(1) })
     }
 }
 

@@ -1,13 +1,15 @@
 //! `disk`: new disks, conversion, children, merging, compacting, resizing.
 
 use super::progress::Bars;
-use super::{CLEAN, agreed, say, say_json, size};
+use super::{CLEAN, FINDINGS, agreed, say, say_json, size};
+use crate::block::{Disk, HostFile};
 use crate::disk::{self, DiskOptions};
 use crate::error::{Error, Layer, Result};
-use crate::image::{CreateSpec, Kind};
+use crate::image::{self, CreateSpec, Kind, OpenOptions};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const FORMATS: &str = "raw, vhd-fixed, vhd-dynamic, vhdx-fixed, vhdx-dynamic";
 
@@ -41,6 +43,20 @@ pub(super) struct Changed {
 /// `vmrescue disk ...`
 #[derive(Debug, Subcommand)]
 pub(super) enum DiskCommand {
+    /// The container and its chain, without looking at what is on the disk
+    Info {
+        /// The image
+        image: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Check the container and its chain: overlaps, blocks beyond the end, checksums, lost space
+    Check {
+        /// The image
+        image: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Make an empty disk, or a child of another one
     Create {
         /// The new file
@@ -155,6 +171,8 @@ fn tell(common: &Common, what: &str, document: serde_json::Value, text: &str) ->
 
 pub(super) fn disk(command: DiskCommand) -> Result<u8> {
     match command {
+        DiskCommand::Info { image, common } => info(&image, &common),
+        DiskCommand::Check { image, common } => check(&image, &common),
         DiskCommand::Create { target, format, size, block_size, sector_size, common } => {
             create(&target, &format, size.as_deref(), block_size.as_deref(), sector_size, &common)
         }
@@ -188,6 +206,78 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
     }
 }
 
+/// The image and its parents, nearest first.
+fn chain(image: &Path, common: &Common) -> Result<Vec<PathBuf>> {
+    let opening = OpenOptions { parents: common.parent.clone(), follow_paths: common.follow_paths };
+    let mut chain = vec![image.to_path_buf()];
+    chain.extend(image::parents(image, &opening)?);
+    Ok(chain)
+}
+
+fn host_disk(path: &Path) -> Result<Disk> {
+    Ok(Disk::new(Arc::new(HostFile::open_read(path)?)))
+}
+
+fn info(path: &Path, common: &Common) -> Result<u8> {
+    let mut infos = Vec::new();
+    for file in chain(path, common)? {
+        infos.push((file.clone(), image::info(&host_disk(&file)?).map_err(|e| e.in_file(&file))?));
+    }
+    if common.json {
+        let list: Vec<serde_json::Value> =
+            infos.iter().map(|(file, info)| json!({"file": file, "container": info})).collect();
+        say_json("disk-info", json!({"chain": list}))?;
+        return Ok(CLEAN);
+    }
+    for (file, info) in infos {
+        let what = format!("{:?} {:?}", info.format, info.variant).to_lowercase();
+        say(&format!("{}", file.display()))?;
+        say(&format!("  {what}, disk {}, file {}", size(info.size), size(info.file_size)))?;
+        if let Some(block) = info.block_bytes {
+            say(&format!("  blocks of {}, sectors of {} bytes", size(block), info.logical_sector_bytes))?;
+        }
+        for (name, text) in
+            [("identity", &info.identity), ("content", &info.content_identity), ("made by", &info.creator)]
+        {
+            if let Some(text) = text {
+                say(&format!("  {name}  {text}"))?;
+            }
+        }
+        if info.log_replayed {
+            say("  the log is not empty: it is replayed in memory")?;
+        }
+    }
+    Ok(CLEAN)
+}
+
+fn check(path: &Path, common: &Common) -> Result<u8> {
+    let mut defects = Vec::new();
+    for file in chain(path, common)? {
+        let found = image::check(&host_disk(&file)?)?;
+        defects.extend(found.into_iter().map(|defect| (file.clone(), defect)));
+    }
+    if common.json {
+        let list: Vec<serde_json::Value> = defects
+            .iter()
+            .map(|(file, defect)| {
+                let mut line = super::look::defect_json(defect);
+                line["file"] = json!(file);
+                line
+            })
+            .collect();
+        say_json("disk-check", json!({"defects": list}))?;
+    } else if defects.is_empty() {
+        say("no damage found")?;
+    } else {
+        let line = |(file, defect): &(PathBuf, crate::Defect)| {
+            say(&format!("{}: {defect} in {}", defect.severity.name(), file.display()))
+        };
+        defects.iter().try_for_each(line)?;
+    }
+    let damaged = defects.iter().any(|(_, defect)| defect.severity != crate::Severity::Note);
+    Ok(if damaged { FINDINGS } else { CLEAN })
+}
+
 fn create(
     target: &Path,
     format: &str,
@@ -200,9 +290,7 @@ fn create(
         let parent = common.parent.first().ok_or_else(|| {
             Error::invalid(Layer::Cli, "a child needs its parent").advice("add --parent FILE")
         })?;
-        let info = crate::image::info(&crate::block::Disk::new(std::sync::Arc::new(
-            crate::block::HostFile::open_read(parent)?,
-        )))?;
+        let info = image::info(&host_disk(parent)?)?;
         let found = format!("{:?}", info.format).to_lowercase();
         if found != family {
             return Err(Error::invalid(Layer::Cli, "a child has the format of its parent")

@@ -26,7 +26,7 @@ pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Count
     Ok((container, machine, counts))
 }
 
-fn defect_json(defect: &Defect) -> Value {
+pub(super) fn defect_json(defect: &Defect) -> Value {
     json!({
         "code": defect.code,
         "severity": defect.severity.name(),

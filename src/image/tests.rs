@@ -59,6 +59,26 @@ proptest! {
     }
 
     #[test]
+    fn damaged_containers_are_not_written_into_overlap(kind in 2usize..5, hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), at in 0u64..(3 << 20) - 70_000) {
+        let file = new_file(KINDS[kind], 3 << 20, None, 512);
+        open_mut(&file, None).unwrap().disk.write_at(1 << 20, b"content").unwrap();
+        let interesting = [0, 512, 1536, 64 << 10, 128 << 10, 192 << 10, 256 << 10, 2 << 20, 3 << 20, file.len() - 512];
+        for (index, value) in &hits {
+            let place = interesting[index.index(interesting.len())] + u64::from(*value) % 100;
+            if place < file.len() { file.write_at(place, &[*value]).unwrap(); }
+        }
+        let sound = |file: &DiskMut| check(&file.as_disk()).unwrap().iter().all(|d| d.severity != crate::Severity::Error);
+        // A writer that starts on a container without errors leaves one without errors, and holds what was written.
+        if sound(&file) && let Ok(opened) = open_mut(&file, None) && opened.disk.len() >= 3 << 20 {
+            let data = vec![0x5a; 70_000];
+            if opened.disk.write_at(at, &data).is_ok() {
+                prop_assert!(opened.disk.as_disk().read_vec(at, 70_000).unwrap() == data);
+                prop_assert!(sound(&file), "{:?}", check(&file.as_disk()));
+            }
+        }
+    }
+
+    #[test]
     fn damaged_containers_never_panic(kind in 1usize..5, hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), cut in 0u64..2000) {
         let file = new_file(KINDS[kind], 3 << 20, None, 512);
         open_mut(&file, None).unwrap().disk.write_at(1 << 20, b"content").unwrap();
@@ -106,4 +126,59 @@ fn a_vhd_with_a_broken_footer_is_read_by_its_copy_and_not_written() {
     assert_eq!(opened.disk.read_vec(4000, 4).unwrap(), b"kept");
     assert_eq!(opened.defects[0].code, "vhd-footer-bad");
     assert!(open_mut(&file, None).is_err());
+}
+
+/// A file whose writer died: a log entry holds the BAT entry that the file lacks. Reading replays it in memory.
+#[test]
+fn a_log_is_replayed_for_readers_in_memory_and_for_writers_in_the_stage() {
+    let device = Arc::new(MemoryDevice::default());
+    let file = DiskMut::new(Arc::clone(&device) as Arc<dyn crate::block::WritableDevice>);
+    let spec = CreateSpec { block_bytes: Some(1 << 20), ..CreateSpec::new(Kind::VhdxDynamic, 8 << 20) };
+    create(&file, &spec).unwrap();
+    open_mut(&file, None).unwrap().disk.write_at(5, b"in the log").unwrap();
+    let bat = 3 << 20;
+    let sector = file.as_disk().read_vec(bat, 4096).unwrap();
+    file.zero_at(bat..bat + 4096).unwrap();
+    assert_eq!(open(&file.as_disk()).unwrap().disk.read_vec(5, 10).unwrap(), [0; 10]);
+    vhdx::leave_log(&file, bat, &sector, 7).unwrap();
+    let before = device.to_vec();
+    let opened = open(&file.as_disk()).unwrap();
+    assert!(opened.info.log_replayed);
+    assert_eq!(opened.disk.read_vec(5, 10).unwrap(), b"in the log");
+    assert!(device.to_vec() == before, "reading writes nothing");
+    // An entry that is torn, or of another log, is no entry.
+    let entry = 1 << 20;
+    for byte in [entry + 20, entry + 70, entry + 4096 + 100, entry + 40] {
+        file.write_at(byte, &[before[byte as usize] ^ 1]).unwrap();
+        assert!(open(&file.as_disk()).unwrap_err().to_string().contains("no whole sequence"));
+        file.write_at(byte, &[before[byte as usize]]).unwrap();
+    }
+    let disk = open_mut(&file, None).unwrap().disk;
+    disk.write_at(100, b"more").unwrap();
+    let opened = open(&file.as_disk()).unwrap();
+    assert!(!opened.info.log_replayed, "the log is empty after a write");
+    assert_eq!(opened.disk.read_vec(5, 10).unwrap(), b"in the log");
+    assert_eq!(opened.disk.read_vec(100, 4).unwrap(), b"more");
+    assert!(check(&file.as_disk()).unwrap().is_empty());
+}
+
+#[test]
+fn equal_sequence_numbers_and_unknown_metadata_are_handled() {
+    let file = new_file(Kind::VhdxDynamic, 8 << 20, None, 512);
+    let second = file.as_disk().read_vec(128 << 10, 4096).unwrap();
+    file.write_at(64 << 10, &second).unwrap();
+    assert!(open(&file.as_disk()).is_ok(), "equal numbers are one header twice");
+    // A sixth item, required and unknown: refused by its name.
+    let table = 2 << 20;
+    let mut item = [0u8; 32];
+    item[..16].fill(0xab);
+    item[16..20].copy_from_slice(&(64u32 << 10).to_le_bytes());
+    item[20..24].copy_from_slice(&8u32.to_le_bytes());
+    item[24] = 4;
+    file.write_at(table + 32 + 5 * 32, &item).unwrap();
+    file.write_at(table + 10, &[6]).unwrap();
+    let refused = open(&file.as_disk()).unwrap_err();
+    assert!(refused.to_string().contains("abababab-abab-abab"), "{refused}");
+    file.write_at(table + 32 + 5 * 32 + 24, &[0]).unwrap();
+    assert!(open(&file.as_disk()).is_ok(), "one that is not required is passed over");
 }

@@ -502,6 +502,25 @@ mod tests {
         assert!(e.contains("line 2"), "{e}");
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+        #[test]
+        fn damaged_scripts_are_errors_and_never_panic(
+            which in 0usize..SHIPPED.len(), at in proptest::prelude::any::<proptest::sample::Index>(),
+            what in "[\\x00-\\x7f]{0,6}", pattern in ".{0,12}", name in ".{0,12}",
+        ) {
+            let mut text = SHIPPED[which].to_string();
+            let mut place = at.index(text.len());
+            while !text.is_char_boundary(place) { place -= 1; }
+            text.insert_str(place, &what);
+            drop(Script::parse(&text));
+            drop(Script::parse(&what));
+            fits(&pattern, &name);
+            drop(registry_data(DataType::BINARY, &pattern));
+            drop(registry_data(DataType::QWORD, &pattern));
+        }
+    }
+
     #[test]
     fn patterns_fit_as_in_the_shell() {
         assert!(fits("c-00000291*.sys", "C-00000291-00000000-00000032.sys"));

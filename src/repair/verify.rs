@@ -6,6 +6,7 @@ use crate::block::{Disk, DiskMut};
 use crate::error::{Defect, Error, ErrorKind, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::read_file;
+use crate::partition::TableKind;
 use crate::progress::Progress;
 use crate::windows::Machine;
 use serde::Serialize;
@@ -76,6 +77,7 @@ pub(super) fn verify(
         return Err(disagreement("our own check finds new damage on the staged disk", &new.to_string()));
     }
     verdict.agreed.push(format!("file system check: nothing new ({} defects before and after)", after.len()));
+    verify_table(&machine, staged, &mut verdict)?;
     let written: BTreeSet<&str> = changes.iter().flat_map(paths).collect();
     for path in written {
         verify_file(&machine, staged, path, &mut verdict)?;
@@ -84,6 +86,36 @@ pub(super) fn verify(
         verify_change(&machine, change, &mut verdict)?;
     }
     Ok(verdict)
+}
+
+/// The partition table of a GPT disk, by the crate `gpt`.
+fn verify_table(machine: &Machine, staged: &DiskMut, verdict: &mut Verdict) -> Result<()> {
+    if machine.table.kind != TableKind::Gpt {
+        return Ok(());
+    }
+    let sector = match machine.table.sector_bytes {
+        512 => gpt::disk::LogicalBlockSize::Lb512,
+        _ => gpt::disk::LogicalBlockSize::Lb4096,
+    };
+    let device = Positioned { disk: staged.as_disk(), position: 0 };
+    let config = gpt::GptConfig::new().writable(false).logical_block_size(sector);
+    let other = match config.open_from_device(Box::new(device)) {
+        Ok(other) => other,
+        Err(e) => {
+            verdict.only_one_reader.push(format!("partition table: the crate gpt cannot look ({e})"));
+            return Ok(());
+        }
+    };
+    let bytes = u64::from(machine.table.sector_bytes);
+    let theirs: BTreeSet<(u64, u64)> =
+        other.partitions().values().map(|p| (p.first_lba * bytes, (p.last_lba + 1) * bytes)).collect();
+    let ours: BTreeSet<(u64, u64)> =
+        machine.table.partitions.iter().map(|p| (p.range.start, p.range.end)).collect();
+    if theirs != ours {
+        return Err(disagreement("the crate gpt sees other partitions than we do", &format!("{theirs:?}")));
+    }
+    verdict.agreed.push(format!("partition table: the crate gpt sees the same {} partitions", ours.len()));
+    Ok(())
 }
 
 fn verify_file(machine: &Machine, staged: &DiskMut, path: &str, verdict: &mut Verdict) -> Result<()> {
@@ -202,7 +234,8 @@ fn other_value(bytes: &[u8], key: &str, change: &Change) -> std::result::Result<
     }
 }
 
-/// A disk as reader and seeker for the crate `ntfs`.
+/// A disk as reader and seeker for the crates `ntfs` and `gpt`.
+#[derive(Debug)]
 struct Positioned {
     disk: Disk,
     position: u64,
@@ -215,6 +248,17 @@ impl Read for Positioned {
         self.disk.read_at(self.position, bytes.get_mut()).map_err(std::io::Error::other)?;
         self.position += count as u64;
         Ok(count)
+    }
+}
+
+/// Asked for by the crate `gpt`, which is told not to write.
+impl std::io::Write for Positioned {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

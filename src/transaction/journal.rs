@@ -146,6 +146,9 @@ impl Journal {
             }
             place = after.end;
             let offset = u64_at(&head, 0).unwrap_or_default();
+            if offset.checked_add(CHUNK_BYTES).is_none() {
+                return Err(broken("an entry lies beyond every disk", place));
+            }
             entries.push(Entry { offset, before, after, before_sum: small(16), after_sum: small(20) });
         }
         Ok(Journal { length_before: number(8), length_after: number(16), entries, file })

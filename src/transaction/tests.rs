@@ -261,3 +261,27 @@ fn a_crash_in_disk_maintenance_leaves_the_old_disk_or_the_new_one() {
         }
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+    /// Any bytes as a journal, sealed or not, are an error or a journal whose ranges can be asked for.
+    #[test]
+    fn any_journal_is_read_without_panic(
+        mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400), sealed in proptest::prelude::any::<bool>(),
+        count in 0u64..9,
+    ) {
+        if sealed && bytes.len() >= 40 {
+            bytes[..8].copy_from_slice(b"VMRJRNL1");
+            bytes[24..32].copy_from_slice(&count.to_le_bytes());
+            let sum = crc32c::crc32c(&bytes);
+            bytes.extend(sum.to_le_bytes());
+        }
+        let place = MemoryPlace::default();
+        place.dies_at.set(u64::MAX);
+        place.files.borrow_mut().insert(journal::name(OperationId(1)), bytes);
+        let image = DiskMut::new(Arc::new(MemoryDevice::new(vec![0; 1000])));
+        if let Ok(journal) = journal::Journal::open(&place, OperationId(1)) {
+            let _same = journal.matches(&image.as_disk(), Side::After);
+        }
+    }
+}

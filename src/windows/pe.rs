@@ -113,3 +113,29 @@ fn text_of(info: &VersionInfo<'_>, key: &str) -> Option<String> {
     let language = *info.translation().first()?;
     info.value(language, key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn damaged_files_are_read_without_panic(
+            hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
+            cut in any::<prop::sample::Index>(), noise in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            drop(PeInfo::parse(&noise));
+            let mut bytes = crate::demo::driver("x.sys", "10.0.1.2", 0x8664);
+            for (at, value) in hits {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            drop(PeInfo::parse(&bytes));
+            bytes.truncate(cut.index(bytes.len()));
+            drop(PeInfo::parse(&bytes));
+            payload_kind(&bytes);
+        }
+    }
+}

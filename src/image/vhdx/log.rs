@@ -180,3 +180,28 @@ pub(super) fn replay(file: &DiskMut, sequence: &Sequence) -> Result<bool> {
     }
     Ok(!sequence.0.is_empty())
 }
+
+/// One entry with one data sector, for tests of replay.
+#[cfg(test)]
+pub(super) fn entry(guid: &Guid, sequence: u64, file_bytes: u64, place: u64, sector: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 2 * SECTOR];
+    bytes[..4].copy_from_slice(b"loge");
+    bytes[8..12].copy_from_slice(&(2 * SECTOR as u32).to_le_bytes());
+    bytes[16..24].copy_from_slice(&sequence.to_le_bytes());
+    bytes[24] = 1;
+    bytes[32..48].copy_from_slice(&guid.0);
+    bytes[48..56].copy_from_slice(&file_bytes.to_le_bytes());
+    bytes[56..64].copy_from_slice(&file_bytes.to_le_bytes());
+    let descriptor = &mut bytes[64..96];
+    descriptor[..4].copy_from_slice(b"desc");
+    descriptor[4..8].copy_from_slice(&sector[4092..]);
+    descriptor[8..16].copy_from_slice(&sector[..8]);
+    descriptor[16..24].copy_from_slice(&place.to_le_bytes());
+    descriptor[24..32].copy_from_slice(&sequence.to_le_bytes());
+    let data = &mut bytes[SECTOR..];
+    data[..4].copy_from_slice(b"data");
+    data[4..8].copy_from_slice(&((sequence >> 32) as u32).to_le_bytes());
+    data[8..4092].copy_from_slice(&sector[8..4092]);
+    data[4092..].copy_from_slice(&(sequence as u32).to_le_bytes());
+    super::format::sealed(bytes, 4)
+}

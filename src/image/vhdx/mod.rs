@@ -174,3 +174,13 @@ pub(super) fn resize(file: &DiskMut, size: u64) -> Result<()> {
     }
     parsed.headers.renew(file)
 }
+
+/// Leaves a log with one entry that writes `sector` at `place`, as a writer that died does.
+#[cfg(test)]
+pub(super) fn leave_log(file: &DiskMut, place: u64, sector: &[u8], sequence: u64) -> Result<()> {
+    let mut headers = header::read(&file.as_disk(), &mut Vec::new())?;
+    headers.current.log_guid = crate::guid::Guid::random();
+    headers.write(file)?;
+    let current = &headers.current;
+    file.write_at(current.log.start, &log::entry(&current.log_guid, sequence, file.len(), place, sector))
+}

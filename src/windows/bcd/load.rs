@@ -58,3 +58,49 @@ fn load_object(key: &Key<'_>, defects: &mut Vec<Defect>) -> Result<Object> {
     }
     Ok(object)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{DataType, HiveEditor};
+    use crate::windows::bcd::{
+        DiskMap, Firmware, FreshSpec, HiveChange, Options, PartitionRef, changes, dangling, enumerate, fresh,
+    };
+    use proptest::prelude::*;
+
+    fn bytes() -> Vec<u8> {
+        let on = PartitionRef::Mbr { signature: 1, offset_bytes: 1 << 20 };
+        let store = fresh(&FreshSpec::new(Firmware::Bios, on, on));
+        let mut hive = HiveEditor::new_hive("NewStoreRoot").unwrap();
+        for change in changes(&Store::default(), &store) {
+            match change {
+                HiveChange::CreateKey { key } => drop(hive.create_key(&key)),
+                HiveChange::SetValue { key, name, data_type, data } => {
+                    drop(hive.set_value(&key, &name, DataType(data_type), &data));
+                }
+                HiveChange::DeleteKey { key } => drop(hive.delete_key(&key, true)),
+            }
+        }
+        let edited = hive.finish(crate::time::FileTime::now()).unwrap().bytes;
+        assert_eq!(Store::load(&Hive::parse(edited.clone()).unwrap()).unwrap().objects, store.objects);
+        edited
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn a_damaged_store_is_explained_and_never_panics(
+            hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..60),
+        ) {
+            let mut bytes = bytes();
+            for (at, value) in hits {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if let Ok(hive) = Hive::parse(bytes) && let Ok(store) = Store::load(&hive) {
+                drop(enumerate(&store, &DiskMap::default(), Options::default()));
+                drop(dangling(&store, &DiskMap::default()));
+            }
+        }
+    }
+}
