@@ -22,7 +22,7 @@ fn measure(disk: &Disk) -> f64 {
         }
         begun.elapsed().as_secs_f64()
     });
-    disk.len() as f64 / (1 << 20) as f64 / times.fold(f64::MAX, f64::min)
+    disk.len() as f64 / f64::from(1 << 20) / times.fold(f64::MAX, f64::min)
 }
 
 fn main() {
