@@ -5,12 +5,13 @@ use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, sa
 use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{NodeKind, read_file};
-use crate::repair::{Change, Options, Outcome, Script, Target, plan, run_changes, shipped};
+use crate::registry::Hive;
+use crate::repair::{Change, Options, Outcome, Script, Target, plan, run_changes, run_on_hive, shipped};
 use crate::windows::Machine;
 use serde_json::json;
 use std::path::Path;
 
-fn options(image: &Image, changing: &Changing) -> Result<Options> {
+pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
     let target = Target::parse(&changing.target).ok_or_else(|| {
         Error::invalid(Layer::Cli, "--to wants in-place, child:FILE or new:FILE").found(&changing.target)
     })?;
@@ -44,6 +45,29 @@ pub(super) fn changes(
         Ok(list)
     };
     let outcome = run_changes(&image.image, title, asked, &options(image, changing)?, &Bars::new())?;
+    tell(image, title, changing, &outcome, no)
+}
+
+/// As [`changes`], for a hive file of its own. `planned` gives its list to the function that shows it and asks.
+pub(super) fn on_hive(
+    image: &Image,
+    title: &str,
+    changing: &Changing,
+    planned: impl FnOnce(&Hive) -> Result<Vec<Change>>,
+) -> Result<u8> {
+    let mut no = false;
+    let asked = |hive: &Hive| {
+        let list = planned(hive)?;
+        if !image.json {
+            show_plan(title, &list)?;
+        }
+        if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
+            no = true;
+            return Ok(Vec::new());
+        }
+        Ok(list)
+    };
+    let outcome = run_on_hive(&image.image, title, asked, &options(image, changing)?, &Bars::new())?;
     tell(image, title, changing, &outcome, no)
 }
 
@@ -148,6 +172,47 @@ fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
     say("diagnosed again: this is left")?;
     look::say_findings(&left)?;
     Ok(FINDINGS)
+}
+
+/// Writes every damaged hive anew from what can be read of it.
+pub(super) fn repair_hives(image: &Image, changing: &Changing) -> Result<u8> {
+    changes(image, "Rebuild damaged hives", changing, |machine| {
+        let mut list = Vec::new();
+        for installation in &machine.installations {
+            for name in crate::windows::HIVES {
+                let Ok(hive) = machine.hive(installation, name) else { continue };
+                let defects = hive.check();
+                if !defects.iter().any(|defect| defect.severity == crate::Severity::Error) {
+                    continue;
+                }
+                let (data, lost) = crate::registry::rebuild(&hive)?;
+                for defect in &lost {
+                    super::say_error(&format!("lost: {defect}"));
+                }
+                if let Some(copy) = complete_copy(machine, installation, name) {
+                    super::say_error(&format!("a complete copy is there: {copy}"));
+                }
+                let path = format!(r"{}\System32\config\{name}", installation.path);
+                let (size, from) =
+                    (data.len() as u64, format!("what can be read of it, {} things lost", lost.len()));
+                list.push(Change::FileWrite { path, data, size, from });
+            }
+        }
+        Ok(list)
+    })
+}
+
+/// The copy of a hive in RegBack, when it is whole.
+fn complete_copy(
+    machine: &Machine,
+    installation: &crate::windows::Installation,
+    name: &str,
+) -> Option<String> {
+    let path = format!(r"{}\System32\config\RegBack\{name}", installation.path);
+    let (volume, node) = machine.resolve(&GuestPath::parse(&path).ok()?).ok()?;
+    let bytes = read_file(&*machine.file_system(volume).ok()?, node?, "").ok()?;
+    let hive = Hive::parse(bytes).ok()?;
+    (!hive.check().iter().any(|defect| defect.severity == crate::Severity::Error)).then_some(path)
 }
 
 pub(super) fn put(image: &Image, file: &Path, path: &str, changing: &Changing) -> Result<u8> {

@@ -1,7 +1,7 @@
 //! Commands that only look: the image is opened for reading and never written.
 
 use super::progress::Bars;
-use super::{CLEAN, FINDINGS, Image, say, say_json, size, written};
+use super::{CLEAN, Changing, FINDINGS, Image, say, say_json, size, written};
 use crate::block::testing::{CountingDevice, Counts};
 use crate::block::{Disk, HostFile};
 use crate::error::{Defect, Error, Layer, Result};
@@ -239,7 +239,15 @@ pub(super) fn say_findings(findings: &[crate::diagnose::Finding]) -> Result<()> 
     Ok(())
 }
 
-pub(super) fn check(image: &Image) -> Result<u8> {
+pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<u8> {
+    if super::registry::is_bare(image)? {
+        return super::registry::check_hive(image, repair.then_some(changing));
+    }
+    let code = check_disk(image)?;
+    if repair && code != CLEAN { super::change::repair_hives(image, changing) } else { Ok(code) }
+}
+
+fn check_disk(image: &Image) -> Result<u8> {
     let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
     let mut defects = image::check(&file)?;
     // Every parent of a chain is a container of its own.
@@ -266,16 +274,21 @@ pub(super) fn check(image: &Image) -> Result<u8> {
             }
         }
     }
-    if image.json {
-        let list: Vec<Value> = defects.iter().map(defect_json).collect();
-        say_json("check", json!({"defects": list}))?;
-    } else if defects.is_empty() {
-        say("no damage found")?;
-    } else {
-        defects.iter().try_for_each(|defect| say(&format!("{}: {defect}", defect.severity.name())))?;
-    }
+    say_defects(image, &defects)?;
     let damaged = defects.iter().any(|defect| defect.severity != crate::Severity::Note);
     Ok(if damaged { FINDINGS } else { CLEAN })
+}
+
+/// Defects as lines or as one document.
+pub(super) fn say_defects(image: &Image, defects: &[Defect]) -> Result<()> {
+    if image.json {
+        let list: Vec<Value> = defects.iter().map(defect_json).collect();
+        say_json("check", json!({"defects": list}))
+    } else if defects.is_empty() {
+        say("no damage found")
+    } else {
+        defects.iter().try_for_each(|defect| say(&format!("{}: {defect}", defect.severity.name())))
+    }
 }
 
 /// The file system and node of a guest path.

@@ -1,5 +1,6 @@
 //! The command line: the only room that knows clap, indicatif, the terminal and the environment.
 
+mod bcd;
 mod change;
 mod demo;
 mod disk;
@@ -55,6 +56,19 @@ struct Image {
     follow_paths: bool,
 }
 
+impl Image {
+    /// The same options for another file.
+    fn with_file(&self, file: &std::path::Path) -> Image {
+        Image {
+            image: file.to_path_buf(),
+            json: self.json,
+            windows: self.windows,
+            parent: Vec::new(),
+            follow_paths: self.follow_paths,
+        }
+    }
+}
+
 /// How a change is made.
 #[derive(Debug, Args)]
 struct Changing {
@@ -92,10 +106,15 @@ enum Command {
         #[command(flatten)]
         image: Image,
     },
-    /// Check container, partition table and file systems
+    /// Check container, partition table, file systems, hives and boot store; or a hive file
     Check {
         #[command(flatten)]
         image: Image,
+        /// Repair what has one right answer: hives are written anew from what can be read
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        changing: Changing,
     },
     /// List a directory
     Ls {
@@ -146,7 +165,7 @@ enum Command {
     /// Look into the boot configuration store
     Bcd {
         #[command(subcommand)]
-        command: registry::Bcd,
+        command: bcd::Bcd,
     },
     /// Repair with a script, or without one apply the safe fixes of `diagnose`
     Repair {
@@ -278,14 +297,14 @@ fn run(command: Command) -> Result<u8> {
         Command::Info { image } => look::info(&image),
         Command::Inspect { image, io } => look::inspect(&image, io),
         Command::Diagnose { image } => look::diagnose(&image),
-        Command::Check { image } => look::check(&image),
+        Command::Check { image, repair, changing } => look::check(&image, repair, &changing),
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),
         Command::Get { image, path, out, recursive, hash } => look::get(&image, &path, &out, recursive, hash),
         Command::Stat { image, path } => look::stat(&image, &path),
         Command::Drivers { image } => look::drivers(&image),
         Command::Reg { command } => registry::reg(command),
-        Command::Bcd { command } => registry::bcd(command),
+        Command::Bcd { command } => bcd::bcd(command),
         Command::Repair { image, scripts, set, changing } => {
             change::repair(&image, &scripts, &set, &changing)
         }

@@ -1,14 +1,19 @@
-//! `reg` and `bcd`: keys by the paths that users type, or inside a bare hive file.
+//! `reg`: keys by the paths that users type, or inside a hive file of its own.
 
-use super::{CLEAN, Changing, Image, change, look, say, say_json};
-use crate::error::{Error, ErrorKind, Layer, Result};
+use super::progress::Bars;
+use super::{CLEAN, Changing, FINDINGS, Image, change, look, say, say_error, say_json};
+use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
-use crate::registry::{DataType, Hive, Key, Value, ValueData};
-use crate::repair::{Change, key_path, registry_data};
+use crate::limits::MAX_KEY_DEPTH;
+use crate::registry::reg_text::{self, Operation};
+use crate::registry::{DataType, Hive, Key, RemnantKind, Value, ValueData};
+use crate::repair::{Change, KeyPath, key_path, read_hive, registry_data};
 use crate::windows::Machine;
-use crate::windows::bcd::{DiskMap, Options, Store, enumerate};
 use clap::Subcommand;
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// `vmrescue reg ...`
 #[derive(Debug, Subcommand)]
@@ -17,11 +22,35 @@ pub(super) enum Reg {
     Query {
         #[command(flatten)]
         image: Image,
-        /// HKLM\SYSTEM\..., HKLM\SOFTWARE\..., BCD\...; for a bare hive file the path from its root
+        /// HKLM\SYSTEM\..., HKLM\SOFTWARE\..., HKU\<sid or name>\..., BCD\...; in a bare hive file the path from its root
         key: Option<String>,
         /// With everything below
         #[arg(short, long)]
         recursive: bool,
+        /// Only keys, values and texts that hold this, in any case
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        /// What can still be recognised of deleted keys and values
+        #[arg(long)]
+        deleted: bool,
+    },
+    /// Write a key with everything below as regedit does
+    Export {
+        #[command(flatten)]
+        image: Image,
+        /// The key
+        key: String,
+        /// The .reg file; standard output when absent
+        file: Option<PathBuf>,
+    },
+    /// Apply a .reg file (version 4 or 5)
+    Import {
+        #[command(flatten)]
+        image: Image,
+        /// The .reg file
+        file: PathBuf,
+        #[command(flatten)]
+        changing: Changing,
     },
     /// Set a value, as reg.exe takes it
     Set {
@@ -49,21 +78,35 @@ pub(super) enum Reg {
         #[command(flatten)]
         changing: Changing,
     },
-}
-
-/// `vmrescue bcd ...`
-#[derive(Debug, Subcommand)]
-pub(super) enum Bcd {
-    /// The boot configuration store, as bcdedit /enum all shows it
-    Enum {
+    /// Give a key another name
+    Rename {
         #[command(flatten)]
         image: Image,
+        /// The key
+        key: String,
+        /// Its new name
+        name: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// What differs between two images or hive files; exit 1 when something does
+    Diff {
+        #[command(flatten)]
+        image: Image,
+        /// The other image or hive file
+        other: PathBuf,
+        /// The key; the root of bare hives when absent
+        key: Option<String>,
     },
 }
 
 pub(super) fn reg(command: Reg) -> Result<u8> {
     match command {
-        Reg::Query { image, key, recursive } => query(&image, key.as_deref().unwrap_or(""), recursive),
+        Reg::Query { image, key, recursive, search, deleted } => {
+            query(&image, key.as_deref().unwrap_or(""), recursive, search.as_deref(), deleted)
+        }
+        Reg::Export { image, key, file } => export(&image, &key, file.as_deref()),
+        Reg::Import { image, file, changing } => import(&image, &file, &changing),
         Reg::Set { image, key, name, data_type, data, changing } => {
             let kind = DataType::from_name(&data_type).ok_or_else(|| {
                 Error::invalid(Layer::Cli, "unknown registry type")
@@ -71,41 +114,41 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
                     .found(data_type)
             })?;
             let data = registry_data(kind, &data)?;
-            let title = format!("reg set {key} {name}");
-            change::changes(&image, &title, &changing, |machine: &Machine| {
-                let at = key_path(machine, machine.installation(image.windows)?, &key)?;
-                let old = value_of(machine, &at.hive, &at.key, &name)?;
-                if old.as_ref().is_some_and(|(old_kind, old)| *old_kind == kind && *old == data) {
-                    return Ok(Vec::new());
-                }
-                let was = old.map(|(kind, data)| format!("{} of {} bytes", kind.name(), data.len()));
-                let (hive, key) = (at.hive, at.key);
-                Ok(vec![Change::RegistrySet { hive, key, name: name.clone(), data_type: kind.0, data, was }])
-            })
+            let operation = Operation::Set { key: key.clone(), name: name.clone(), data_type: kind, data };
+            apply(&image, &format!("reg set {key} {name}"), &changing, &[operation])
         }
         Reg::Delete { image, key, name, changing } => {
             let title = format!("reg delete {key}");
-            change::changes(&image, &title, &changing, |machine: &Machine| {
-                let at = key_path(machine, machine.installation(image.windows)?, &key)?;
-                let hive = hive_at(machine, &at.hive)?;
-                let found = hive.key(&at.key)?.ok_or_else(|| no_key(&key))?;
-                match name {
-                    None => Ok(vec![Change::RegistryDeleteKey { hive: at.hive, key: at.key }]),
-                    Some(name) if found.value(&name)?.is_some() => {
-                        Ok(vec![Change::RegistryDeleteValue { hive: at.hive, key: at.key, name }])
-                    }
-                    Some(name) => Err(Error::not_found(Layer::Hive, "no such value").found(name)),
-                }
-            })
+            // Here, other than in a file, what is not there is a mistake.
+            let (hive, at) = key_of(&image, &key)?;
+            let found = hive.key(&at)?.ok_or_else(|| no_key(&key))?;
+            if let Some(name) = &name
+                && found.value(name)?.is_none()
+            {
+                return Err(Error::not_found(Layer::Hive, "no such value").found(name));
+            }
+            let operation = match name {
+                Some(name) => Operation::DeleteValue { key, name },
+                None => Operation::DeleteKey { key },
+            };
+            apply(&image, &title, &changing, &[operation])
         }
+        Reg::Rename { image, key, name, changing } => rename(&image, &key, &name, &changing),
+        Reg::Diff { image, other, key } => diff(&image, &other, key.as_deref().unwrap_or("")),
     }
+}
+
+/// The path of a subkey.
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}\\{name}") }
 }
 
 fn no_key(key: &str) -> Error {
     Error::not_found(Layer::Hive, "no such key").found(key)
 }
 
-fn hive_at(machine: &Machine, path: &str) -> Result<Hive> {
+/// The hive with this guest path.
+pub(super) fn hive_at(machine: &Machine, path: &str) -> Result<Hive> {
     let parsed = GuestPath::parse(path)?;
     let missing = || Error::not_found(Layer::Windows, "the hive is missing").found(path);
     let (name, directory) = parsed.components.split_last().ok_or_else(missing)?;
@@ -114,52 +157,231 @@ fn hive_at(machine: &Machine, path: &str) -> Result<Hive> {
     crate::windows::hive_of(&*fs, directory, name)
 }
 
-fn value_of(machine: &Machine, hive: &str, key: &str, name: &str) -> Result<Option<(DataType, Vec<u8>)>> {
-    let hive = hive_at(machine, hive)?;
-    let value = hive.key(key)?.map(|key| key.value(name)).transpose()?.flatten();
-    value.map(|value| Ok((value.data_type(), value.data()?.into_owned()))).transpose()
-}
-
-/// The hive itself when the image is a bare hive file.
-fn bare_hive(image: &Image) -> Result<Option<Hive>> {
+/// True when the image is a hive file.
+pub(super) fn is_bare(image: &Image) -> Result<bool> {
     use std::io::Read;
     let mut head = [0; 4];
     let mut file =
         std::fs::File::open(&image.image).map_err(|e| Error::io("cannot be opened", &image.image, e))?;
-    match file.read_exact(&mut head) {
-        Ok(()) if &head == b"regf" => {}
-        _ => return Ok(None),
-    }
-    let read = |path: &std::path::Path| std::fs::read(path).map_err(|e| Error::io("cannot be read", path, e));
-    let mut logs = Vec::new();
-    for suffix in [".LOG", ".LOG1", ".LOG2"] {
-        let mut name = image.image.clone().into_os_string();
-        name.push(suffix);
-        match read(std::path::Path::new(&name)) {
-            Ok(bytes) => logs.push(bytes),
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Hive::parse_with_logs(read(&image.image)?, &logs).map(Some)
+    Ok(file.read_exact(&mut head).is_ok() && &head == b"regf")
 }
 
-fn query(image: &Image, path: &str, recursive: bool) -> Result<u8> {
-    let (hive, key, shown) = match bare_hive(image)? {
-        Some(hive) => (hive, path.to_string(), path.to_string()),
-        None => {
-            let (_, machine, _) = look::open(image)?;
-            let at = key_path(&machine, machine.installation(image.windows)?, path)?;
-            (hive_at(&machine, &at.hive)?, at.key, path.to_string())
-        }
+/// The hive that holds `path`, and the path inside it.
+fn key_of(image: &Image, path: &str) -> Result<(Hive, String)> {
+    if is_bare(image)? {
+        return Ok((read_hive(&image.image)?, below_root(path)));
+    }
+    let (_, machine, _) = look::open(image)?;
+    let at = key_path(&machine, machine.installation(image.windows)?, path)?;
+    Ok((hive_at(&machine, &at.hive)?, at.key))
+}
+
+/// A path in a bare hive: from its root. The roots that .reg files carry are taken off.
+fn below_root(path: &str) -> String {
+    let parts: Vec<&str> = path.split(['\\', '/']).filter(|part| !part.is_empty()).collect();
+    let is = |names: &[&str]| {
+        parts.first().is_some_and(|part| names.iter().any(|name| part.eq_ignore_ascii_case(name)))
     };
-    let found = hive.key(&key)?.ok_or_else(|| no_key(path))?;
-    if image.json {
-        say_json("reg-query", key_json(&found, &shown, if recursive { usize::MAX } else { 1 })?)?;
+    let skip = if is(&["HKEY_LOCAL_MACHINE", "HKLM", "HKEY_USERS", "HKU"]) {
+        2
     } else {
-        show(&found, &shown, recursive, 0)?;
+        usize::from(is(&["HKEY_CURRENT_USER", "HKCU", "HKEY_CLASSES_ROOT", "HKCR"]))
+    };
+    parts[skip.min(parts.len())..].join("\\")
+}
+
+/// Finds the hive that a path leads into, and the path inside it.
+type Hives<'a> = dyn FnMut(&str) -> Result<(KeyPath, Arc<Hive>)> + 'a;
+
+/// Turns operations on a hive into changes; those that would change nothing are left out.
+fn changes_of(hives: &mut Hives<'_>, operations: &[Operation]) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let mut gone: Vec<String> = Vec::new();
+    for operation in operations {
+        let path = match operation {
+            Operation::CreateKey { key }
+            | Operation::DeleteKey { key }
+            | Operation::Set { key, .. }
+            | Operation::DeleteValue { key, .. } => key,
+        };
+        let (KeyPath { hive: file, key }, hive) = hives(path)?;
+        let deleted = gone
+            .iter()
+            .any(|gone| key.to_lowercase() == *gone || key.to_lowercase().starts_with(&format!("{gone}\\")));
+        let found = if deleted { None } else { hive.key(&key)? };
+        match operation {
+            Operation::CreateKey { .. } if found.is_none() => {
+                changes.push(Change::RegistryCreateKey { hive: file, key });
+            }
+            Operation::DeleteKey { .. } if found.is_some() => {
+                gone.push(key.to_lowercase());
+                changes.push(Change::RegistryDeleteKey { hive: file, key });
+            }
+            Operation::Set { name, data_type, data, .. } => {
+                let old = found.map(|key| key.value(name)).transpose()?.flatten();
+                let old = old
+                    .map(|value| value.data().map(|data| (value.data_type(), data.into_owned())))
+                    .transpose()?;
+                if old.as_ref().is_some_and(|(kind, there)| kind == data_type && there == data) {
+                    continue;
+                }
+                let was = old.map(|(kind, data)| format!("{} of {} bytes", kind.name(), data.len()));
+                let (name, data, data_type) = (name.clone(), data.clone(), data_type.0);
+                changes.push(Change::RegistrySet { hive: file, key, name, data_type, data, was });
+            }
+            Operation::DeleteValue { name, .. }
+                if found.map(|key| key.value(name)).transpose()?.flatten().is_some() =>
+            {
+                changes.push(Change::RegistryDeleteValue { hive: file, key, name: name.clone() });
+            }
+            _ => {}
+        }
+    }
+    Ok(changes)
+}
+
+/// Plans, shows and runs operations on an image or a bare hive.
+fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operation]) -> Result<u8> {
+    if is_bare(image)? {
+        let file = image.image.display().to_string();
+        return change::on_hive(image, title, changing, |hive| {
+            let hive = Arc::new(hive.clone());
+            let mut hives =
+                |path: &str| Ok((KeyPath { hive: file.clone(), key: below_root(path) }, Arc::clone(&hive)));
+            changes_of(&mut hives, operations)
+        });
+    }
+    change::changes(image, title, changing, |machine: &Machine| {
+        let installation = machine.installation(image.windows)?;
+        let mut read: BTreeMap<String, Arc<Hive>> = BTreeMap::new();
+        let mut hives = |path: &str| {
+            let at = key_path(machine, installation, path)?;
+            if !read.contains_key(&at.hive) {
+                read.insert(at.hive.clone(), Arc::new(hive_at(machine, &at.hive)?));
+            }
+            let hive = read.get(&at.hive).cloned().ok_or_else(|| no_key(path))?;
+            Ok((at, hive))
+        };
+        changes_of(&mut hives, operations)
+    })
+}
+
+fn rename(image: &Image, key: &str, name: &str, changing: &Changing) -> Result<u8> {
+    let title = format!("reg rename {key} {name}");
+    let (hive, at) = key_of(image, key)?;
+    hive.key(&at)?.ok_or_else(|| no_key(key))?;
+    if is_bare(image)? {
+        let file = image.image.display().to_string();
+        return change::on_hive(image, &title, changing, |_| {
+            Ok(vec![Change::RegistryRenameKey { hive: file, key: at, to: name.to_string() }])
+        });
+    }
+    change::changes(image, &title, changing, |machine: &Machine| {
+        let at = key_path(machine, machine.installation(image.windows)?, key)?;
+        Ok(vec![Change::RegistryRenameKey { hive: at.hive, key: at.key, to: name.to_string() }])
+    })
+}
+
+fn import(image: &Image, file: &Path, changing: &Changing) -> Result<u8> {
+    let bytes = std::fs::read(file).map_err(|e| Error::io("cannot be read", file, e))?;
+    let operations = reg_text::parse(&bytes).map_err(|e| e.in_file(file))?;
+    apply(image, &format!("reg import {}", file.display()), changing, &operations)
+}
+
+/// The path as regedit writes it.
+fn full_path(image: &Image, path: &str) -> Result<String> {
+    let parts: Vec<&str> = path.split(['\\', '/']).filter(|part| !part.is_empty()).collect();
+    if is_bare(image)? {
+        let stem = image.image.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+        let below = below_root(path);
+        let root = format!(r"HKEY_LOCAL_MACHINE\{stem}");
+        return Ok(if below.is_empty() { root } else { format!(r"{root}\{below}") });
+    }
+    let long = |part: &str| match part.to_ascii_uppercase().as_str() {
+        "HKLM" => "HKEY_LOCAL_MACHINE".to_string(),
+        "HKU" => "HKEY_USERS".to_string(),
+        "HKCR" => "HKEY_CLASSES_ROOT".to_string(),
+        "BCD" => r"HKEY_LOCAL_MACHINE\BCD00000000".to_string(),
+        _ => part.to_string(),
+    };
+    let first = parts.first().map(|part| long(part)).unwrap_or_default();
+    Ok(std::iter::once(first.as_str()).chain(parts.iter().skip(1).copied()).collect::<Vec<_>>().join("\\"))
+}
+
+fn export(image: &Image, key: &str, file: Option<&Path>) -> Result<u8> {
+    let (hive, at) = key_of(image, key)?;
+    let found = hive.key(&at)?.ok_or_else(|| no_key(key))?;
+    let mut text = reg_text::HEADER.to_string();
+    reg_text::key_text(&found, &full_path(image, key)?, &mut text)?;
+    match file {
+        Some(file) => {
+            std::fs::write(file, reg_text::file_bytes(&text))
+                .map_err(|e| Error::io("cannot be written", file, e))?;
+            say(&format!("{}", file.display()))?;
+        }
+        None => super::written(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()))?,
     }
     Ok(CLEAN)
+}
+
+fn query(image: &Image, path: &str, recursive: bool, search: Option<&str>, deleted: bool) -> Result<u8> {
+    let (hive, key) = key_of(image, path)?;
+    if deleted {
+        return say_deleted(image, &hive);
+    }
+    let found = hive.key(&key)?.ok_or_else(|| no_key(path))?;
+    let text = search.map(str::to_lowercase);
+    if image.json {
+        let levels = if recursive || text.is_some() { MAX_KEY_DEPTH } else { 1 };
+        say_json("reg-query", key_json(&found, path, levels)?)?;
+    } else if let Some(text) = text {
+        say_matches(&found, path, &text, 0)?;
+    } else {
+        show(&found, path, recursive, 0)?;
+    }
+    Ok(CLEAN)
+}
+
+fn say_deleted(image: &Image, hive: &Hive) -> Result<u8> {
+    let remnants = hive.deleted();
+    if image.json {
+        let list: Vec<serde_json::Value> = remnants
+            .iter()
+            .map(|remnant| {
+                let offset = format!("{:#x}", remnant.file_offset);
+                match &remnant.kind {
+                    RemnantKind::Key(time) => {
+                        json!({"kind": "key", "path": remnant.path, "last_written": time.to_string(), "offset": offset})
+                    }
+                    RemnantKind::Value(kind, data) => json!({"kind": "value", "name": remnant.path, "type": kind.name(),
+                        "data": data.as_ref().map(|data| crate::text::hex(data)), "offset": offset}),
+                }
+            })
+            .collect();
+        say_json("reg-deleted", json!({"deleted": list}))?;
+        return Ok(CLEAN);
+    }
+    for remnant in &remnants {
+        let at = remnant.file_offset;
+        match &remnant.kind {
+            RemnantKind::Key(time) => say(&format!("{at:#010x}  key    {}  ({time})", remnant.path))?,
+            RemnantKind::Value(kind, data) => {
+                let data =
+                    data.as_ref().map_or("data overwritten".to_string(), |data| crate::text::hex(data));
+                say(&format!("{at:#010x}  value  {}  {}  {data}", remnant.path, kind.name()))?;
+            }
+        }
+    }
+    Ok(CLEAN)
+}
+
+fn data_words(value: &Value<'_>) -> Result<String> {
+    Ok(match value.typed()? {
+        ValueData::Text(text) => text,
+        ValueData::Texts(texts) => texts.join("\\0"),
+        ValueData::Number(number) => format!("{number:#x}"),
+        ValueData::Bytes(bytes) => crate::text::hex(&bytes),
+    })
 }
 
 fn value_json(value: &Value<'_>) -> Result<serde_json::Value> {
@@ -172,72 +394,159 @@ fn value_json(value: &Value<'_>) -> Result<serde_json::Value> {
     Ok(json!({"name": value.name(), "type": value.data_type().name(), "data": data}))
 }
 
+/// What cannot be read goes to standard error; the rest is shown.
+fn values_of<'a>(key: &Key<'a>) -> Vec<Value<'a>> {
+    let (values, broken) = key.values_lenient();
+    broken.iter().for_each(|error| say_error(&format!("warning: {error}")));
+    values
+}
+
+fn subkeys_of<'a>(key: &Key<'a>) -> Vec<Key<'a>> {
+    let (keys, broken) = key.subkeys_lenient();
+    broken.iter().for_each(|error| say_error(&format!("warning: {error}")));
+    keys
+}
+
 fn key_json(key: &Key<'_>, path: &str, levels: usize) -> Result<serde_json::Value> {
-    let values = key.values()?.iter().map(value_json).collect::<Result<Vec<_>>>()?;
-    let subkeys = key
-        .subkeys()?
+    let values: Vec<serde_json::Value> = values_of(key)
+        .iter()
+        .map(|value| {
+            value_json(value).unwrap_or_else(|e| json!({"name": value.name(), "error": e.to_string()}))
+        })
+        .collect();
+    let subkeys = subkeys_of(key)
         .iter()
         .map(|child| {
-            let below = format!("{path}\\{}", child.name());
-            if levels > 1 { key_json(child, &below, levels - 1) } else { Ok(json!(child.name())) }
+            let path = below(path, &child.name());
+            if levels > 1 { key_json(child, &path, levels - 1) } else { Ok(json!(child.name())) }
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(
-        json!({"key": path, "last_written": key.last_written().to_string(), "values": values, "subkeys": subkeys}),
-    )
+    let mut document = json!({"key": path, "last_written": key.last_written().to_string(), "values": values, "subkeys": subkeys});
+    if let Some(class) = key.class_name() {
+        document["class"] = json!(class);
+    }
+    Ok(document)
+}
+
+fn show_value(value: &Value<'_>) -> Result<()> {
+    let name = value.name();
+    let name = if name.is_empty() { "(Default)" } else { &name };
+    let data = data_words(value).unwrap_or_else(|e| format!("cannot be read: {e}"));
+    say(&format!("    {name}    {}    {data}", value.data_type().name()))
 }
 
 fn show(key: &Key<'_>, path: &str, recursive: bool, depth: usize) -> Result<()> {
     say(path)?;
-    for value in key.values()? {
-        let name = value.name();
-        let name = if name.is_empty() { "(Default)" } else { &name };
-        let data = match value.typed()? {
-            ValueData::Text(text) => text,
-            ValueData::Texts(texts) => texts.join("\\0"),
-            ValueData::Number(number) => format!("{number:#x}"),
-            ValueData::Bytes(bytes) => crate::text::hex(&bytes),
-        };
-        say(&format!("    {name}    {}    {data}", value.data_type().name()))?;
-    }
-    for child in key.subkeys()? {
-        let below = format!("{path}\\{}", child.name());
-        if recursive && depth < crate::limits::MAX_KEY_DEPTH {
-            show(&child, &below, true, depth + 1)?;
+    values_of(key).iter().try_for_each(show_value)?;
+    for child in subkeys_of(key) {
+        let path = below(path, &child.name());
+        if recursive && depth < MAX_KEY_DEPTH {
+            show(&child, &path, true, depth + 1)?;
         } else {
-            say(&below)?;
+            say(&path)?;
         }
     }
     Ok(())
 }
 
-pub(super) fn bcd(command: Bcd) -> Result<u8> {
-    let Bcd::Enum { image } = command;
-    let (hive, map) = match bare_hive(&image)? {
-        Some(hive) => (hive, DiskMap::default()),
-        None => {
-            let (_, machine, _) = look::open(&image)?;
-            let at = key_path(&machine, machine.installation(image.windows)?, "BCD")?;
-            (hive_at(&machine, &at.hive)?, machine.disk_map())
-        }
-    };
-    let store = Store::load(&hive)?;
-    if image.json {
-        let objects: Vec<serde_json::Value> = store
-            .objects
-            .iter()
-            .map(|object| {
-                let elements: serde_json::Map<String, serde_json::Value> = object
-                    .elements
-                    .iter()
-                    .map(|(number, value)| (object.element_name(*number), json!(format!("{value:?}"))))
-                    .collect();
-                json!({"id": object.id.to_string(), "type": format!("{:#010x}", object.object_type), "elements": elements})
-            })
-            .collect();
-        say_json("bcd-enum", json!({"objects": objects}))?;
-    } else {
-        say(enumerate(&store, &map, Options::default()).trim_end())?;
+/// Keys whose name, and values whose name or text, hold `text`.
+fn say_matches(key: &Key<'_>, path: &str, text: &str, depth: usize) -> Result<()> {
+    let matching: Vec<Value<'_>> = values_of(key)
+        .into_iter()
+        .filter(|value| {
+            value.name().to_lowercase().contains(text)
+                || data_words(value).is_ok_and(|data| data.to_lowercase().contains(text))
+        })
+        .collect();
+    if key.name().to_lowercase().contains(text) || !matching.is_empty() {
+        say(path)?;
+        matching.iter().try_for_each(show_value)?;
     }
+    if depth < MAX_KEY_DEPTH {
+        for child in subkeys_of(key) {
+            say_matches(&child, &below(path, &child.name()), text, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keys and values by their path in lower case: the path as it is, and the value's type and data.
+type Facts = BTreeMap<(String, Option<String>), (String, Option<(u32, Vec<u8>)>)>;
+
+fn facts(key: &Key<'_>, path: &str, depth: usize, all: &mut Facts) -> Result<()> {
+    all.insert((path.to_lowercase(), None), (path.to_string(), None));
+    for value in values_of(key) {
+        let data = value.data().map(std::borrow::Cow::into_owned).unwrap_or_default();
+        let shown =
+            format!("{path}  {}", if value.name().is_empty() { "(Default)".into() } else { value.name() });
+        all.insert(
+            (path.to_lowercase(), Some(value.name().to_lowercase())),
+            (shown, Some((value.data_type().0, data))),
+        );
+    }
+    if depth < MAX_KEY_DEPTH {
+        for child in subkeys_of(key) {
+            facts(&child, &below(path, &child.name()), depth + 1, all)?;
+        }
+    }
+    Ok(())
+}
+
+fn diff(image: &Image, other: &Path, key: &str) -> Result<u8> {
+    let read = |image: &Image| -> Result<Facts> {
+        let (hive, at) = key_of(image, key)?;
+        let mut all = Facts::new();
+        if let Some(found) = hive.key(&at)? {
+            facts(&found, key, 0, &mut all)?;
+        }
+        Ok(all)
+    };
+    let (ours, theirs) = (read(image)?, read(&image.with_file(other))?);
+    if ours.is_empty() && theirs.is_empty() {
+        return Err(no_key(key));
+    }
+    let mut lines = Vec::new();
+    for place in ours.keys().chain(theirs.keys()).collect::<std::collections::BTreeSet<_>>() {
+        match (ours.get(place), theirs.get(place)) {
+            (Some((shown, _)), None) => lines.push(("-", shown)),
+            (None, Some((shown, _))) => lines.push(("+", shown)),
+            (Some((shown, a)), Some((_, b))) if a != b => lines.push(("~", shown)),
+            _ => {}
+        }
+    }
+    if image.json {
+        let word = |sign: &str| match sign {
+            "-" => "only-in-first",
+            "+" => "only-in-second",
+            _ => "differs",
+        };
+        let list: Vec<serde_json::Value> =
+            lines.iter().map(|(sign, path)| json!({"what": word(sign), "path": path})).collect();
+        say_json("reg-diff", json!({"differences": list}))?;
+    } else {
+        lines.iter().try_for_each(|(sign, path)| say(&format!("{sign} {path}")))?;
+    }
+    Ok(if lines.is_empty() { CLEAN } else { FINDINGS })
+}
+
+/// Checks a bare hive, and with `repair` writes it anew from what can be read.
+pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8> {
+    let hive = read_hive(&image.image)?;
+    let defects = hive.check();
+    look::say_defects(image, &defects)?;
+    let damaged = defects.iter().any(|defect| defect.severity != crate::Severity::Note);
+    let broken = defects.iter().any(|defect| defect.severity == crate::Severity::Error);
+    let Some(changing) = repair.filter(|_| broken) else {
+        return Ok(if damaged { FINDINGS } else { CLEAN });
+    };
+    let (bytes, lost) = crate::registry::rebuild(&hive)?;
+    say(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), lost.len()))?;
+    look::say_defects(image, &lost)?;
+    if changing.dry_run || !super::agreed(changing.yes, "Replace the hive?")? {
+        return Ok(FINDINGS);
+    }
+    let options = change::options(image, changing)?;
+    crate::repair::replace_hive(&image.image, "rebuild the hive", &bytes, &options, &Bars::new())?;
+    say(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
     Ok(CLEAN)
 }

@@ -40,7 +40,10 @@ pub(super) fn base_checksum(bytes: &[u8]) -> u32 {
 
 /// Text of a key or value name: Latin-1 when `compressed`, else UTF-16.
 pub(super) fn name_text(bytes: &[u8], compressed: bool) -> String {
-    if compressed {
+    if compressed && bytes.is_ascii() {
+        // Nearly all names are; this is the inner loop of every walk.
+        String::from_utf8_lossy(bytes).into_owned()
+    } else if compressed {
         bytes.iter().map(|b| char::from(*b)).collect()
     } else {
         crate::text::utf16le_lossy(bytes)

@@ -45,6 +45,7 @@ pub(super) fn check(hive: &Hive, defects: &mut Vec<Defect>) {
         }
     }
     walk.check_security(defects);
+    super::reach::check(hive, defects);
 }
 
 fn values(key: &Key<'_>) -> Result<(), String> {

@@ -196,6 +196,58 @@ impl HiveEditor {
         Ok(true)
     }
 
+    /// Gives the key at `path` another name.
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists`; `Refused` for the root.
+    pub fn rename_key(&mut self, path: &str, name: &str) -> Result<()> {
+        let missing = || Error::not_found(Layer::Hive, "no such key").found(path);
+        let key = self.hive.key(path)?.ok_or_else(missing)?;
+        let (offset, parent) = (key.offset, key.number(16));
+        if offset == self.hive.root().offset {
+            return Err(refused("the root key cannot be renamed"));
+        }
+        if name.is_empty() || name.contains('\\') || name.encode_utf16().count() > 255 {
+            return Err(Error::invalid(Layer::Hive, "this is no name for a key").found(name));
+        }
+        let above = Key::at(&self.hive, parent)?;
+        if above.subkey(name)?.is_some_and(|other| other.offset != offset) {
+            return Err(
+                Error::new(ErrorKind::AlreadyExists, Layer::Hive, "the key has such a subkey").found(name)
+            );
+        }
+        let node = self.content(offset)?.to_vec();
+        let (bytes, compressed) = name_bytes(name);
+        let mut moved = offset;
+        if node.len() < 76 + bytes.len() {
+            // A longer name needs another cell; the children then name another parent.
+            moved = self.allocate(76 + bytes.len())?;
+            self.put(moved, 0, &node[..76]);
+            for child in self.subkey_offsets(moved)? {
+                self.put_u32(child, 16, moved);
+            }
+        }
+        let flags = u16_at(&node, 2).unwrap_or(0) & !0x20 | if compressed { 0x20 } else { 0 };
+        self.put(moved, 2, &flags.to_le_bytes());
+        self.put(moved, 72, &(bytes.len() as u16).to_le_bytes());
+        self.put(moved, 76, &bytes);
+        let mut named = Vec::new();
+        for child in self.subkey_offsets(parent)?.into_iter().filter(|child| *child != offset).chain([moved])
+        {
+            named.push((Key::at(&self.hive, child)?.name(), child));
+        }
+        named.sort_by(|(a, _), (b, _)| compare_names(a, b));
+        let children: Vec<u32> = named.into_iter().map(|(_, child)| child).collect();
+        self.set_subkeys(parent, &children)?;
+        if moved != offset {
+            self.release(offset);
+        }
+        self.widen(parent, 52, 2 * name.encode_utf16().count());
+        self.touch(moved);
+        self.touch(parent);
+        Ok(())
+    }
+
     /// Puts the base block right and gives the file; without a change it is the file that was opened.
     ///
     /// # Errors
@@ -308,7 +360,7 @@ impl HiveEditor {
         }
     }
 
-    fn new_node(&mut self, name: &str, parent: u32) -> Result<u32> {
+    pub(super) fn new_node(&mut self, name: &str, parent: u32) -> Result<u32> {
         let (bytes, compressed) = name_bytes(name);
         let offset = self.allocate(76 + bytes.len())?;
         self.put(offset, 0, b"nk");
@@ -354,7 +406,7 @@ impl HiveEditor {
     }
 
     /// Writes the list of subkeys anew, over the old list where it fits.
-    fn set_subkeys(&mut self, key: u32, children: &[u32]) -> Result<()> {
+    pub(super) fn set_subkeys(&mut self, key: u32, children: &[u32]) -> Result<()> {
         let node = Key::at(&self.hive, key)?;
         let (old_count, old_list) = (node.subkey_count(), node.number(28));
         let leaf_fits = old_count > 0
@@ -469,6 +521,72 @@ impl HiveEditor {
         }
     }
 
+    /// Version, type and file name of another hive's base block.
+    pub(super) fn copy_base(&mut self, other: &Hive) {
+        for range in [20..32, 48..112] {
+            if let Some(bytes) = other.bytes().get(range.clone()) {
+                self.hive.bytes[range].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Sets the class name of a key that has none.
+    pub(super) fn set_class(&mut self, key: u32, class: &str) -> Result<()> {
+        let bytes = crate::text::utf16le_bytes(class);
+        let cell = self.allocate(bytes.len())?;
+        self.put(cell, 0, &bytes);
+        self.put_u32(key, 48, cell);
+        self.put(key, 74, &(bytes.len() as u16).to_le_bytes());
+        Ok(())
+    }
+
+    /// A security cell with this descriptor, in the ring of all of them, used by nobody yet.
+    pub(super) fn new_security(&mut self, descriptor: &[u8]) -> Result<u32> {
+        let cell = self.allocate(20 + descriptor.len())?;
+        let first = self.hive.root().number(44);
+        let next = self.content(first).ok().and_then(|sk| u32_at(sk, 4)).unwrap_or(first);
+        self.put(cell, 0, b"sk\0\0");
+        self.put_u32(cell, 4, next);
+        self.put_u32(cell, 8, first);
+        self.put_u32(cell, 16, descriptor.len() as u32);
+        self.put(cell, 20, descriptor);
+        self.put_u32(first, 4, cell);
+        self.put_u32(next, 8, cell);
+        Ok(cell)
+    }
+
+    /// Gives a key this security cell in the place of the one that it has, if any.
+    pub(super) fn use_security(&mut self, key: u32, security: u32) {
+        let old = self.content(key).ok().and_then(|node| u32_at(node, 44)).unwrap_or(NONE);
+        let count = self.content(security).ok().and_then(|sk| u32_at(sk, 12)).unwrap_or(0);
+        self.put_u32(security, 12, count + 1);
+        self.put_u32(key, 44, security);
+        if old != NONE {
+            self.drop_security(old);
+        }
+    }
+
+    pub(super) fn set_times(&mut self, key: u32, time: FileTime) {
+        self.put(key, 4, &time.0.to_le_bytes());
+    }
+
+    /// Raises the "largest" fields of a key to what its subkeys and values need.
+    pub(super) fn widen_for_children(&mut self, key: u32) -> Result<()> {
+        let node = Key::at(&self.hive, key)?;
+        let units = |text: &str| 2 * text.encode_utf16().count();
+        let children = node.subkeys()?;
+        let name = children.iter().map(|child| units(&child.name())).max().unwrap_or(0);
+        let class = children.iter().filter_map(Key::class_name).map(|class| units(&class)).max().unwrap_or(0);
+        let values = node.values()?;
+        let value_name = values.iter().map(|value| units(&value.name())).max().unwrap_or(0);
+        let data =
+            values.iter().filter_map(|value| value.data().ok()).map(|data| data.len()).max().unwrap_or(0);
+        for (at, value) in [(52, name), (56, class), (60, value_name), (64, data)] {
+            self.widen(key, at, value);
+        }
+        Ok(())
+    }
+
     // ----------------------------------------------------------------- values
 
     fn value_cell(&self, key: u32, name: &str) -> Result<u32> {
@@ -481,7 +599,7 @@ impl HiveEditor {
         Err(Error::not_found(Layer::Hive, "no such value").found(name))
     }
 
-    fn set_values(&mut self, key: u32, values: &[u32]) -> Result<()> {
+    pub(super) fn set_values(&mut self, key: u32, values: &[u32]) -> Result<()> {
         let node = Key::at(&self.hive, key)?;
         let (old_count, old_list) = (node.value_offsets()?.len(), node.number(40));
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -507,7 +625,7 @@ impl HiveEditor {
         Ok(())
     }
 
-    fn new_value(&mut self, name: &str, data_type: DataType, data: &[u8]) -> Result<u32> {
+    pub(super) fn new_value(&mut self, name: &str, data_type: DataType, data: &[u8]) -> Result<u32> {
         let (bytes, compressed) = name_bytes(name);
         let offset = self.allocate(20 + bytes.len())?;
         self.put(offset, 0, b"vk");

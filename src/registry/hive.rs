@@ -13,6 +13,8 @@ pub struct Hive {
     pub(super) bytes: Vec<u8>,
     defects: Vec<Defect>,
     pub(super) clean: bool,
+    /// Hives that are clean and whole are trusted to have the hashes of names right.
+    pub(super) hashes_are_right: bool,
 }
 
 impl std::fmt::Debug for Hive {
@@ -50,7 +52,8 @@ impl Hive {
         if said > bytes.len().saturating_sub(BASE_BYTES) {
             note("hive-cut-off", 40, "the file is shorter than the hive");
         }
-        let hive = Hive { bytes, defects, clean: sum_right && sequences_equal };
+        let hashes_are_right = defects.is_empty();
+        let hive = Hive { bytes, defects, clean: sum_right && sequences_equal, hashes_are_right };
         let root = u32_at(&hive.bytes, 36).unwrap_or(0);
         if signed(&hive.bytes, root, b"nk").is_none() {
             return Err(base("the root key cannot be read")
@@ -62,7 +65,7 @@ impl Hive {
 
     /// A hive under construction, whose root is not there yet.
     pub(super) fn without_root(bytes: Vec<u8>) -> Hive {
-        Hive { bytes, defects: Vec::new(), clean: true }
+        Hive { bytes, defects: Vec::new(), clean: true, hashes_are_right: true }
     }
 
     /// As [`Hive::parse`], with what the transaction logs hold applied in memory when the hive is not clean.

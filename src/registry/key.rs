@@ -2,7 +2,7 @@
 
 use super::cell::{NONE, cell, name_hash, name_text, same_name, signed};
 use super::hive::Hive;
-use super::subkeys::listed;
+use super::subkeys::{listed, listed_lenient};
 use super::value::Value;
 use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Layer, Result};
@@ -86,6 +86,43 @@ impl<'a> Key<'a> {
         entries.into_iter().map(|(offset, _)| Key::at(self.hive, offset)).collect()
     }
 
+    /// The subkeys that can be read, and what kept the others from it.
+    pub fn subkeys_lenient(&self) -> (Vec<Key<'a>>, Vec<Error>) {
+        let (mut keys, mut errors) = (Vec::new(), Vec::new());
+        if self.subkey_count() == 0 {
+            return (keys, errors);
+        }
+        for (offset, _) in listed_lenient(&self.hive.bytes, self.number(28), &mut errors) {
+            match Key::at(self.hive, offset) {
+                Ok(key) => keys.push(key),
+                Err(e) => errors.push(e),
+            }
+        }
+        (keys, errors)
+    }
+
+    /// The values that can be read, and what kept the others from it.
+    pub fn values_lenient(&self) -> (Vec<Value<'a>>, Vec<Error>) {
+        let count = (u32_at(self.node(), 36).unwrap_or(0) as usize).min(MAX_VALUES);
+        let (mut values, mut errors) = (Vec::new(), Vec::new());
+        if count == 0 {
+            return (values, errors);
+        }
+        let broken = || Error::damaged(Layer::Hive, "the value list cannot be read").at(self.file_offset());
+        let Some(list) = cell(&self.hive.bytes, self.number(40)) else { return (values, vec![broken()]) };
+        for i in 0..count {
+            let Some(offset) = u32_at(list, i * 4) else {
+                errors.push(broken().found(format!("{i} of {count} values")));
+                break;
+            };
+            match Value::at(self.hive, offset) {
+                Ok(value) => values.push(value),
+                Err(e) => errors.push(e),
+            }
+        }
+        (values, errors)
+    }
+
     /// The subkey of that name; case does not matter.
     ///
     /// # Errors
@@ -95,12 +132,19 @@ impl<'a> Key<'a> {
             return Ok(None);
         }
         let hash = name_hash(name);
-        for (offset, stored) in listed(&self.hive.bytes, self.number(28))? {
-            if stored.is_none_or(|stored| stored == hash) {
-                let key = Key::at(self.hive, offset)?;
+        let entries = listed(&self.hive.bytes, self.number(28))?;
+        // A hash that is wrong hides a key from Windows, not from us: the others are looked at last.
+        for right in [true, false] {
+            let candidates =
+                entries.iter().filter(|(_, stored)| stored.is_none_or(|stored| stored == hash) == right);
+            for (offset, _) in candidates {
+                let key = Key::at(self.hive, *offset)?;
                 if same_name(&key.name(), name) {
                     return Ok(Some(key));
                 }
+            }
+            if self.hive.hashes_are_right {
+                break;
             }
         }
         Ok(None)

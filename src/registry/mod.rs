@@ -4,21 +4,27 @@
 //! A hive is one buffer in memory; keys and values borrow from it.
 //! Reading: [`Hive`], [`Key`], [`Value`]. Writing: [`HiveEditor`]. Transaction logs: `log`.
 //!
-//! Missing: recovery of deleted keys, `.reg` text, repair of broken hives.
+//! Text: [`reg_text`]. Damage: [`Hive::deleted`], [`rebuild`].
 
 mod cell;
 mod check;
+mod deleted;
 mod editor;
 mod free;
 mod hive;
 mod key;
 mod log;
+mod reach;
+mod rebuild;
+pub mod reg_text;
 mod subkeys;
 #[cfg(test)]
 mod tests;
 mod value;
 
+pub use deleted::{Remnant, RemnantKind};
 pub use editor::{Edited, HiveEditor};
 pub use hive::Hive;
 pub use key::Key;
+pub use rebuild::rebuild;
 pub use value::{DataType, Value, ValueData};

@@ -18,6 +18,28 @@ pub(super) fn listed(bytes: &[u8], offset: u32) -> Result<Vec<(u32, Option<u32>)
     Ok(found)
 }
 
+/// As [`listed`], with what can be read of a damaged list.
+pub(super) fn listed_lenient(bytes: &[u8], offset: u32, errors: &mut Vec<Error>) -> Vec<(u32, Option<u32>)> {
+    let mut found = Vec::new();
+    match cell(bytes, offset).filter(|list| list.starts_with(b"ri")) {
+        Some(list) => {
+            for i in 0..usize::from(u16_at(list, 2).unwrap_or(0)) {
+                let leaf = u32_at(list, 4 + i * 4);
+                let read = leaf.map(|leaf| leaf_or_root(bytes, leaf, 1, &mut found));
+                errors.extend(match read {
+                    Some(read) => read.err(),
+                    None => Some(broken(offset, "longer than its cell")),
+                });
+                if leaf.is_none() {
+                    break;
+                }
+            }
+        }
+        None => errors.extend(leaf_or_root(bytes, offset, 0, &mut found).err()),
+    }
+    found
+}
+
 fn leaf_or_root(bytes: &[u8], offset: u32, depth: usize, found: &mut Vec<(u32, Option<u32>)>) -> Result<()> {
     let list = cell(bytes, offset).ok_or_else(|| broken(offset, "not a cell"))?;
     let count = usize::from(u16_at(list, 2).unwrap_or(0));

@@ -195,3 +195,141 @@ fn a_hive_that_was_not_closed_is_not_edited() {
 }
 
 use std::ops::Range;
+
+fn filled() -> HiveEditor {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    for (key, name, data) in [
+        ("alpha", "one", vec![1, 2, 3, 4, 5, 6, 7, 8]),
+        ("alpha\\deep\\deeper", "two", vec![9; 20_000]),
+        ("beta", "", utf16("text\0")),
+        ("gamma\\child", "x", vec![1]),
+    ] {
+        editor.set_value(key, name, DataType::BINARY, &data).unwrap();
+    }
+    editor
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    crate::text::utf16le_bytes(text)
+}
+
+fn finished(editor: HiveEditor) -> Hive {
+    let hive = Hive::parse(editor.finish(FileTime::now()).unwrap().bytes).unwrap();
+    let defects = hive.check();
+    assert!(defects.is_empty(), "{defects:?}");
+    hive
+}
+
+#[test]
+fn keys_are_renamed_with_their_children() {
+    let mut editor = filled();
+    editor.rename_key("gamma", "a much longer name than before").unwrap();
+    editor.rename_key("alpha\\deep", "z").unwrap();
+    assert_eq!(editor.rename_key("beta", "Alpha").unwrap_err().kind(), ErrorKind::AlreadyExists);
+    editor.rename_key("beta", "BETA").unwrap();
+    assert!(editor.rename_key("", "x").is_err() && editor.rename_key("none", "x").is_err());
+    let hive = finished(editor);
+    let names: Vec<String> = hive.root().subkeys().unwrap().iter().map(Key::name).collect();
+    assert_eq!(names, ["a much longer name than before", "alpha", "BETA"]);
+    assert!(
+        hive.key("a much longer name than before\\child").unwrap().unwrap().value("x").unwrap().is_some()
+    );
+    assert!(hive.key("alpha\\z\\deeper").unwrap().is_some() && hive.key("gamma").unwrap().is_none());
+    assert_eq!(read_by_other(hive.bytes()), read_all(&hive));
+}
+
+#[test]
+fn deleted_keys_and_values_are_recognised() {
+    let mut editor = filled();
+    editor.delete_value("alpha", "one").unwrap();
+    editor.delete_key("gamma", true).unwrap();
+    let hive = finished(editor);
+    let deleted = hive.deleted();
+    let key = |path: &str| deleted.iter().any(|r| r.path == path && matches!(r.kind, RemnantKind::Key(_)));
+    assert!(key("gamma") && key("gamma\\child"), "{deleted:?}");
+    let data = deleted.iter().find(|r| r.path == "one").map(|r| r.kind.clone());
+    assert_eq!(data, Some(RemnantKind::Value(DataType::BINARY, Some(vec![1, 2, 3, 4, 5, 6, 7, 8]))));
+    assert!(finished(filled()).deleted().is_empty());
+}
+
+#[test]
+fn a_rebuilt_hive_holds_the_same_and_what_is_broken_is_listed() {
+    let hive = finished(filled());
+    let (bytes, lost) = rebuild(&hive).unwrap();
+    assert!(lost.is_empty(), "{lost:?}");
+    let again = Hive::parse(bytes).unwrap();
+    assert!(again.check().is_empty(), "{:?}", again.check());
+    assert_eq!(read_all(&again), read_all(&hive));
+    assert_eq!(read_by_other(again.bytes()), read_all(&hive));
+    let (old, new) = (hive.key("alpha").unwrap().unwrap(), again.key("alpha").unwrap().unwrap());
+    assert_eq!((old.last_written(), old.security()), (new.last_written(), new.security()));
+
+    // The value of one key and the head of another are overwritten.
+    let mut bytes = hive.bytes().to_vec();
+    let beta = hive.key("beta").unwrap().unwrap();
+    let child = hive.key("gamma\\child").unwrap().unwrap();
+    let list = 4096 + beta.number(40) as usize;
+    bytes[list + 4..list + 8].fill(0xee);
+    bytes[child.file_offset() as usize + 4] = b'!';
+    let damaged = Hive::parse(bytes).unwrap();
+    assert!(damaged.check().iter().any(|d| d.severity == crate::Severity::Error));
+    let (bytes, lost) = rebuild(&damaged).unwrap();
+    assert_eq!(lost.len(), 2, "{lost:?}");
+    assert!(lost.iter().all(|defect| defect.offset.is_some()));
+    let rebuilt = Hive::parse(bytes).unwrap();
+    assert!(rebuilt.check().is_empty(), "{:?}", rebuilt.check());
+    assert!(rebuilt.key("alpha\\deep\\deeper").unwrap().is_some() && rebuilt.key("gamma").unwrap().is_some());
+}
+
+#[test]
+fn cells_without_an_owner_and_with_two_are_seen() {
+    let hive = finished(filled());
+    let alpha = hive.key("alpha").unwrap().unwrap();
+    let beta = hive.key("beta").unwrap().unwrap();
+    let mut bytes = hive.bytes().to_vec();
+    // beta takes over alpha's value list, and its own belongs to nothing.
+    let place = beta.file_offset() as usize + 4 + 40;
+    bytes[place..place + 4].copy_from_slice(&alpha.number(40).to_le_bytes());
+    let codes: Vec<&str> = Hive::parse(bytes).unwrap().check().iter().map(|defect| defect.code).collect();
+    assert!(codes.contains(&"hive-cell-twice") && codes.contains(&"hive-cells-unreachable"), "{codes:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    /// Any damage: everything that reads is bounded, and what is rebuilt is sound.
+    #[test]
+    fn damaged_hives_are_read_and_rebuilt(hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40), cut in 0usize..9000) {
+        let mut bytes = finished(filled()).bytes().to_vec();
+        for (at, value) in hits {
+            let at = at.index(bytes.len() - 512) + 512;
+            bytes[at] = value;
+        }
+        bytes.truncate(bytes.len() - cut);
+        if let Ok(hive) = Hive::parse(bytes) {
+            drop(hive.check());
+            drop(hive.deleted());
+            if let Ok((bytes, _)) = rebuild(&hive) {
+                let rebuilt = Hive::parse(bytes).unwrap();
+                let defects = rebuilt.check();
+                prop_assert!(defects.iter().all(|d| d.severity == crate::Severity::Note), "{defects:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_value_in_a_large_hive_rewrites_little() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    for i in 0..400 {
+        editor.set_value(&format!("k{}\\s{i}", i % 20), "v", DataType::BINARY, &vec![7; 3000]).unwrap();
+    }
+    let hive = finished(editor);
+    assert!(hive.bytes().len() > 1 << 20);
+    let mut editor = HiveEditor::new(hive).unwrap();
+    editor.set_value("k3\\s3", "v", DataType::BINARY, &[1; 3000]).unwrap();
+    editor.set_value("k3\\s3", "new", DataType::SZ, &utf16("text\0")).unwrap();
+    editor.set_value("k4\\another", "new", DataType::SZ, &utf16("text\0")).unwrap();
+    let changed = editor.finish(FileTime::now()).unwrap().changed;
+    let bytes: usize = changed.iter().map(|range| range.end - range.start).sum();
+    assert!(bytes < 16 << 10, "{bytes} bytes");
+}

@@ -45,6 +45,15 @@ pub enum Change {
         /// Key below the root.
         key: String,
     },
+    /// Gives a key another name.
+    RegistryRenameKey {
+        /// File of the hive.
+        hive: String,
+        /// Key below the root.
+        key: String,
+        /// The new name.
+        to: String,
+    },
     /// Gives a file this content, making it when it is not there.
     FileWrite {
         /// The file.
@@ -85,6 +94,20 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The hive that it changes, and the key.
+    pub(super) fn registry_key(&self) -> Option<(&str, &str)> {
+        match self {
+            Change::RegistrySet { hive, key, .. }
+            | Change::RegistryCreateKey { hive, key }
+            | Change::RegistryDeleteValue { hive, key, .. }
+            | Change::RegistryRenameKey { hive, key, .. }
+            | Change::RegistryDeleteKey { hive, key } => Some((hive, key)),
+            _ => None,
+        }
+    }
+}
+
 /// A value's data in a few words.
 pub(super) fn words(data_type: u32, data: &[u8]) -> String {
     let shown = match (data_type, data.len()) {
@@ -123,6 +146,9 @@ impl std::fmt::Display for Change {
                 write!(f, "delete the value {value} of {}\\{key}", name(hive))
             }
             Change::RegistryDeleteKey { hive, key } => write!(f, "delete the key {}\\{key}", name(hive)),
+            Change::RegistryRenameKey { hive, key, to } => {
+                write!(f, "rename the key {}\\{key} to {to}", name(hive))
+            }
             Change::FileWrite { path, size, from, .. } => {
                 write!(f, "write {path}  ({size} bytes from {from})")
             }

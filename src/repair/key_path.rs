@@ -12,7 +12,8 @@ pub struct KeyPath {
     pub key: String,
 }
 
-/// Resolves `HKLM\SYSTEM\CurrentControlSet\...`, `HKLM\SOFTWARE\...`, `BCD\...` and the other hives of `config`.
+/// Resolves `HKLM\SYSTEM\CurrentControlSet\...`, `HKLM\SOFTWARE\...`, `BCD\...`, the other hives of `config`,
+/// `HKU\<sid or name>\...`, `HKCR\...` and `AmCache\...`.
 /// `CurrentControlSet` is the control set that the machine will start with next (`Select\Default`).
 ///
 /// # Errors
@@ -22,13 +23,25 @@ pub fn key_path(machine: &Machine, installation: &Installation, text: &str) -> R
     let bad = || {
         Error::invalid(Layer::Windows, "this registry path is not known")
             .found(text)
-            .advice(r"write HKLM\SYSTEM\..., HKLM\SOFTWARE\..., HKLM\COMPONENTS\..., BCD\...")
+            .advice(r"write HKLM\SYSTEM\..., HKLM\SOFTWARE\..., HKLM\COMPONENTS\..., HKU\<sid or name>\..., HKCR\..., BCD\..., AmCache\...")
     };
     let is = |part: Option<&&str>, names: &[&str]| {
         part.is_some_and(|part| names.iter().any(|name| part.eq_ignore_ascii_case(name)))
     };
     if is(parts.first(), &["BCD", "BCD00000000"]) {
         return Ok(KeyPath { hive: boot_store(machine)?, key: parts[1..].join("\\") });
+    }
+    if is(parts.first(), &["AmCache"]) {
+        let hive = format!(r"{}\AppCompat\Programs\Amcache.hve", installation.path);
+        return Ok(KeyPath { hive, key: parts[1..].join("\\") });
+    }
+    if is(parts.first(), &["HKCR", "HKEY_CLASSES_ROOT"]) {
+        let key = std::iter::once("Classes").chain(parts[1..].iter().copied()).collect::<Vec<_>>().join("\\");
+        return Ok(KeyPath { hive: format!(r"{}\System32\config\SOFTWARE", installation.path), key });
+    }
+    if is(parts.first(), &["HKU", "HKEY_USERS"]) {
+        let user = parts.get(1).ok_or_else(bad)?;
+        return Ok(KeyPath { hive: user_hive(machine, installation, user)?, key: parts[2..].join("\\") });
     }
     let rest = match parts.as_slice() {
         [first, rest @ ..] if is(Some(first), &["HKLM", "HKEY_LOCAL_MACHINE"]) => rest,
@@ -41,6 +54,38 @@ pub fn key_path(machine: &Machine, installation: &Installation, text: &str) -> R
         keys[0] = format!("ControlSet{:03}", installation.control_sets.default.max(1));
     }
     Ok(KeyPath { hive: format!(r"{}\System32\config\{hive}", installation.path), key: keys.join("\\") })
+}
+
+/// Guest path of a user's hive: by security id, by the name of the profile's folder, or `.DEFAULT`. `<user>_Classes` is the
+/// hive of the user's classes.
+fn user_hive(machine: &Machine, installation: &Installation, user: &str) -> Result<String> {
+    if [".DEFAULT", "S-1-5-18"].iter().any(|known| user.eq_ignore_ascii_case(known)) {
+        return Ok(format!(r"{}\System32\config\DEFAULT", installation.path));
+    }
+    let classes = user.len() > 8 && user.to_ascii_lowercase().ends_with("_classes");
+    let name = if classes { &user[..user.len() - 8] } else { user };
+    let software = machine.hive(installation, "SOFTWARE")?;
+    let list = software.key(r"Microsoft\Windows NT\CurrentVersion\ProfileList")?;
+    let volume = installation.path.split('\\').next().unwrap_or_default();
+    let mut known = Vec::new();
+    for profile in list.map(|list| list.subkeys()).transpose()?.unwrap_or_default() {
+        let path = profile.value("ProfileImagePath")?.and_then(|value| value.as_string()).unwrap_or_default();
+        let folder = path.rsplit('\\').next().unwrap_or_default().to_string();
+        if profile.name().eq_ignore_ascii_case(name) || folder.eq_ignore_ascii_case(name) {
+            // The path begins with a letter or a variable that stands for the volume of Windows.
+            let inside = path.split_once('\\').map_or("", |(_, inside)| inside);
+            let lower = path.to_ascii_lowercase();
+            let base = if lower.starts_with("%systemroot%") || lower.starts_with("%windir%") {
+                format!(r"{}\{inside}", installation.path)
+            } else {
+                format!(r"{volume}\{inside}")
+            };
+            let file = if classes { r"AppData\Local\Microsoft\Windows\UsrClass.dat" } else { "NTUSER.DAT" };
+            return Ok(format!(r"{base}\{file}"));
+        }
+        known.push(format!("{folder} ({})", profile.name()));
+    }
+    Err(Error::not_found(Layer::Windows, format!("no user {user}")).expected(known.join(", ")))
 }
 
 /// Guest path of the boot configuration store.

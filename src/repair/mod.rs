@@ -3,6 +3,7 @@
 //!
 //! Missing: loops and conditions in scripts, BCD steps, sources beyond the component store.
 
+mod bare;
 mod change;
 mod key_path;
 mod run;
@@ -10,6 +11,7 @@ mod script;
 mod stage;
 mod verify;
 
+pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
 pub use key_path::{KeyPath, key_path};
 pub use run::{Options, Outcome, Target, open_staged, run_changes, run_script};

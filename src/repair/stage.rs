@@ -5,7 +5,7 @@ use crate::block::DiskMut;
 use crate::error::{Error, ErrorKind, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{FileSystemMut, NodeId, NodeKind, open_mut, read_file, resolve};
-use crate::registry::{DataType, HiveEditor};
+use crate::registry::HiveEditor;
 use crate::time::FileTime;
 use crate::windows::{Machine, hive_of};
 use std::collections::BTreeMap;
@@ -98,15 +98,10 @@ impl<'a> Stage<'a> {
     }
 
     fn apply_one(&mut self, change: &Change) -> Result<()> {
+        if let Some((hive, _)) = change.registry_key() {
+            return super::bare::apply(self.editor(hive)?, change);
+        }
         match change {
-            Change::RegistrySet { hive, key, name, data_type, data, .. } => {
-                self.editor(hive)?.set_value(key, name, DataType(*data_type), data).map(|_| ())
-            }
-            Change::RegistryCreateKey { hive, key } => self.editor(hive)?.create_key(key).map(|_| ()),
-            Change::RegistryDeleteValue { hive, key, name } => {
-                self.editor(hive)?.delete_value(key, name).map(|_| ())
-            }
-            Change::RegistryDeleteKey { hive, key } => self.editor(hive)?.delete_key(key, true).map(|_| ()),
             Change::FileWrite { path, data, .. } => self.write_file(path, data),
             Change::FileLink { path, target, .. } => self.link(path, target),
             Change::MakeDirectory { path } => {
@@ -128,6 +123,7 @@ impl<'a> Stage<'a> {
                 let (index, directory, name) = self.place(path)?;
                 self.volume(index)?.remove(directory, &name)
             }
+            _ => Err(Error::invalid(Layer::FileSystem, "a change that is none of files")),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::partition::TableKind;
 use crate::progress::Progress;
 use crate::windows::Machine;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
 /// What verifying found.
@@ -44,16 +44,47 @@ pub(super) fn defects(machine: &Machine, changes: &[Change], progress: &dyn Prog
 /// Guest paths that a change writes.
 fn paths(change: &Change) -> Vec<&str> {
     match change {
-        Change::RegistrySet { hive, .. }
-        | Change::RegistryCreateKey { hive, .. }
-        | Change::RegistryDeleteValue { hive, .. }
-        | Change::RegistryDeleteKey { hive, .. } => vec![hive],
-        Change::FileWrite { path, .. } | Change::MakeDirectory { path } | Change::FileDelete { path } => {
-            vec![path]
-        }
-        Change::FileLink { path, .. } => vec![path],
+        Change::FileWrite { path, .. }
+        | Change::MakeDirectory { path }
+        | Change::FileDelete { path }
+        | Change::FileLink { path, .. } => vec![path],
         Change::FileRename { from, to } => vec![from, to],
+        registry => registry.registry_key().map(|(hive, _)| vec![hive]).unwrap_or_default(),
     }
+}
+
+/// True when one of the `later` changes makes another thing of what this one made.
+pub(super) fn is_superseded(change: &Change, later: &[Change]) -> bool {
+    let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+    let inside = |key: &str, other: &str| {
+        same(key, other)
+            || key
+                .get(..other.len())
+                .is_some_and(|head| same(head, other) && key[other.len()..].starts_with('\\'))
+    };
+    let Some((hive, key)) = change.registry_key() else {
+        let Change::FileWrite { path, .. } = change else { return false };
+        return later.iter().any(|other| paths(other).iter().any(|later| same(later, path)));
+    };
+    let value = |change: &Change| match change {
+        Change::RegistrySet { name, .. } | Change::RegistryDeleteValue { name, .. } => {
+            Some(name.to_lowercase())
+        }
+        _ => None,
+    };
+    later.iter().any(|other| match (other.registry_key(), other) {
+        (Some((other_hive, _)), _) if !same(hive, other_hive) => false,
+        (Some((_, gone)), Change::RegistryDeleteKey { .. } | Change::RegistryRenameKey { .. }) => {
+            inside(key, gone)
+        }
+        (Some((_, made)), Change::RegistryCreateKey { .. } | Change::RegistrySet { .. })
+            if matches!(change, Change::RegistryDeleteKey { .. }) =>
+        {
+            inside(made, key)
+        }
+        (Some((_, set)), _) => same(key, set) && value(change).is_some() && value(change) == value(other),
+        (None, _) => false,
+    })
 }
 
 /// Verifies the staged disk against what the changes say.
@@ -82,8 +113,14 @@ pub(super) fn verify(
     for path in written {
         verify_file(&machine, staged, path, &mut verdict)?;
     }
-    for change in changes {
-        verify_change(&machine, change, &mut verdict)?;
+    let mut hives = BTreeMap::new();
+    for (place, change) in changes.iter().enumerate() {
+        if !is_superseded(change, &changes[place + 1..]) {
+            verify_change(&machine, change, &mut hives)?;
+        }
+    }
+    for (hive, (_, count)) in hives {
+        verdict.agreed.push(format!("{hive}: the crate nt-hive sees {count} changes"));
     }
     Ok(verdict)
 }
@@ -177,46 +214,53 @@ fn read_by_other(window: &Disk, path: &GuestPath) -> std::result::Result<Option<
     Ok(Some(bytes))
 }
 
-fn verify_change(machine: &Machine, change: &Change, verdict: &mut Verdict) -> Result<()> {
-    let (hive, key) = match change {
-        Change::RegistrySet { hive, key, .. }
-        | Change::RegistryCreateKey { hive, key }
-        | Change::RegistryDeleteValue { hive, key, .. }
-        | Change::RegistryDeleteKey { hive, key } => (hive, key),
-        Change::FileWrite { path, data, .. } => {
-            let parsed = GuestPath::parse(path)?;
-            let (index, node) = machine.resolve(&parsed)?;
-            let fs = machine.file_system(index)?;
-            let there = node.map(|node| read_file(&*fs, node, &parsed.stream)).transpose()?;
-            return if there.as_deref() == Some(data.as_slice()) {
-                Ok(())
-            } else {
-                Err(disagreement("the file does not hold what was written", path))
-            };
-        }
-        _ => return Ok(()),
-    };
-    let (index, node) = machine.resolve(&GuestPath::parse(hive)?)?;
-    let node = node.ok_or_else(|| disagreement("the hive is gone", hive))?;
-    let bytes = read_file(&*machine.file_system(index)?, node, "")?;
-    // The second reader panics on some damage; that is a disagreement, not the end of the program.
-    let asked = std::panic::catch_unwind(|| other_value(&bytes, key, change));
-    let asked = asked.unwrap_or_else(|_| Err("the crate nt-hive panics on the staged hive".into()));
-    let found = asked.map_err(|reason| disagreement(&reason, hive))?;
-    if found {
-        Ok(())
-    } else {
-        Err(disagreement("the crate nt-hive does not see the change", &change.to_string()))
+/// Hives that were changed, by their guest path: the staged bytes, and how many changes were seen in them.
+type Hives = BTreeMap<String, (Vec<u8>, usize)>;
+
+fn verify_change(machine: &Machine, change: &Change, hives: &mut Hives) -> Result<()> {
+    if let Change::FileWrite { path, data, .. } = change {
+        let parsed = GuestPath::parse(path)?;
+        let (index, node) = machine.resolve(&parsed)?;
+        let fs = machine.file_system(index)?;
+        let there = node.map(|node| read_file(&*fs, node, &parsed.stream)).transpose()?;
+        return if there.as_deref() == Some(data.as_slice()) {
+            Ok(())
+        } else {
+            Err(disagreement("the file does not hold what was written", path))
+        };
     }
-    .map(|()| verdict.agreed.push(format!("{hive}: the crate nt-hive sees the change of {key}")))
+    let Some((hive, _)) = change.registry_key() else { return Ok(()) };
+    if !hives.contains_key(hive) {
+        let (index, node) = machine.resolve(&GuestPath::parse(hive)?)?;
+        let node = node.ok_or_else(|| disagreement("the hive is gone", hive))?;
+        let bytes = read_file(&*machine.file_system(index)?, node, "")?;
+        hives.insert(hive.to_string(), (bytes, 0));
+    }
+    let Some((bytes, count)) = hives.get_mut(hive) else { return Ok(()) };
+    // The second reader panics on some damage; that is a disagreement, not the end of the program.
+    let asked = std::panic::catch_unwind(|| other_value(bytes, change));
+    let asked = asked.unwrap_or_else(|_| Err("the crate nt-hive panics on the staged hive".into()));
+    if asked.map_err(|reason| disagreement(&reason, hive))? {
+        *count += 1;
+        return Ok(());
+    }
+    Err(disagreement("the crate nt-hive does not see the change", &change.to_string()))
 }
 
 /// Asks the crate `nt-hive` whether the change is in the hive.
-fn other_value(bytes: &[u8], key: &str, change: &Change) -> std::result::Result<bool, String> {
+pub(super) fn other_value(bytes: &[u8], change: &Change) -> std::result::Result<bool, String> {
     let text = |e: nt_hive::NtHiveError| format!("the crate nt-hive cannot read the hive: {e}");
+    let Some((_, key)) = change.registry_key() else { return Ok(true) };
+    let key = match change {
+        Change::RegistryRenameKey { to, .. } => match key.rsplit_once('\\') {
+            Some((above, _)) => format!("{above}\\{to}"),
+            None => to.clone(),
+        },
+        _ => key.to_string(),
+    };
     let hive = nt_hive::Hive::new(bytes).map_err(text)?;
     let root = hive.root_key_node().map_err(text)?;
-    let node = if key.is_empty() { Some(Ok(root)) } else { root.subpath(key) };
+    let node = if key.is_empty() { Some(Ok(root)) } else { root.subpath(&key) };
     let Some(node) = node.transpose().map_err(text)? else {
         return Ok(matches!(change, Change::RegistryDeleteKey { .. } | Change::RegistryDeleteValue { .. }));
     };

@@ -7,3 +7,4 @@ mod demo;
 mod ntfs_corpus;
 mod oracle;
 mod registry_corpus;
+mod registry_oracles;

@@ -1,0 +1,142 @@
+//! Changes of a hive or boot store that is a file of its own on the host, with the transaction, verification and undo of an image.
+
+use super::change::Change;
+use super::run::{Options, Outcome, Target};
+use super::verify::{Verdict, other_value};
+use crate::error::{Error, ErrorKind, Layer, Result, Severity};
+use crate::progress::Progress;
+use crate::registry::{DataType, Hive, HiveEditor};
+use crate::time::FileTime;
+use crate::transaction::{Record, Transaction, TransactionOptions};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Reads a hive file with the transaction logs beside it.
+///
+/// # Errors
+/// Of the host; `Damaged` when it is no hive.
+pub fn read_hive(path: &Path) -> Result<Hive> {
+    let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io("cannot be read", path, e));
+    let mut logs = Vec::new();
+    for suffix in [".LOG", ".LOG1", ".LOG2", ".log", ".log1", ".log2"] {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(suffix);
+        match read(&PathBuf::from(name)) {
+            Ok(bytes) => logs.push(bytes),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Hive::parse_with_logs(read(path)?, &logs).map_err(|e| e.in_file(path))
+}
+
+/// Runs the changes that `planned` makes of the hive at `path`; their `hive` is ignored.
+///
+/// # Errors
+/// As [`super::run_changes`]; `Invalid` for changes that are none of the registry.
+pub fn run_on_hive(
+    path: &Path,
+    title: &str,
+    planned: impl FnOnce(&Hive) -> Result<Vec<Change>>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Outcome> {
+    if options.target != Target::InPlace {
+        return Err(Error::invalid(Layer::Hive, "a hive file is changed in place")
+            .advice("copy it first; undo brings it back"));
+    }
+    let hive = read_hive(path)?;
+    let changes = planned(&hive)?;
+    if changes.is_empty() || options.dry_run {
+        return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
+    }
+    let transaction = TransactionOptions { state_dir: options.state_dir.clone(), memory_bytes: None };
+    let tx = Transaction::begin(path, &transaction)?;
+    let known: BTreeSet<String> = hive.check().iter().map(|d| format!("{}{}", d.code, d.detail)).collect();
+    let mut editor = HiveEditor::new(hive)?;
+    for change in &changes {
+        apply(&mut editor, change).map_err(|e| e.context(format!("({change})")))?;
+    }
+    let bytes = editor.finish(FileTime::now())?.bytes;
+    let verdict = verify(&bytes, &changes, &known)?;
+    tx.file().set_length(bytes.len() as u64)?;
+    tx.file().write_at(0, &bytes)?;
+    let bytes_changed = tx.changed_bytes()?;
+    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let record = Record {
+        title: title.to_string(),
+        command: options.command.clone(),
+        plan: serde_json::json!(words),
+        changes: serde_json::json!(changes),
+    };
+    let operation = tx.publish(record, progress)?;
+    Ok(Outcome { changes, verdict: Some(verdict), operation, bytes_changed })
+}
+
+/// Replaces the hive at `path` by `bytes`, as one operation.
+///
+/// # Errors
+/// Of the transaction.
+pub fn replace_hive(
+    path: &Path,
+    title: &str,
+    bytes: &[u8],
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Outcome> {
+    let transaction = TransactionOptions { state_dir: options.state_dir.clone(), memory_bytes: None };
+    let tx = Transaction::begin(path, &transaction)?;
+    tx.file().set_length(bytes.len() as u64)?;
+    tx.file().write_at(0, bytes)?;
+    let bytes_changed = tx.changed_bytes()?;
+    let record = Record { title: title.to_string(), command: options.command.clone(), ..Record::default() };
+    let operation = tx.publish(record, progress)?;
+    Ok(Outcome { changes: Vec::new(), verdict: None, operation, bytes_changed })
+}
+
+/// Applies one change of the registry.
+///
+/// # Errors
+/// Of the editor.
+pub(super) fn apply(editor: &mut HiveEditor, change: &Change) -> Result<()> {
+    match change {
+        Change::RegistrySet { key, name, data_type, data, .. } => {
+            editor.set_value(key, name, DataType(*data_type), data).map(|_| ())
+        }
+        Change::RegistryCreateKey { key, .. } => editor.create_key(key).map(|_| ()),
+        Change::RegistryDeleteValue { key, name, .. } => editor.delete_value(key, name).map(|_| ()),
+        Change::RegistryDeleteKey { key, .. } => editor.delete_key(key, true).map(|_| ()),
+        Change::RegistryRenameKey { key, to, .. } => editor.rename_key(key, to),
+        _ => Err(Error::invalid(Layer::Hive, "not a change of the registry")),
+    }
+}
+
+fn verify(bytes: &[u8], changes: &[Change], known: &BTreeSet<String>) -> Result<Verdict> {
+    let disagreement = |what: String| {
+        Error::new(ErrorKind::Disagreement, Layer::Verify, what)
+            .advice("nothing was written; please report this")
+    };
+    let after = Hive::parse(bytes.to_vec())?.check();
+    let is_new = |d: &&crate::Defect| {
+        d.severity != Severity::Note && !known.contains(&format!("{}{}", d.code, d.detail))
+    };
+    if let Some(new) = after.iter().find(is_new) {
+        return Err(disagreement(format!("our own check finds new damage in the hive: {new}")));
+    }
+    let mut verdict = Verdict::default();
+    for (place, change) in changes.iter().enumerate() {
+        // What a later change replaces is not there any more.
+        if super::verify::is_superseded(change, &changes[place + 1..]) {
+            continue;
+        }
+        let asked = std::panic::catch_unwind(|| other_value(bytes, change));
+        let found = asked
+            .unwrap_or_else(|_| Err("the crate nt-hive panics on the staged hive".into()))
+            .map_err(disagreement)?;
+        if !found {
+            return Err(disagreement(format!("the crate nt-hive does not see the change: {change}")));
+        }
+    }
+    verdict.agreed.push(format!("the crate nt-hive sees all {} changes", changes.len()));
+    Ok(verdict)
+}
