@@ -6,6 +6,7 @@ mod demo;
 mod disk;
 mod history;
 mod look;
+mod partition;
 mod progress;
 mod registry;
 
@@ -162,10 +163,15 @@ enum Command {
         #[command(subcommand)]
         command: registry::Reg,
     },
-    /// Look into the boot configuration store
+    /// Look into and change the boot configuration store
     Bcd {
         #[command(subcommand)]
         command: bcd::Bcd,
+    },
+    /// The partition table and boot sectors
+    Partition {
+        #[command(subcommand)]
+        command: partition::PartitionCommand,
     },
     /// Repair with a script, or without one apply the safe fixes of `diagnose`
     Repair {
@@ -305,6 +311,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Drivers { image } => look::drivers(&image),
         Command::Reg { command } => registry::reg(command),
         Command::Bcd { command } => bcd::bcd(command),
+        Command::Partition { command } => partition::partition(command),
         Command::Repair { image, scripts, set, changing } => {
             change::repair(&image, &scripts, &set, &changing)
         }

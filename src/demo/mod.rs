@@ -4,6 +4,7 @@
 //! hives, drivers and a component store that holds two versions of ACPI.sys. Nothing in it is Microsoft's: the drivers
 //! are PE files without code, made here. The recipe is told in `images/README.md`.
 
+mod faults;
 mod hives;
 mod pe_builder;
 
@@ -22,6 +23,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
+/// Stands for the boot manager of a BIOS machine.
+const BOOTMGR: &[u8] = b"BOOTMGR stand-in made by vmrescue; there is no code in it";
+const RESOURCES: &[u8] = b"language resources, in name only";
+const FONT: &[u8] = b"a font, in name only";
 /// Versions of ACPI.sys in the component store, the newer one first.
 pub const ACPI_VERSIONS: [&str; 2] = ["10.0.17763.7558", "10.0.17763.7314"];
 const DRIVERS: [(&str, u32); 8] = [
@@ -35,40 +40,74 @@ const DRIVERS: [(&str, u32); 8] = [
     ("netvsc", 3),
 ];
 
-/// Makes the disk at `path`, which must not exist.
+/// Makes the disk at `path`, which must not exist: a Generation 2 machine with GPT and UEFI.
 ///
 /// # Errors
 /// Of the host.
 pub fn build(path: &Path, kind: Kind) -> Result<()> {
+    build_for(path, kind, Firmware::Uefi)
+}
+
+/// Makes the disk of a machine with that firmware: UEFI with GPT and an EFI system partition, or BIOS with an MBR and an
+/// active partition of its own.
+///
+/// # Errors
+/// Of the host.
+pub fn build_for(path: &Path, kind: Kind, firmware: Firmware) -> Result<()> {
     let file = DiskMut::new(Arc::new(HostFile::create_new(path)?));
     image::create(&file, &CreateSpec::new(kind, 256 * MIB))?;
     let disk = image::open_mut(&file, None)?.disk;
-    let part = |type_guid, mbr_type, range, name: &str| NewPartition {
+    let part = |type_guid, mbr_type, range, name: &str, active| NewPartition {
         type_guid,
         mbr_type,
         range,
         name: name.into(),
-        active: false,
+        active,
     };
     let (system, windows) = (MIB..73 * MIB, 89 * MIB..255 * MIB);
-    partition::write_gpt(
-        &disk,
-        &[
-            part(EFI_SYSTEM, 0xef, system.clone(), "EFI system partition"),
-            part(MICROSOFT_RESERVED, 0, 73 * MIB..89 * MIB, "Microsoft reserved partition"),
-            part(BASIC_DATA, 7, windows.clone(), "Basic data partition"),
-        ],
-    )?;
+    let (first, last) = match firmware {
+        Firmware::Uefi => {
+            partition::write_gpt(
+                &disk,
+                &[
+                    part(EFI_SYSTEM, 0xef, system.clone(), "EFI system partition", false),
+                    part(MICROSOFT_RESERVED, 0, 73 * MIB..89 * MIB, "Microsoft reserved partition", false),
+                    part(BASIC_DATA, 7, windows.clone(), "Basic data partition", false),
+                ],
+            )?;
+            (0, 2)
+        }
+        Firmware::Bios => {
+            let list = [
+                part(BASIC_DATA, 7, system.clone(), "", true),
+                part(BASIC_DATA, 7, windows.clone(), "", false),
+            ];
+            partition::write_mbr(&disk, 0x2411_2026, &list)?;
+            (0, 1)
+        }
+    };
     let table = partition::read(&disk.as_disk())?;
     let id = |index: usize| -> Result<PartitionRef> {
         let missing = || Error::invalid(Layer::Gpt, "the new table cannot be read");
-        let disk = table.disk_id.as_ref().and_then(|id| id.parse().ok()).ok_or_else(missing)?;
-        let partition = table.partitions.get(index).and_then(|p| p.unique_guid).ok_or_else(missing)?;
-        Ok(PartitionRef::Gpt { disk, partition })
+        let partition = table.partitions.get(index).ok_or_else(missing)?;
+        let name = table.disk_id.as_ref().ok_or_else(missing)?;
+        Ok(match firmware {
+            Firmware::Uefi => PartitionRef::Gpt {
+                disk: name.parse().map_err(|_| missing())?,
+                partition: partition.unique_guid.ok_or_else(missing)?,
+            },
+            Firmware::Bios => PartitionRef::Mbr {
+                signature: u32::from_str_radix(name, 16).map_err(|_| missing())?,
+                offset_bytes: partition.range.start,
+            },
+        })
     };
-    let store = fresh(&FreshSpec::new(Firmware::Uefi, id(0)?, id(2)?));
-    fill_system(&disk.window(system)?, &store)?;
-    fill_windows(&disk.window(windows)?)?;
+    let store = fresh(&FreshSpec::new(firmware, id(first)?, id(last)?));
+    match firmware {
+        Firmware::Uefi => fill_system(&disk.window(system)?, &store)?,
+        Firmware::Bios => fill_active(&disk.window(system.clone())?, &store, system.start / 512)?,
+    }
+    fill_windows(&disk.window(windows.clone())?, windows.start / 512)?;
     disk.flush()
 }
 
@@ -98,12 +137,34 @@ fn fill_system(disk: &DiskMut, store: &Store) -> Result<()> {
     let loader = driver("bootmgfw.efi", "10.0.17763.1", 0x8664);
     put(&mut *fs, r"EFI\Boot\bootx64.efi", &loader)?;
     put(&mut *fs, r"EFI\Microsoft\Boot\bootmgfw.efi", &loader)?;
+    put(&mut *fs, r"EFI\Microsoft\Boot\memtest.efi", &driver("memtest.efi", "10.0.17763.1", 0x8664))?;
+    put(&mut *fs, r"EFI\Microsoft\Boot\en-US\bootmgfw.efi.mui", RESOURCES)?;
+    put(&mut *fs, r"EFI\Microsoft\Boot\Fonts\wgl4_boot.ttf", FONT)?;
     put(&mut *fs, r"EFI\Microsoft\Boot\BCD", &hives::boot_store(&changes(&Store::default(), store))?)?;
     fs.sync()
 }
 
-fn fill_windows(disk: &DiskMut) -> Result<()> {
-    ntfs::format(disk, &ntfs::FormatSpec { label: "Windows".into(), ..ntfs::FormatSpec::default() })?;
+fn spec(label: &str, first_sector: u64) -> ntfs::FormatSpec {
+    ntfs::FormatSpec {
+        label: label.into(),
+        hidden_sectors: first_sector as u32,
+        ..ntfs::FormatSpec::default()
+    }
+}
+
+/// The active partition of a BIOS machine.
+fn fill_active(disk: &DiskMut, store: &Store, first_sector: u64) -> Result<()> {
+    ntfs::format(disk, &spec("System Reserved", first_sector))?;
+    let mut fs = open_mut(disk.clone())?;
+    put(&mut *fs, "bootmgr", BOOTMGR)?;
+    put(&mut *fs, r"Boot\memtest.exe", &driver("memtest.exe", "10.0.17763.1", 0x8664))?;
+    put(&mut *fs, r"Boot\Fonts\wgl4_boot.ttf", FONT)?;
+    put(&mut *fs, r"Boot\BCD", &hives::boot_store(&changes(&Store::default(), store))?)?;
+    fs.sync()
+}
+
+fn fill_windows(disk: &DiskMut, first_sector: u64) -> Result<()> {
+    ntfs::format(disk, &spec("Windows", first_sector))?;
     let mut fs = open_mut(disk.clone())?;
     let fs = &mut *fs;
     let config = r"Windows\System32\config";
@@ -116,6 +177,14 @@ fn fill_windows(disk: &DiskMut) -> Result<()> {
     let kernel = r"Windows\System32";
     put(fs, &format!(r"{kernel}\ntoskrnl.exe"), &driver("ntoskrnl.exe", ACPI_VERSIONS[0], 0x8664))?;
     put(fs, &format!(r"{kernel}\winload.efi"), &driver("winload.efi", ACPI_VERSIONS[0], 0x8664))?;
+    put(fs, &format!(r"{kernel}\winload.exe"), &driver("winload.exe", ACPI_VERSIONS[0], 0x8664))?;
+    let loader = driver("bootmgfw.efi", "10.0.17763.1", 0x8664);
+    put(fs, r"Windows\Boot\EFI\bootmgfw.efi", &loader)?;
+    put(fs, r"Windows\Boot\EFI\memtest.efi", &driver("memtest.efi", "10.0.17763.1", 0x8664))?;
+    put(fs, r"Windows\Boot\EFI\en-US\bootmgfw.efi.mui", RESOURCES)?;
+    put(fs, r"Windows\Boot\PCAT\bootmgr", BOOTMGR)?;
+    put(fs, r"Windows\Boot\PCAT\memtest.exe", &driver("memtest.exe", "10.0.17763.1", 0x8664))?;
+    put(fs, r"Windows\Boot\Fonts\wgl4_boot.ttf", FONT)?;
     let drivers = make_directory(fs, r"Windows\System32\drivers")?;
     for (name, _) in DRIVERS {
         let file = format!("{name}.sys");
@@ -150,6 +219,42 @@ pub enum Fault {
     VolumeManagerMissing,
     /// An update waits for the next start.
     PendingUpdate,
+    /// The boot store is gone: 0xc000000f.
+    StoreMissing,
+    /// The boot store is no hive any more: 0xc0000034.
+    StoreGarbage,
+    /// The store names partitions of another disk, as after a restore: 0xc000000e.
+    StoreDangling,
+    /// The default entry is gone: 0xc0000034.
+    StoreWithoutDefault,
+    /// The boot manager itself is gone.
+    BootManagerMissing,
+    /// The loader is filled with zeros.
+    LoaderMissing,
+    /// The first copy of the GPT is overwritten.
+    GptPrimary,
+    /// The second copy of the GPT is overwritten.
+    GptBackup,
+    /// The system partition has the type of a data partition, or is not active.
+    SystemPartitionUnmarked,
+    /// The boot sector of the Windows partition is overwritten.
+    BootSector,
+}
+
+impl Fault {
+    /// The faults of the boot chain.
+    pub const BOOT: [Fault; 10] = [
+        Fault::StoreMissing,
+        Fault::StoreGarbage,
+        Fault::StoreDangling,
+        Fault::StoreWithoutDefault,
+        Fault::BootManagerMissing,
+        Fault::LoaderMissing,
+        Fault::GptPrimary,
+        Fault::GptBackup,
+        Fault::SystemPartitionUnmarked,
+        Fault::BootSector,
+    ];
 }
 
 /// Breaks the disk: published like any change, so that it can be undone.
@@ -198,6 +303,7 @@ pub fn break_it(path: &Path, faults: &[Fault], progress: &dyn Progress) -> Resul
                         key: format!(r"{servicing}\RebootPending"),
                     });
                 }
+                fault => list.extend(faults::boot_fault(machine, *fault)?),
             }
         }
         Ok(list)

@@ -1,11 +1,11 @@
 //! Why the machine does not boot: rules over what `windows/` sees, each with evidence and the script that fixes it.
 //!
-//! Missing: incidents by build and KB, event logs, the firmware's side of the boot chain.
+//! Missing: incidents by build and KB, event logs.
+
+mod boot;
 
 use crate::error::Result;
 use crate::fs::path::GuestPath;
-use crate::fs::resolve;
-use crate::windows::bcd::{Store, dangling};
 use crate::windows::{Installation, Machine, Service, services};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -62,7 +62,8 @@ fn fix(script: &str, name: &str, applicability: Applicability) -> Option<Fix> {
 /// # Errors
 /// Of reading the disk; damage that explains the machine's state is a finding.
 pub fn diagnose(machine: &Machine, installation: &Installation) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
+    // In the order of a start: the first that breaks is what the user sees.
+    let mut findings = boot::findings(machine, installation)?;
     for problem in &installation.problems {
         findings.push(Finding {
             rule: "hive-unreadable",
@@ -79,7 +80,6 @@ pub fn diagnose(machine: &Machine, installation: &Installation) -> Result<Vec<Fi
             findings.extend(driver_finding(&service));
         }
     }
-    findings.extend(store_findings(machine)?);
     findings.extend(pending_finding(machine, installation)?);
     findings.sort_by_key(|finding| finding.severity != "critical");
     Ok(findings)
@@ -116,60 +116,6 @@ fn driver_finding(service: &Service) -> Option<Finding> {
         });
     }
     None
-}
-
-fn store_findings(machine: &Machine) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    for volume in machine.volumes.iter().filter(|volume| volume.system) {
-        let Some(fs) = &volume.fs else { continue };
-        let directories = [&["EFI", "Microsoft", "Boot"][..], &["Boot"]];
-        let mut found = false;
-        for directory in directories {
-            let Some(node) = resolve(&**fs, directory)? else { continue };
-            if fs.lookup(node, "BCD")?.is_none() {
-                continue;
-            }
-            found = true;
-            let path = format!("#{}:\\{}\\BCD", volume.number, directory.join("\\"));
-            let store = crate::windows::hive_of(&**fs, node, "BCD").and_then(|hive| Store::load(&hive));
-            match store {
-                Err(e) => findings.push(Finding {
-                    rule: "boot-store-unreadable",
-                    severity: "critical",
-                    title: "The boot configuration store cannot be read".into(),
-                    evidence: vec![format!("{path}: {e}")],
-                    screen: "0xc000000f or 0xc0000034",
-                    fix: None,
-                }),
-                Ok(store) => {
-                    for device in dangling(&store, &machine.disk_map()) {
-                        findings.push(Finding {
-                            rule: "boot-store-dangling-device",
-                            severity: "warning",
-                            title: "An entry of the boot store names a partition that is not there".into(),
-                            evidence: vec![format!("{path}: {device:?}")],
-                            screen: "0xc000000e or 0xc0000225",
-                            fix: None,
-                        });
-                    }
-                }
-            }
-        }
-        if !found {
-            findings.push(Finding {
-                rule: "boot-store-missing",
-                severity: "critical",
-                title: "The system partition has no boot configuration store".into(),
-                evidence: vec![format!(
-                    "#{}: has no EFI\\Microsoft\\Boot\\BCD and no Boot\\BCD",
-                    volume.number
-                )],
-                screen: "0xc000000f",
-                fix: None,
-            });
-        }
-    }
-    Ok(findings)
 }
 
 fn pending_finding(machine: &Machine, installation: &Installation) -> Result<Option<Finding>> {

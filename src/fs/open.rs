@@ -19,6 +19,10 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     if fat::is_fat(&first) {
         return Ok(Arc::new(fat::FatVolume::open(disk)?));
     }
+    let last = disk.read_vec(disk.len().saturating_sub(512), length)?;
+    if ntfs::is_ntfs(&last) {
+        return Ok(Arc::new(ntfs::Volume::open(disk)?));
+    }
     let found = if first.get(3..11) == Some(b"-FVE-FS-") {
         "BitLocker"
     } else if first.get(3..11) == Some(b"EXFAT   ") {
@@ -43,6 +47,15 @@ pub fn open_mut(disk: DiskMut) -> Result<Box<dyn FileSystemMut>> {
     }
     if fat::is_fat(&first) {
         return Ok(Box::new(fat::FatVolume::open_mut(disk)?));
+    }
+    let last = disk.as_disk().read_vec(disk.len().saturating_sub(512), length)?;
+    if ntfs::is_ntfs(&last) {
+        return Err(Error::refused(
+            Layer::Ntfs,
+            "the boot sector of the volume is damaged; it was read by its copy",
+        )
+        .at(0)
+        .advice("put it right first: vmrescue partition repair-boot-sector IMAGE N"));
     }
     Err(Error::unsupported(Layer::FileSystem, "no file system that can be written").at(0))
 }

@@ -267,3 +267,25 @@ pub fn repair_gpt(disk: &DiskMut) -> Result<bool> {
     write_copies(disk, sector, &header.disk, &header.entries, header.entry_bytes)?;
     Ok(old(&view)? != before)
 }
+
+/// Gives a partition another type, in both copies.
+///
+/// # Errors
+/// `NotFound`; as [`repair_gpt`].
+pub(super) fn set_type(disk: &DiskMut, number: u32, kind: &Guid) -> Result<()> {
+    repair_gpt(disk)?;
+    let sector = [disk.geometry().logical_sector_bytes, 512, 4096].into_iter().map(u64::from);
+    let missing = || Error::not_found(Layer::Gpt, format!("no partition {number}"));
+    for sector in sector {
+        let Some(mut header) = header_at(&disk.as_disk(), 1, sector)? else { continue };
+        let bytes = header.entry_bytes;
+        let place = (number as usize).checked_sub(1).ok_or_else(missing)? * bytes;
+        let entry = header.entries.get_mut(place..place + bytes).ok_or_else(missing)?;
+        if Guid::at(entry, 0).is_none_or(|guid| guid.is_zero()) {
+            return Err(missing());
+        }
+        entry[..16].copy_from_slice(&kind.0);
+        return write_copies(disk, sector, &header.disk, &header.entries, bytes);
+    }
+    Err(missing())
+}

@@ -169,3 +169,43 @@ pub fn write_mbr(disk: &DiskMut, signature: u32, partitions: &[NewPartition]) ->
     bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
     disk.write_at(0, &bytes)
 }
+
+/// Changes the entry of a primary partition; `number` as [`super::read`] counts.
+fn change_entry(disk: &DiskMut, number: u32, change: impl Fn(&mut [u8], bool)) -> Result<()> {
+    let table = read(&disk.as_disk(), disk.geometry().logical_sector_bytes)?;
+    let mut bytes = disk.as_disk().read_vec(0, 512)?;
+    let wanted = table.partitions.iter().find(|p| p.number == number);
+    let wanted = wanted.ok_or_else(|| Error::not_found(Layer::Mbr, format!("no partition {number}")))?;
+    let first = wanted.range.start / u64::from(table.sector_bytes);
+    let place = entries(&bytes).iter().position(|entry| entry.first == first && entry.count > 0);
+    let place = place.ok_or_else(|| {
+        Error::invalid(
+            Layer::Mbr,
+            format!("partition {number} is a logical one, which is not in the master boot record"),
+        )
+    })?;
+    for i in 0..4 {
+        change(&mut bytes[TABLE + i * 16..TABLE + i * 16 + 16], i == place);
+    }
+    disk.write_at(0, &bytes)
+}
+
+/// Marks one primary partition as active, all others as not.
+///
+/// # Errors
+/// `NotFound`; `Invalid` for logical partitions.
+pub(super) fn set_active(disk: &DiskMut, number: u32) -> Result<()> {
+    change_entry(disk, number, |entry, chosen| entry[0] = if chosen { 0x80 } else { 0 })
+}
+
+/// Gives a primary partition another type.
+///
+/// # Errors
+/// As [`set_active`].
+pub(super) fn set_type(disk: &DiskMut, number: u32, kind: u8) -> Result<()> {
+    change_entry(disk, number, |entry, chosen| {
+        if chosen {
+            entry[4] = kind;
+        }
+    })
+}

@@ -11,7 +11,7 @@ mod tests;
 pub use gpt::{repair_gpt, write_gpt};
 pub use mbr::write_mbr;
 
-use crate::block::Disk;
+use crate::block::{Disk, DiskMut};
 use crate::error::{Defect, Error, Layer, Result};
 use crate::guid::Guid;
 use serde::Serialize;
@@ -130,4 +130,36 @@ pub fn read(disk: &Disk) -> Result<Table> {
         .at(u64::from(sector_bytes)));
     }
     if marked && !is_boot_sector { mbr::read(disk, sector_bytes) } else { Ok(none) }
+}
+
+/// Marks a primary partition of an MBR disk as the one to start from. The signature and the boot code stay.
+///
+/// # Errors
+/// `Invalid` for other disks and for logical partitions; `NotFound`.
+pub fn set_active(disk: &DiskMut, number: u32) -> Result<()> {
+    match read(&disk.as_disk())?.kind {
+        TableKind::Mbr => mbr::set_active(disk, number),
+        _ => Err(Error::invalid(Layer::Mbr, "only partitions of an MBR disk are active or not")
+            .advice("a GPT disk starts from the partition of type EFI system: `partition set-type`")),
+    }
+}
+
+/// Gives a partition another type: `efi`, `basic`, `recovery`, `reserved` or a GUID; two hexadecimal digits on an MBR disk.
+///
+/// # Errors
+/// `Invalid` for unknown types; `NotFound`.
+pub fn set_type(disk: &DiskMut, number: u32, name: &str) -> Result<()> {
+    let bad = || Error::invalid(Layer::Gpt, "this is no type of partition").found(name);
+    if read(&disk.as_disk())?.kind == TableKind::Mbr {
+        let digits = name.strip_prefix("0x").unwrap_or(name);
+        return mbr::set_type(disk, number, u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+    }
+    let guid = match name.to_ascii_lowercase().as_str() {
+        "efi" => EFI_SYSTEM,
+        "basic" => BASIC_DATA,
+        "recovery" => RECOVERY,
+        "reserved" => MICROSOFT_RESERVED,
+        other => other.parse().map_err(|_| bad())?,
+    };
+    gpt::set_type(disk, number, &guid)
 }

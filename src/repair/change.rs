@@ -75,6 +75,15 @@ pub enum Change {
         /// What is known of it, for people.
         why: String,
     },
+    /// Writes bytes of the disk below all file systems: partition table, boot sector.
+    DiskWrite {
+        /// Place on the virtual disk, in bytes.
+        offset: u64,
+        /// The bytes.
+        data: Vec<u8>,
+        /// What for, for people.
+        what: String,
+    },
     /// Makes a directory.
     MakeDirectory {
         /// The directory.
@@ -153,6 +162,9 @@ impl std::fmt::Display for Change {
                 write!(f, "write {path}  ({size} bytes from {from})")
             }
             Change::FileLink { path, target, why } => write!(f, "link {path}\n       to {target}  ({why})"),
+            Change::DiskWrite { offset, data, what } => {
+                write!(f, "{what}  ({} bytes of the disk at {offset:#x})", data.len())
+            }
             Change::MakeDirectory { path } => write!(f, "make the directory {path}"),
             Change::FileRename { from, to } => write!(f, "rename {from} to {to}"),
             Change::FileDelete { path } => write!(f, "delete {path}"),

@@ -1,7 +1,7 @@
 //! Registry paths as users type them, to the file of a hive and the key inside.
 
 use crate::error::{Error, Layer, Result};
-use crate::windows::{HIVES, Installation, Machine};
+use crate::windows::{HIVES, Installation, Machine, boot_stores};
 
 /// A key, by the file of its hive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +88,11 @@ fn user_hive(machine: &Machine, installation: &Installation, user: &str) -> Resu
     Err(Error::not_found(Layer::Windows, format!("no user {user}")).expected(known.join(", ")))
 }
 
-/// Guest path of the boot configuration store.
+/// Guest path of the boot configuration store: the one that the firmware would start from, else any.
 fn boot_store(machine: &Machine) -> Result<String> {
-    let places = [r"\EFI\Microsoft\Boot\BCD", r"\Boot\BCD"];
-    for volume in machine.volumes.iter().filter(|volume| volume.fs.is_some()) {
-        let Some(fs) = &volume.fs else { continue };
-        for place in places {
-            let parts: Vec<&str> = place.split('\\').filter(|part| !part.is_empty()).collect();
-            if crate::fs::resolve(&**fs, &parts).ok().flatten().is_some() {
-                return Ok(format!("#{}:{place}", volume.number));
-            }
-        }
-    }
-    Err(Error::not_found(Layer::Bcd, "the disk has no boot configuration store")
-        .expected(places.join(" or ")))
+    boot_stores(machine).into_iter().next().ok_or_else(|| {
+        Error::not_found(Layer::Bcd, "the disk has no boot configuration store")
+            .expected(r"\EFI\Microsoft\Boot\BCD or \Boot\BCD")
+            .advice("`vmrescue bcd rebuild IMAGE` makes one")
+    })
 }

@@ -6,14 +6,18 @@
 mod bare;
 mod change;
 mod key_path;
+mod rebuild_boot;
 mod run;
 mod script;
+mod sectors;
 mod stage;
 mod verify;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
 pub use key_path::{KeyPath, key_path};
+pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};
 pub use run::{Options, Outcome, Target, open_staged, run_changes, run_script};
 pub use script::{Parameter, Script, Step, plan, registry_data, shipped};
+pub use sectors::{copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, set_active, set_type};
 pub use verify::Verdict;

@@ -4,12 +4,17 @@
 
 use super::change::{Change, words};
 use super::key_path::key_path;
+use super::rebuild_boot::{rebuild_boot, store_changes};
+use super::sectors;
 use crate::error::{Error, ErrorKind, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{read_file, resolve};
 use crate::registry::{DataType, Hive, ValueData};
 use crate::text::utf16le_bytes;
-use crate::windows::{Installation, Machine, PeInfo, expand_image_path, machine_name, store_versions};
+use crate::windows::bcd::{DiskMap, Store};
+use crate::windows::{
+    Installation, Machine, PeInfo, boot_layout, expand_image_path, load_store, machine_name, store_versions,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -110,6 +115,50 @@ pub enum Step {
         /// The file.
         path: String,
     },
+    /// Puts boot files and boot store right for this installation.
+    #[serde(rename = "bcd.rebuild")]
+    BcdRebuild {},
+    /// Sets an element of the boot store.
+    #[serde(rename = "bcd.set")]
+    BcdSet {
+        /// `{default}`, `{bootmgr}`, another alias, or an identifier.
+        object: String,
+        /// bcdedit's name, or `custom:` and its number.
+        element: String,
+        /// The value as bcdedit takes it.
+        value: String,
+    },
+    /// Deletes an element of the boot store, where it is there.
+    #[serde(rename = "bcd.delete")]
+    BcdDelete {
+        /// The object.
+        object: String,
+        /// The element.
+        element: String,
+    },
+    /// Marks a partition of an MBR disk as active.
+    #[serde(rename = "partition.set-active")]
+    PartitionSetActive {
+        /// Number of the partition.
+        number: String,
+    },
+    /// Gives a partition another type.
+    #[serde(rename = "partition.set-type")]
+    PartitionSetType {
+        /// Number of the partition.
+        number: String,
+        /// `efi`, `basic`, `recovery`, `reserved`, a GUID, or two digits.
+        r#type: String,
+    },
+    /// Writes both copies of the GPT from the one that is whole.
+    #[serde(rename = "partition.repair-gpt")]
+    PartitionRepairGpt {},
+    /// Puts an NTFS boot sector and its copy right.
+    #[serde(rename = "partition.repair-boot-sector")]
+    PartitionRepairBootSector {
+        /// Number of the partition.
+        number: String,
+    },
     /// Puts a driver back to a healthy version of the component store.
     #[serde(rename = "driver.restore")]
     DriverRestore {
@@ -133,6 +182,15 @@ const SHIPPED: &[&str] = &[
     include_str!("../../scripts/memory-dump-on.toml"),
     include_str!("../../scripts/vbs-off.toml"),
     include_str!("../../scripts/last-known-good.toml"),
+    include_str!("../../scripts/rebuild-boot.toml"),
+    include_str!("../../scripts/set-active.toml"),
+    include_str!("../../scripts/set-partition-type.toml"),
+    include_str!("../../scripts/repair-gpt.toml"),
+    include_str!("../../scripts/repair-boot-sector.toml"),
+    include_str!("../../scripts/safe-mode.toml"),
+    include_str!("../../scripts/serial-console.toml"),
+    include_str!("../../scripts/ignore-boot-failures.toml"),
+    include_str!("../../scripts/winre-off.toml"),
 ];
 
 impl Script {
@@ -255,8 +313,51 @@ impl Planner<'_> {
             Step::FileCopy { from, to } => self.copy(&fill(from), &fill(to)),
             Step::FileRename { from, to } => self.rename(&fill(from), &fill(to)),
             Step::FileDelete { path } => self.delete_files(&fill(path)),
+            Step::BcdRebuild {} => {
+                let changes = rebuild_boot(self.machine, self.installation, None)?;
+                self.changes.extend(changes);
+                Ok(())
+            }
+            Step::BcdSet { object, element, value } => self.bcd(|store, map| {
+                let value = fill(value);
+                let words: Vec<&str> = value.split_whitespace().collect();
+                store.set(&fill(object), &fill(element), &words, map)
+            }),
+            Step::BcdDelete { object, element } => {
+                self.bcd(|store, _| store.delete_value(&fill(object), &fill(element)).map(|_| ()))
+            }
+            Step::PartitionSetActive { number } => {
+                self.sectors(sectors::set_active(self.machine, number_of(&fill(number))?))
+            }
+            Step::PartitionSetType { number, r#type } => {
+                self.sectors(sectors::set_type(self.machine, number_of(&fill(number))?, &fill(r#type)))
+            }
+            Step::PartitionRepairGpt {} => self.sectors(sectors::repair_gpt(self.machine)),
+            Step::PartitionRepairBootSector { number } => {
+                self.sectors(sectors::repair_boot_sector(self.machine, number_of(&fill(number))?))
+            }
             Step::DriverRestore { name, version } => self.restore(&fill(name), &fill(version)),
         }
+    }
+
+    fn sectors(&mut self, planned: Result<Vec<Change>>) -> Result<()> {
+        self.changes.extend(planned?);
+        Ok(())
+    }
+
+    /// Edits the boot store that the firmware starts from.
+    fn bcd(&mut self, work: impl Fn(&mut Store, &DiskMap) -> Result<()>) -> Result<()> {
+        let layout = boot_layout(self.machine);
+        let path = layout.store_path(self.machine, layout.system_volume(self.machine, None)?);
+        let Some((_, before)) = load_store(self.machine, &path)? else {
+            return Err(Error::not_found(Layer::Bcd, "the disk has no boot configuration store")
+                .found(path)
+                .advice("run the script rebuild-boot first"));
+        };
+        let mut after = before.clone();
+        work(&mut after, &self.machine.disk_map())?;
+        self.changes.extend(store_changes(&path, &before, &after));
+        Ok(())
     }
 
     fn hive(&mut self, path: &str) -> Result<&Hive> {
@@ -465,6 +566,13 @@ impl Planner<'_> {
         let file = parts.last().cloned().unwrap_or_default();
         Ok((file, format!("{volume}\\{}", parts.join("\\"))))
     }
+}
+
+fn number_of(text: &str) -> Result<u32> {
+    text.trim()
+        .trim_start_matches('#')
+        .parse()
+        .map_err(|_| Error::invalid(Layer::Script, "this is no number").found(text))
 }
 
 /// True when `name` fits a pattern with `*`; case does not matter.

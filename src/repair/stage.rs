@@ -102,6 +102,7 @@ impl<'a> Stage<'a> {
             return super::bare::apply(self.editor(hive)?, change);
         }
         match change {
+            Change::DiskWrite { offset, data, .. } => self.disk.write_at(*offset, data),
             Change::FileWrite { path, data, .. } => self.write_file(path, data),
             Change::FileLink { path, target, .. } => self.link(path, target),
             Change::MakeDirectory { path } => {

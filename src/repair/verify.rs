@@ -229,6 +229,14 @@ fn verify_change(machine: &Machine, change: &Change, hives: &mut Hives) -> Resul
             Err(disagreement("the file does not hold what was written", path))
         };
     }
+    if let Change::DiskWrite { offset, data, what } = change {
+        let there = machine.disk.read_vec(*offset, data.len())?;
+        return if there == *data {
+            Ok(())
+        } else {
+            Err(disagreement("the disk does not hold what was written", what))
+        };
+    }
     let Some((hive, _)) = change.registry_key() else { return Ok(()) };
     if !hives.contains_key(hive) {
         let (index, node) = machine.resolve(&GuestPath::parse(hive)?)?;

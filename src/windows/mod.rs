@@ -1,6 +1,7 @@
 //! One Windows installation as objects: found on a disk by what its files and hives say; no raw offsets in here.
 //!
 //! * [`Machine`]: the disk, its volumes and installations, paths as the guest types them
+//! * [`BootLayout`]: firmware, system partition, boot stores
 //! * [`Service`]: services and drivers with the file behind each
 //! * [`PeInfo`]: what a driver file says about itself
 //! * [`store_versions`]: the versions of a file in the component store
@@ -8,11 +9,13 @@
 //! Missing: events, packages and pending updates, BitLocker.
 
 pub mod bcd;
+mod boot;
 mod component_store;
 mod machine;
 mod pe;
 mod services;
 
+pub use boot::{BootLayout, boot_layout, boot_stores, load_store, partition_ref};
 pub use component_store::{StoreFile, store_versions};
 pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
 pub use pe::{Payload, PeInfo, machine_name, payload_kind, pe_checksum};

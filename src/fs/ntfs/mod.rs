@@ -5,6 +5,7 @@
 //! `volume` and `filesystem`.
 
 mod boot;
+mod boot_repair;
 mod cache;
 mod check;
 mod directory;
@@ -28,6 +29,7 @@ pub mod write;
 mod xpress;
 
 pub use boot::{Boot, is_ntfs};
+pub use boot_repair::{boot_sector_problems, repair_boot_sector};
 pub use filesystem::Scanned;
 pub use mkfs::{FormatSpec, format};
 pub use state::{Hibernation, LogState, VolumeState, state};

@@ -62,7 +62,12 @@ impl Volume {
     /// # Errors
     /// `Damaged` when boot sector or $MFT cannot be read; errors of the disk.
     pub fn open(disk: Disk) -> Result<Volume> {
-        let boot = Boot::parse(&disk.read_vec(0, 512)?)?;
+        // A damaged boot sector has a copy in the last sector of the partition; a writer does not start on it.
+        let boot = Boot::parse(&disk.read_vec(0, 512)?).or_else(|first| {
+            let copy =
+                disk.read_vec(disk.len().saturating_sub(512), 512).and_then(|bytes| Boot::parse(&bytes));
+            copy.map_err(|_| first)
+        })?;
         let mft = find_mft(&disk, &boot)?;
         let mut volume = Volume(Arc::new(Inner {
             disk,

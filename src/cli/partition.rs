@@ -1,0 +1,147 @@
+//! `partition`: the table and the boot sectors of a disk.
+
+use super::{CLEAN, Changing, Image, change, look, say, say_json, size};
+use crate::error::Result;
+use crate::fs::ntfs;
+use crate::repair::{copy_boot_code, repair_boot_sector, repair_gpt, set_active, set_type};
+use crate::windows::Machine;
+use clap::Subcommand;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// `vmrescue partition ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum PartitionCommand {
+    /// All partitions with their types, places and boot sectors
+    List {
+        #[command(flatten)]
+        image: Image,
+    },
+    /// Mark a partition of an MBR disk as the one to start from
+    SetActive {
+        #[command(flatten)]
+        image: Image,
+        /// Number of the partition
+        number: u32,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Write both copies of the GPT from the one that is whole, and a protective MBR where there is none
+    RepairGpt {
+        #[command(flatten)]
+        image: Image,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Give a partition another type: efi, basic, recovery, reserved, a GUID; two digits on an MBR disk
+    SetType {
+        #[command(flatten)]
+        image: Image,
+        /// Number of the partition
+        number: u32,
+        /// The type
+        r#type: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Put an NTFS boot sector, its copy and its count of hidden sectors right
+    RepairBootSector {
+        #[command(flatten)]
+        image: Image,
+        /// Number of the partition
+        number: u32,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Copy the boot code of the MBR from a disk that you name; table and signature stay
+    BootCode {
+        #[command(flatten)]
+        image: Image,
+        /// A disk of the same kind that starts
+        #[arg(long)]
+        from: PathBuf,
+        #[command(flatten)]
+        changing: Changing,
+    },
+}
+
+pub(super) fn partition(command: PartitionCommand) -> Result<u8> {
+    match command {
+        PartitionCommand::List { image } => list(&image),
+        PartitionCommand::SetActive { image, number, changing } => change::changes(
+            &image,
+            &format!("partition set-active {number}"),
+            &changing,
+            |machine: &Machine| set_active(machine, number),
+        ),
+        PartitionCommand::RepairGpt { image, changing } => {
+            change::changes(&image, "partition repair-gpt", &changing, repair_gpt)
+        }
+        PartitionCommand::SetType { image, number, r#type, changing } => change::changes(
+            &image,
+            &format!("partition set-type {number} {}", r#type),
+            &changing,
+            |machine| set_type(machine, number, &r#type),
+        ),
+        PartitionCommand::RepairBootSector { image, number, changing } => {
+            change::changes(&image, &format!("partition repair-boot-sector {number}"), &changing, |machine| {
+                repair_boot_sector(machine, number)
+            })
+        }
+        PartitionCommand::BootCode { image, from, changing } => {
+            change::changes(&image, "partition boot-code", &changing, |machine| {
+                copy_boot_code(machine, &from)
+            })
+        }
+    }
+}
+
+fn list(image: &Image) -> Result<u8> {
+    let (_, machine, _) = look::open(image)?;
+    let sector = u64::from(machine.table.sector_bytes.max(512));
+    let mut lines = Vec::new();
+    for volume in &machine.volumes {
+        let window = machine.disk.window(volume.range.clone())?;
+        let is_ntfs = volume.fs.as_ref().is_some_and(|fs| fs.info().kind == "ntfs")
+            || volume.partition.as_ref().is_some_and(|p| p.mbr_type == Some(7));
+        let problems = if is_ntfs {
+            ntfs::boot_sector_problems(&window, volume.range.start / sector)?
+        } else {
+            Vec::new()
+        };
+        lines.push((volume, problems));
+    }
+    if image.json {
+        let list: Vec<serde_json::Value> = lines
+            .iter()
+            .map(|(volume, problems)| {
+                let p = volume.partition.as_ref();
+                json!({"number": volume.number, "offset": volume.range.start, "size": volume.range.end - volume.range.start,
+                    "type": p.map(|p| p.type_name.clone()), "name": p.map(|p| p.name.clone()),
+                    "active": p.is_some_and(|p| p.active), "letter": volume.letter,
+                    "file_system": volume.fs.as_ref().map(|fs| fs.info().kind), "problems": problems})
+            })
+            .collect();
+        say_json(
+            "partition-list",
+            json!({"kind": machine.table.kind, "disk_id": machine.table.disk_id, "partitions": list}),
+        )?;
+        return Ok(CLEAN);
+    }
+    say(&format!("{:?} {}", machine.table.kind, machine.table.disk_id.as_deref().unwrap_or("")))?;
+    for (volume, problems) in lines {
+        let p = volume.partition.as_ref();
+        let active = if p.is_some_and(|p| p.active) { "active" } else { "" };
+        let letter = volume.letter.map_or(String::new(), |letter| format!("{letter}:"));
+        say(&format!(
+            "#{:<3} {:>12} at {:#012x}  {:<20} {letter:<3} {:<6} {active}",
+            volume.number,
+            size(volume.range.end - volume.range.start),
+            volume.range.start,
+            p.map_or("whole disk", |p| p.type_name.as_str()),
+            volume.fs.as_ref().map_or("-", |fs| fs.info().kind),
+        ))?;
+        problems.iter().try_for_each(|problem| say(&format!("     ! {problem}")))?;
+    }
+    Ok(CLEAN)
+}

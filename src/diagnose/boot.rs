@@ -1,0 +1,306 @@
+//! The way from the firmware to the hive, link by link: partition table, system partition, boot manager, store, loader.
+//! The first link that breaks is what the user sees; the later ones are found too.
+
+use super::{Applicability, Finding, Fix};
+use crate::error::Result;
+use crate::fs::path::GuestPath;
+use crate::fs::{ntfs, read_file, resolve};
+use crate::partition::TableKind;
+use crate::windows::bcd::{Firmware, Object, Store, Value, dangling};
+use crate::windows::{BootLayout, Installation, Machine, PeInfo, boot_layout, load_store};
+use std::collections::BTreeMap;
+
+fn finding(
+    rule: &'static str,
+    title: &str,
+    evidence: Vec<String>,
+    screen: &'static str,
+    fix: Option<Fix>,
+) -> Finding {
+    Finding { rule, severity: "critical", title: title.to_string(), evidence, screen, fix }
+}
+
+fn fix(script: &str, parameters: &[(&str, String)], applicability: Applicability) -> Option<Fix> {
+    let parameters: BTreeMap<String, String> =
+        parameters.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
+    Some(Fix { script: script.to_string(), parameters, applicability })
+}
+
+fn rebuild() -> Option<Fix> {
+    fix("rebuild-boot", &[], Applicability::Safe)
+}
+
+/// Everything that is wrong between the firmware and the loader.
+pub(super) fn findings(machine: &Machine, installation: &Installation) -> Result<Vec<Finding>> {
+    let layout = boot_layout(machine);
+    let mut found = table(machine);
+    found.extend(boot_sectors(machine)?);
+    let system = system_partition(machine, &layout);
+    match system {
+        Err(finding) => found.push(*finding),
+        Ok(volume) => {
+            found.extend(boot_manager(machine, &layout, volume)?);
+            found.extend(store(machine, installation, &layout, volume)?);
+        }
+    }
+    Ok(found)
+}
+
+fn table(machine: &Machine) -> Vec<Finding> {
+    let bad: Vec<String> = machine
+        .table
+        .defects
+        .iter()
+        .filter(|defect| matches!(defect.code, "gpt-primary-bad" | "gpt-backup-bad" | "gpt-copies-differ"))
+        .map(ToString::to_string)
+        .collect();
+    if bad.is_empty() {
+        return Vec::new();
+    }
+    let severity =
+        if bad.iter().any(|text| text.contains("gpt-primary-bad")) { "critical" } else { "warning" };
+    let repair = fix("repair-gpt", &[], Applicability::Safe);
+    let screen = "no bootable device, or none: the firmware uses the other copy";
+    vec![Finding {
+        severity,
+        ..finding("gpt-copy-damaged", "A copy of the partition table is damaged", bad, screen, repair)
+    }]
+}
+
+fn boot_sectors(machine: &Machine) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let sector = u64::from(machine.table.sector_bytes.max(512));
+    for volume in &machine.volumes {
+        let Some(partition) = &volume.partition else { continue };
+        let kind = volume.fs.as_ref().map(|fs| fs.info().kind);
+        let may_be_ntfs = kind == Some("ntfs") || kind.is_none() && volume.error.is_some();
+        if !may_be_ntfs || volume.range.end - volume.range.start < 1 << 20 {
+            continue;
+        }
+        let window = machine.disk.window(volume.range.clone())?;
+        let problems = ntfs::boot_sector_problems(&window, volume.range.start / sector)?;
+        let number = volume.number.to_string();
+        let repair = fix("repair-boot-sector", &[("number", number)], Applicability::Safe);
+        let (critical, harmless): (Vec<String>, Vec<String>) =
+            problems.into_iter().partition(|text| text.starts_with("the boot sector is damaged"));
+        if !critical.is_empty() {
+            let title = format!("The boot sector of partition {} is damaged", volume.number);
+            let screen = "0xc000000e, 0xc0000225 or \"missing operating system\"";
+            found.push(finding("boot-sector-damaged", &title, critical, screen, repair));
+        } else if !harmless.is_empty() && (partition.active || machine.table.kind == TableKind::Mbr) {
+            let title = format!("The boot sector of partition {} does not fit", volume.number);
+            let screen = "a black screen with a blinking cursor on BIOS machines";
+            let one = finding("boot-sector-mismatch", &title, harmless, screen, repair);
+            found.push(Finding { severity: "warning", ..one });
+        }
+    }
+    Ok(found)
+}
+
+fn system_partition(machine: &Machine, layout: &BootLayout) -> std::result::Result<usize, Box<Finding>> {
+    let number = |index: &usize| machine.volumes[*index].number.to_string();
+    match (layout.firmware, layout.system.as_slice(), layout.unmarked.as_slice()) {
+        (_, [one], _) => Ok(*one),
+        (Firmware::Uefi, [], [one]) => Err(Box::new(finding(
+            "system-partition-type",
+            "The system partition has the wrong type",
+            vec![format!("partition {} holds the boot files, but is not of type EFI system", number(one))],
+            "no bootable device",
+            fix(
+                "set-partition-type",
+                &[("number", number(one)), ("type", "efi".into())],
+                Applicability::Safe,
+            ),
+        ))),
+        (Firmware::Bios, [], [one]) => Err(Box::new(finding(
+            "no-active-partition",
+            "No partition is marked as active",
+            vec![format!("partition {} holds bootmgr, but is not active", number(one))],
+            "\"no bootable device\" or \"missing operating system\"",
+            fix("set-active", &[("number", number(one))], Applicability::Safe),
+        ))),
+        (_, [], _) => Err(Box::new(finding(
+            "system-partition-missing",
+            "The disk has no system partition",
+            vec![
+                "no partition is of type EFI system (GPT) or active (MBR), and none holds boot files"
+                    .to_string(),
+            ],
+            "no bootable device",
+            None,
+        ))),
+        // Several: the firmware chooses; the store of the first is looked at.
+        (_, [first, ..], _) => Ok(*first),
+    }
+}
+
+fn is_there(machine: &Machine, volume: usize, path: &[&str]) -> Result<Option<Vec<u8>>> {
+    let Some(fs) = machine.volumes[volume].fs.clone() else { return Ok(None) };
+    resolve(&*fs, path)?.map(|node| read_file(&*fs, node, "")).transpose()
+}
+
+fn boot_manager(machine: &Machine, layout: &BootLayout, volume: usize) -> Result<Vec<Finding>> {
+    let number = machine.volumes[volume].number;
+    if machine.volumes[volume].fs.is_none() {
+        let why = machine.volumes[volume].error.clone().unwrap_or_default();
+        let text = vec![format!("partition {number}: {why}")];
+        let title = "The system partition cannot be read";
+        return Ok(vec![finding("system-partition-unreadable", title, text, "no bootable device", None)]);
+    }
+    let mut broken = Vec::new();
+    match layout.firmware {
+        Firmware::Uefi => {
+            let windows: &[&str] = &["EFI", "Microsoft", "Boot", "bootmgfw.efi"];
+            let fallback: &[&str] = &["EFI", "Boot", "bootx64.efi"];
+            for path in [windows, fallback] {
+                let shown = format!("#{number}:\\{}", path.join("\\"));
+                match is_there(machine, volume, path)? {
+                    None if path[1] == "Boot"
+                        && is_there(machine, volume, &["EFI", "Boot", "bootaa64.efi"])?.is_some() => {}
+                    None => broken.push(format!("{shown} is missing")),
+                    Some(bytes) => {
+                        if let Err(e) = PeInfo::parse(&bytes) {
+                            broken.push(format!("{shown}: {e}"));
+                        }
+                    }
+                }
+            }
+        }
+        Firmware::Bios => match is_there(machine, volume, &["bootmgr"])? {
+            None => broken.push(format!("#{number}:\\bootmgr is missing")),
+            Some(bytes) if crate::bytes::is_zero(&bytes) => {
+                broken.push(format!("#{number}:\\bootmgr is all zero"))
+            }
+            Some(_) => {}
+        },
+    }
+    if broken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let screen = match layout.firmware {
+        Firmware::Uefi => "no bootable device, or the firmware's menu",
+        Firmware::Bios => "BOOTMGR is missing",
+    };
+    Ok(vec![finding("boot-files-missing", "Boot files are missing or damaged", broken, screen, rebuild())])
+}
+
+fn store(
+    machine: &Machine,
+    installation: &Installation,
+    layout: &BootLayout,
+    volume: usize,
+) -> Result<Vec<Finding>> {
+    let path = layout.store_path(machine, volume);
+    let loaded = match load_store(machine, &path) {
+        Ok(Some((_, store))) => store,
+        Ok(None) => {
+            let text = vec![format!("{path} is missing")];
+            let title = "The system partition has no boot configuration store";
+            return Ok(vec![finding("boot-store-missing", title, text, "0xc000000f", rebuild())]);
+        }
+        Err(e) => {
+            let text = vec![format!("{path}: {e}")];
+            let title = "The boot configuration store cannot be read";
+            return Ok(vec![finding(
+                "boot-store-unreadable",
+                title,
+                text,
+                "0xc000000f or 0xc0000034",
+                rebuild(),
+            )]);
+        }
+    };
+    let mut found = Vec::new();
+    found.extend(menu(&path, &loaded));
+    found.extend(devices(machine, &path, &loaded));
+    found.extend(loader(machine, installation, &path, &loaded)?);
+    Ok(found)
+}
+
+fn menu(path: &str, store: &Store) -> Option<Finding> {
+    let wrong = match store.bootmgr() {
+        None => "the object {bootmgr} is missing".to_string(),
+        Some(manager) => match manager.get(0x2300_0003).and_then(|value| value.objects().first()) {
+            None if store.default_entry().is_none() => "{bootmgr} names no default entry".to_string(),
+            Some(id) if store.object(*id).is_none() => format!("the default entry {{{id}}} is missing"),
+            _ => return None,
+        },
+    };
+    let screen = "0xc0000034 or 0xc000000f";
+    Some(finding(
+        "boot-store-incomplete",
+        "The boot store names nothing to start",
+        vec![format!("{path}: {wrong}")],
+        screen,
+        rebuild(),
+    ))
+}
+
+fn devices(machine: &Machine, path: &str, store: &Store) -> Option<Finding> {
+    let evidence: Vec<String> = dangling(store, &machine.disk_map())
+        .into_iter()
+        .filter(|d| store.object(d.object).is_some_and(|object| is_started(store, object)))
+        .map(|d| {
+            let name =
+                store.object(d.object).map(|object| object.element_name(d.element)).unwrap_or_default();
+            format!("{path}: {{{}}} {name}: {}", d.object, d.resolution.name())
+        })
+        .collect();
+    let screen = "0xc000000e or 0xc0000225";
+    let title = "The boot store names a partition that is not there";
+    (!evidence.is_empty()).then(|| finding("boot-store-dangling-device", title, evidence, screen, rebuild()))
+}
+
+/// The boot manager and the entry that starts by itself.
+fn is_started(store: &Store, object: &Object) -> bool {
+    store.bootmgr().is_some_and(|manager| manager.id == object.id)
+        || store.default_entry().is_some_and(|entry| entry.id == object.id)
+}
+
+/// The default entry's loader and directory are there.
+fn loader(
+    machine: &Machine,
+    installation: &Installation,
+    path: &str,
+    store: &Store,
+) -> Result<Option<Finding>> {
+    let Some(entry) = store.default_entry() else { return Ok(None) };
+    let elsewhere = entry.get(0x2100_0001).and_then(Value::as_device).is_none_or(|device| {
+        machine.disk_map().resolve(device).is_dangling() || device.partitions().is_empty()
+    });
+    // Of an entry on another disk, or in a RAM disk, nothing can be said here.
+    if elsewhere {
+        return Ok(None);
+    }
+    let volume = installation.path.split('\\').next().unwrap_or_default();
+    let mut evidence = Vec::new();
+    for (element, what) in [(0x1200_0002, "loader"), (0x2200_0002, "directory")] {
+        let Some(text) = entry.text(element) else {
+            evidence.push(format!("{path}: {{{}}} names no {what}", entry.id));
+            continue;
+        };
+        let guest = format!(
+            "{volume}{}",
+            if text.starts_with('\\') { text.to_string() } else { format!("\\{text}") }
+        );
+        let (index, node) = machine.resolve(&GuestPath::parse(&guest)?)?;
+        match node {
+            None => evidence.push(format!("{path}: {{{}}} names {text}, which is missing", entry.id)),
+            Some(node) if element == 0x1200_0002 => {
+                let bytes = read_file(&*machine.file_system(index)?, node, "")?;
+                if let Err(e) = PeInfo::parse(&bytes) {
+                    evidence.push(format!("{guest}: {e}"));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    let title = "The loader that the boot store names is missing or damaged";
+    let repair = if evidence.iter().any(|text| text.contains("names")) {
+        rebuild()
+    } else {
+        fix("restore-driver", &[("name", "winload.efi".into())], Applicability::Safe)
+    };
+    Ok((!evidence.is_empty())
+        .then(|| finding("loader-missing", title, evidence, "0xc000000f or 0xc0000225", repair)))
+}

@@ -1,0 +1,396 @@
+//! What `bcdboot C:\Windows` does, with the guest's own files: boot files to the system partition, and a boot store that starts this
+//! installation. What is there and good is kept: first only what is wrong in the store is put right; a store that cannot be read
+//! is made anew from the guest's template and the known defaults.
+
+use super::change::Change;
+use crate::error::{Error, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
+use crate::guid::Guid;
+use crate::registry::{DataType, HiveEditor};
+use crate::time::FileTime;
+use crate::windows::bcd::names::{BOOTMGR, TYPE_BOOTMGR, TYPE_MEMDIAG, TYPE_OSLOADER, TYPE_RESUME};
+use crate::windows::bcd::{
+    Device, DeviceElement, Firmware, FreshSpec, HiveChange, Object, PartitionRef, Recovery, Store, Value,
+    changes, fresh,
+};
+use crate::windows::{Installation, Machine, PeInfo, boot_layout, load_store, partition_ref};
+use std::collections::BTreeSet;
+
+const DEVICE: u32 = 0x1100_0001;
+const PATH: u32 = 0x1200_0002;
+const OSDEVICE: u32 = 0x2100_0001;
+const SYSTEMROOT: u32 = 0x2200_0002;
+const DEFAULT: u32 = 0x2300_0003;
+const DISPLAYORDER: u32 = 0x2400_0001;
+const INHERIT: u32 = 0x1400_0006;
+
+/// The changes that make this installation start; none when everything is as it should be. `system` chooses the system
+/// partition when there are several.
+///
+/// # Errors
+/// `NotFound` without a system partition or boot files; `Refused` when there are several system partitions.
+pub fn rebuild_boot(
+    machine: &Machine,
+    installation: &Installation,
+    system: Option<u32>,
+) -> Result<Vec<Change>> {
+    let layout = boot_layout(machine);
+    let volume = layout.system_volume(machine, system)?;
+    let missing = || Error::not_found(Layer::Bcd, "a partition has no identifier that a store could name");
+    let on = partition_ref(machine, volume).ok_or_else(missing)?;
+    let windows = partition_ref(machine, installation.volume).ok_or_else(missing)?;
+    let mut spec = FreshSpec::new(layout.firmware, on, windows);
+    spec.description = description(installation);
+    spec.server = installation.product.contains("Server");
+    (spec.loader, spec.resume) = (Guid::random(), Guid::random());
+    spec.recovery = recovery(machine, installation);
+    let mut files = Files { machine, changes: Vec::new(), made: BTreeSet::new() };
+    files.boot_files(installation, layout.firmware, &format!("#{}:", machine.volumes[volume].number))?;
+    let path = layout.store_path(machine, volume);
+    match load_store(machine, &path) {
+        Ok(Some((hive, before))) => {
+            let after = repaired(machine, &before, &spec);
+            if after.objects != before.objects && HiveEditor::new(hive).is_ok() {
+                files.changes.extend(store_changes(&path, &before, &after));
+            } else if after.objects != before.objects {
+                files.write(&path, store_bytes(&after)?, "the entries of the damaged store")?;
+            }
+        }
+        _ => {
+            let store = with_template(fresh(&spec), template(machine, installation).as_ref());
+            files.write(&path, store_bytes(&store)?, "the defaults of Windows")?;
+        }
+    }
+    Ok(files.changes)
+}
+
+fn description(installation: &Installation) -> String {
+    let product = installation.product.as_str();
+    for short in ["Windows Server", "Windows 11", "Windows 10", "Windows 8", "Windows 7"] {
+        if product.starts_with(short) {
+            return short.to_string();
+        }
+    }
+    if product.is_empty() { "Windows".to_string() } else { product.to_string() }
+}
+
+/// The changes of the hive at `path` that make the store `after` out of `before`.
+pub fn store_changes(path: &str, before: &Store, after: &Store) -> Vec<Change> {
+    let hive = path.to_string();
+    changes(before, after)
+        .into_iter()
+        .map(|change| match change {
+            HiveChange::CreateKey { key } => Change::RegistryCreateKey { hive: hive.clone(), key },
+            HiveChange::DeleteKey { key } => Change::RegistryDeleteKey { hive: hive.clone(), key },
+            HiveChange::SetValue { key, name, data_type, data } => {
+                Change::RegistrySet { hive: hive.clone(), key, name, data_type, data, was: None }
+            }
+        })
+        .collect()
+}
+
+/// A new hive with this store.
+///
+/// # Errors
+/// None for stores of reasonable size.
+pub fn store_bytes(store: &Store) -> Result<Vec<u8>> {
+    let mut hive = HiveEditor::new_hive("NewStoreRoot")?;
+    for change in changes(&Store::default(), store) {
+        match change {
+            HiveChange::CreateKey { key } => drop(hive.create_key(&key)?),
+            HiveChange::DeleteKey { key } => drop(hive.delete_key(&key, true)?),
+            HiveChange::SetValue { key, name, data_type, data } => {
+                hive.set_value(&key, &name, DataType(data_type), &data)?;
+            }
+        }
+    }
+    Ok(hive.finish(FileTime::now())?.bytes)
+}
+
+fn on(partition: PartitionRef) -> Value {
+    Value::Device(DeviceElement::build(Device::Partition(partition), Guid::ZERO))
+}
+
+/// The store with what keeps it from starting this installation put right, and nothing else.
+fn repaired(machine: &Machine, before: &Store, spec: &FreshSpec) -> Store {
+    let (mut store, map, model) = (before.clone(), machine.disk_map(), fresh(spec));
+    for object in &mut store.objects {
+        let target = match object.object_type {
+            TYPE_BOOTMGR | TYPE_MEMDIAG => spec.system,
+            TYPE_OSLOADER | TYPE_RESUME => spec.windows,
+            _ => continue,
+        };
+        for (number, value) in &mut object.elements {
+            let fixed = match value {
+                // A RAM disk lies on the recovery partition, which is for ReAgent to know.
+                Value::Device(device) if matches!(device.device(), Device::Partition(_)) => {
+                    map.resolve(device).is_dangling().then(|| on(target))
+                }
+                Value::Unknown { .. } if matches!(*number, DEVICE | OSDEVICE) => Some(on(target)),
+                _ => None,
+            };
+            if let Some(fixed) = fixed {
+                *value = fixed;
+            }
+        }
+    }
+    let add = |store: &mut Store, object: &Object| {
+        if store.object(object.id).is_none() {
+            store.objects.push(object.clone());
+        }
+    };
+    if let Some(manager) = model.bootmgr() {
+        add(&mut store, manager);
+    }
+    let loader = our_loader(machine, &store, spec).unwrap_or_else(|| {
+        for id in [spec.loader, spec.resume] {
+            if let Some(object) = model.object(id) {
+                add(&mut store, object);
+            }
+        }
+        spec.loader
+    });
+    complete_loader(machine, &mut store, &model, loader, spec);
+    order(&mut store, loader, spec);
+    // Settings that entries inherit from must be there.
+    let inherited: BTreeSet<Guid> =
+        store.objects.iter().filter_map(|o| o.get(INHERIT)).flat_map(|v| v.objects().to_vec()).collect();
+    for id in inherited {
+        if let Some(object) = model.object(id) {
+            add(&mut store, object);
+        }
+    }
+    store.objects.sort_by_key(|object| object.id.to_string());
+    let mut sorted = before.objects.clone();
+    sorted.sort_by_key(|object| object.id.to_string());
+    // The order of the hive is not a difference.
+    if sorted == store.objects { before.clone() } else { store }
+}
+
+/// The entry that starts Windows from this partition and directory.
+fn our_loader(_machine: &Machine, store: &Store, spec: &FreshSpec) -> Option<Guid> {
+    let is_ours = |object: &&&Object| {
+        let device = object.get(OSDEVICE).and_then(Value::as_device);
+        let here = device.is_none_or(|device| {
+            device.partitions().contains(&spec.windows)
+                || matches!(device.device(), Device::Boot | Device::Locate { .. })
+        });
+        let root =
+            object.text(SYSTEMROOT).is_none_or(|root| root.eq_ignore_ascii_case(&spec.windows_directory));
+        let plain = device.is_none_or(|device| !matches!(device.device(), Device::Ramdisk { .. }));
+        here && root && plain && object.get(0x2600_0022).and_then(Value::as_boolean) != Some(true)
+    };
+    store.loaders().iter().find(is_ours).map(|object| object.id)
+}
+
+fn complete_loader(machine: &Machine, store: &mut Store, model: &Store, loader: Guid, spec: &FreshSpec) {
+    let Some(wanted) = model.object(spec.loader) else { return };
+    let there = |path: &str| {
+        let volume = machine.volumes.iter().position(|v| {
+            machine.disk_map().by_id(spec.windows).is_some_and(|partition| partition.number == v.number)
+        });
+        let fs = volume.and_then(|volume| machine.volumes[volume].fs.clone());
+        let parts: Vec<&str> = path.split('\\').filter(|part| !part.is_empty()).collect();
+        fs.is_some_and(|fs| matches!(resolve(&*fs, &parts), Ok(Some(_))))
+    };
+    let Some(object) = store.objects.iter_mut().find(|object| object.id == loader) else { return };
+    for number in [DEVICE, OSDEVICE, SYSTEMROOT, PATH, INHERIT] {
+        if object.get(number).is_none()
+            && let Some(value) = wanted.get(number)
+        {
+            object.elements.insert(number, value.clone());
+        }
+    }
+    let path = object.text(PATH).unwrap_or_default().to_string();
+    if let Some(default) = wanted.text(PATH)
+        && !path.eq_ignore_ascii_case(default)
+        && !there(&path)
+        && there(default)
+    {
+        object.elements.insert(PATH, Value::Text(default.to_string()));
+    }
+}
+
+/// The boot manager starts something that is there, and its menu has nothing that is not.
+fn order(store: &mut Store, loader: Guid, spec: &FreshSpec) {
+    let known: BTreeSet<Guid> = store.objects.iter().map(|object| object.id).collect();
+    let Some(manager) = store.objects.iter_mut().find(|object| object.id == BOOTMGR) else { return };
+    let default = manager.get(DEFAULT).and_then(|value| value.objects().first().copied());
+    if default.is_none_or(|id| !known.contains(&id)) {
+        manager.elements.insert(DEFAULT, Value::Object(loader));
+    }
+    let mut ids: Vec<Guid> =
+        manager.get(DISPLAYORDER).map(|value| value.objects().to_vec()).unwrap_or_default();
+    ids.retain(|id| known.contains(id));
+    if !ids.contains(&loader) {
+        ids.push(loader);
+    }
+    manager.elements.insert(DISPLAYORDER, Value::Objects(ids));
+    if manager.get(DEVICE).is_none() {
+        manager.elements.insert(DEVICE, on(spec.system));
+    }
+}
+
+/// The guest's own template, when it can be read.
+fn template(machine: &Machine, installation: &Installation) -> Option<Store> {
+    let path = format!(r"{}\System32\config\BCD-Template", installation.path);
+    load_store(machine, &path).ok().flatten().map(|(_, store)| store)
+}
+
+/// The fresh store, with what the template says otherwise: settings, and the elements of entries that name no device.
+fn with_template(mut store: Store, template: Option<&Store>) -> Store {
+    let Some(template) = template else { return store };
+    for from in &template.objects {
+        let twin = store.objects.iter_mut().find(|object| {
+            object.id == from.id
+                || (object.object_type == from.object_type
+                    && matches!(object.object_type, TYPE_OSLOADER | TYPE_RESUME))
+        });
+        match twin {
+            Some(twin) => {
+                for (number, value) in &from.elements {
+                    let own = matches!(
+                        *number,
+                        PATH | SYSTEMROOT | DEFAULT | DISPLAYORDER | 0x1200_0004 | 0x2300_0006
+                    ) || (twin.object_type == TYPE_OSLOADER && *number == DEFAULT);
+                    if value.as_device().is_none() && !own {
+                        twin.elements.insert(*number, value.clone());
+                    }
+                }
+            }
+            None if from.object_type >> 28 == 2 => store.objects.push(from.clone()),
+            None => {}
+        }
+    }
+    store.objects.sort_by_key(|object| object.id.to_string());
+    store
+}
+
+/// The recovery environment that ReAgent.xml names, when its image is where it says.
+fn recovery(machine: &Machine, installation: &Installation) -> Option<Recovery> {
+    let path = format!(r"{}\System32\Recovery\ReAgent.xml", installation.path);
+    let (volume, node) = machine.resolve(&GuestPath::parse(&path).ok()?).ok()?;
+    let bytes = read_file(&*machine.file_system(volume).ok()?, node?, "").ok()?;
+    let text = if bytes.starts_with(&[0xff, 0xfe]) {
+        crate::text::utf16le_lossy(&bytes[2..])
+    } else {
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let tag = |name: &str| text.split(&format!("<{name} ")).nth(1)?.split('>').next().map(str::to_string);
+    let attribute = |tag: &str, name: &str| {
+        tag.split(&format!("{name}=\"")).nth(1)?.split('"').next().map(str::to_string)
+    };
+    let location = tag("WinreLocation")?;
+    let directory = attribute(&location, "path")?;
+    let offset: u64 = attribute(&location, "offset")?.parse().ok()?;
+    let entry: Guid = attribute(&tag("WinreBCD")?, "id")?.parse().ok()?;
+    let place = machine.volumes.iter().position(|volume| volume.range.start == offset)?;
+    let parts: Vec<&str> =
+        directory.split('\\').filter(|part| !part.is_empty()).chain(["Winre.wim"]).collect();
+    resolve(&*machine.file_system(place).ok()?, &parts).ok()??;
+    (!entry.is_zero()).then_some(())?;
+    Some(Recovery { partition: partition_ref(machine, place)?, directory, entry, options: Guid::random() })
+}
+
+/// Boot files on their way to the system partition.
+struct Files<'a> {
+    machine: &'a Machine,
+    changes: Vec<Change>,
+    made: BTreeSet<String>,
+}
+
+impl Files<'_> {
+    fn boot_files(&mut self, installation: &Installation, firmware: Firmware, system: &str) -> Result<()> {
+        let boot = format!(r"{}\Boot", installation.path);
+        match firmware {
+            Firmware::Uefi => {
+                let target = format!(r"{system}\EFI\Microsoft\Boot");
+                self.tree(&format!(r"{boot}\EFI"), &target)?;
+                self.tree(&format!(r"{boot}\Fonts"), &format!(r"{target}\Fonts"))?;
+                self.tree(&format!(r"{boot}\Resources"), &format!(r"{target}\Resources"))?;
+                let name = match installation.architecture.as_str() {
+                    "arm64" => "bootaa64.efi",
+                    "x86" => "bootia32.efi",
+                    _ => "bootx64.efi",
+                };
+                self.copy(&format!(r"{boot}\EFI\bootmgfw.efi"), &format!(r"{system}\EFI\Boot\{name}"))
+            }
+            Firmware::Bios => {
+                self.tree(&format!(r"{boot}\PCAT"), &format!(r"{system}\Boot"))?;
+                self.tree(&format!(r"{boot}\Fonts"), &format!(r"{system}\Boot\Fonts"))?;
+                self.copy(&format!(r"{boot}\PCAT\bootmgr"), &format!(r"{system}\bootmgr"))?;
+                self.copy(&format!(r"{boot}\PCAT\bootnxt"), &format!(r"{system}\BOOTNXT"))
+            }
+        }
+    }
+
+    fn find(&self, path: &str) -> Result<Option<(std::sync::Arc<dyn FileSystem>, NodeId)>> {
+        let (volume, node) = self.machine.resolve(&GuestPath::parse(path)?)?;
+        Ok(node.map(|node| self.machine.file_system(volume).map(|fs| (fs, node))).transpose()?)
+    }
+
+    /// Copies a directory with everything below, where it exists.
+    fn tree(&mut self, from: &str, to: &str) -> Result<()> {
+        let Some((fs, node)) = self.find(from)? else { return Ok(()) };
+        for entry in fs.read_dir(node)? {
+            let (from, to) = (format!(r"{from}\{}", entry.name), format!(r"{to}\{}", entry.name));
+            match entry.kind {
+                NodeKind::Directory => self.tree(&from, &to)?,
+                // bootmgr lies in the root of the system partition, not among the others.
+                NodeKind::File
+                    if !["bootmgr", "bootnxt"].iter().any(|name| entry.name.eq_ignore_ascii_case(name)) =>
+                {
+                    self.copy(&from, &to)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a file where there is none that is good: one of the same or a newer version stays.
+    fn copy(&mut self, from: &str, to: &str) -> Result<()> {
+        let Some((fs, node)) = self.find(from)? else { return Ok(()) };
+        let data = read_file(&*fs, node, "")?;
+        if let Some((fs, node)) = self.find(to)? {
+            let old = read_file(&*fs, node, "")?;
+            if old == data || is_good(&old, &data) {
+                return Ok(());
+            }
+        }
+        self.write(to, data, from)
+    }
+
+    /// A file with its directories.
+    fn write(&mut self, path: &str, data: Vec<u8>, from: &str) -> Result<()> {
+        let parts: Vec<&str> = path.split('\\').collect();
+        for depth in 2..parts.len() {
+            let directory = parts[..depth].join("\\");
+            if !self.made.contains(&directory.to_lowercase()) && self.find(&directory)?.is_none() {
+                self.made.insert(directory.to_lowercase());
+                self.changes.push(Change::MakeDirectory { path: directory });
+            }
+        }
+        let size = data.len() as u64;
+        self.changes.push(Change::FileWrite { path: path.to_string(), data, size, from: from.to_string() });
+        Ok(())
+    }
+}
+
+/// True when the old file is whole and not older than the new one.
+fn is_good(old: &[u8], new: &[u8]) -> bool {
+    if crate::bytes::is_zero(old) {
+        return false;
+    }
+    match (PeInfo::parse(old), PeInfo::parse(new)) {
+        (Ok(old), Ok(new)) => old.checksum_right && version(&old) >= version(&new),
+        (Err(_), Ok(_)) => false,
+        // Fonts, bootmgr (which has a stub before its PE part) and other data: what is there is not judged.
+        _ => true,
+    }
+}
+
+fn version(pe: &PeInfo) -> Vec<u32> {
+    pe.file_version.iter().flat_map(|text| text.split('.')).map(|part| part.parse().unwrap_or(0)).collect()
+}

@@ -1,0 +1,96 @@
+//! Changes below the file systems: partition tables and boot sectors. They are tried on a scratch overlay, and what differs there
+//! becomes the change.
+
+use super::change::Change;
+use crate::block::{Disk, DiskMut, Overlay, OverlayOptions};
+use crate::error::{Error, Layer, Result};
+use crate::fs::ntfs;
+use crate::image;
+use crate::partition::{self, TableKind};
+use crate::windows::Machine;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The sectors that `work` would change on the disk.
+///
+/// # Errors
+/// Of `work`.
+pub fn plan_sectors(
+    disk: &Disk,
+    what: &str,
+    work: impl FnOnce(&DiskMut) -> Result<()>,
+) -> Result<Vec<Change>> {
+    let overlay = Overlay::new(disk.clone(), OverlayOptions::default())?;
+    let scratch = DiskMut::new(Arc::clone(&overlay) as Arc<_>);
+    work(&scratch)?;
+    let ranges = overlay.dirty_ranges()?;
+    ranges
+        .into_iter()
+        .map(|range| {
+            let data = scratch.as_disk().read_vec(range.start, (range.end - range.start) as usize)?;
+            Ok(Change::DiskWrite { offset: range.start, data, what: what.to_string() })
+        })
+        .collect()
+}
+
+/// Marks a partition of an MBR disk as the one to start from.
+///
+/// # Errors
+/// `Invalid` for GPT disks and partitions that cannot be active.
+pub fn set_active(machine: &Machine, number: u32) -> Result<Vec<Change>> {
+    plan_sectors(&machine.disk, &format!("mark partition {number} as active"), |disk| {
+        partition::set_active(disk, number)
+    })
+}
+
+/// Writes both copies of the GPT from the one that is whole.
+///
+/// # Errors
+/// Of [`partition::repair_gpt`].
+pub fn repair_gpt(machine: &Machine) -> Result<Vec<Change>> {
+    plan_sectors(&machine.disk, "write both copies of the partition table", |disk| {
+        partition::repair_gpt(disk).map(|_| ())
+    })
+}
+
+/// Gives a partition another type: `efi`, `basic`, `recovery`, `reserved`, a GUID, or two hexadecimal digits for MBR.
+///
+/// # Errors
+/// `Invalid` for unknown types; `NotFound` for partitions that are not there.
+pub fn set_type(machine: &Machine, number: u32, name: &str) -> Result<Vec<Change>> {
+    plan_sectors(&machine.disk, &format!("give partition {number} the type {name}"), |disk| {
+        partition::set_type(disk, number, name)
+    })
+}
+
+/// Puts the boot sector of an NTFS volume, its copy and its count of hidden sectors right.
+///
+/// # Errors
+/// Of [`ntfs::repair_boot_sector`]; `NotFound` for partitions that are not there.
+pub fn repair_boot_sector(machine: &Machine, number: u32) -> Result<Vec<Change>> {
+    let missing = || Error::not_found(Layer::Ntfs, format!("no partition {number}"));
+    let volume = machine.volumes.iter().find(|volume| volume.number == number).ok_or_else(missing)?;
+    let range = volume.range.clone();
+    let first = range.start / u64::from(machine.table.sector_bytes.max(512));
+    plan_sectors(&machine.disk, &format!("put the boot sector of partition {number} right"), |disk| {
+        ntfs::repair_boot_sector(&disk.window(range)?, first)
+    })
+}
+
+/// Copies the boot code of the MBR (its first 440 bytes, nothing else) from a disk that the user names.
+///
+/// # Errors
+/// `Invalid` when the disk is no MBR disk, or the donor has no boot code.
+pub fn copy_boot_code(machine: &Machine, donor: &Path) -> Result<Vec<Change>> {
+    if machine.table.kind != TableKind::Mbr {
+        return Err(Error::invalid(Layer::Mbr, "only a disk with an MBR starts by boot code"));
+    }
+    let donor_disk = image::open_path(donor, &image::OpenOptions::default())?.disk;
+    let code = donor_disk.read_vec(0, 512)?;
+    if code[510..] != [0x55, 0xaa] || crate::bytes::is_zero(&code[..440]) {
+        return Err(Error::invalid(Layer::Mbr, "this disk has no boot code to copy").in_file(donor));
+    }
+    plan_sectors(&machine.disk, &format!("copy the boot code of {}", donor.display()), |disk| {
+        disk.write_at(0, &code[..440])
+    })
+}
