@@ -169,7 +169,7 @@ fn boot_manager(machine: &Machine, layout: &BootLayout, volume: usize) -> Result
         Firmware::Bios => match is_there(machine, volume, &["bootmgr"])? {
             None => broken.push(format!("#{number}:\\bootmgr is missing")),
             Some(bytes) if crate::bytes::is_zero(&bytes) => {
-                broken.push(format!("#{number}:\\bootmgr is all zero"))
+                broken.push(format!("#{number}:\\bootmgr is all zero"));
             }
             Some(_) => {}
         },

@@ -327,7 +327,7 @@ impl Files<'_> {
 
     fn find(&self, path: &str) -> Result<Option<(std::sync::Arc<dyn FileSystem>, NodeId)>> {
         let (volume, node) = self.machine.resolve(&GuestPath::parse(path)?)?;
-        Ok(node.map(|node| self.machine.file_system(volume).map(|fs| (fs, node))).transpose()?)
+        node.map(|node| self.machine.file_system(volume).map(|fs| (fs, node))).transpose()
     }
 
     /// Copies a directory with everything below, where it exists.

@@ -185,3 +185,152 @@ fn stores_of_windows_read_as_hivex_reads_them() {
     }
     assert!(seen > 10);
 }
+
+/// An EFI program of one section: writes `text` to the first serial port and leaves qemu with status 0x63.
+fn efi_program(text: &[u8]) -> Vec<u8> {
+    let mut code = vec![
+        0x48, 0x8d, 0x35, 0x16, 0, 0, 0, // lea rsi, [rip + text]
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xac, // next: lodsb
+        0x84, 0xc0, // test al, al
+        0x74, 0x03, // jz done
+        0xee, // out dx, al
+        0xeb, 0xf8, // jmp next
+        0x66, 0xba, 0xf4, 0x00, // done: mov dx, 0xf4
+        0xb0, 0x31, // mov al, 0x31
+        0xee, // out dx, al
+        0xf4, // hlt
+        0xeb, 0xfd, // jmp to hlt
+    ];
+    assert_eq!(code.len(), 7 + 0x16);
+    code.extend(text);
+    code.push(0);
+    code.resize(0x200, 0);
+    let mut bytes = vec![0u8; 0x200];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"MZ");
+    put(0x3c, &0x80u32.to_le_bytes());
+    put(0x80, b"PE\0\0\x64\x86\x01\0");
+    put(0x94, &0xf0u16.to_le_bytes());
+    put(0x96, &0x0022u16.to_le_bytes());
+    let optional = 0x98;
+    put(optional, &0x20bu16.to_le_bytes());
+    for (at, value) in [
+        (4, 0x200u32),
+        (16, 0x1000),
+        (20, 0x1000),
+        (32, 0x1000),
+        (36, 0x200),
+        (56, 0x2000),
+        (60, 0x200),
+        (68, 10),
+        (108, 16),
+    ] {
+        put(optional + at, &value.to_le_bytes());
+    }
+    put(0x188, b".text\0\0\0");
+    for (at, value) in [(8, 0x200u32), (12, 0x1000), (16, 0x200), (20, 0x200), (36, 0x6000_0020)] {
+        put(0x188 + at, &value.to_le_bytes());
+    }
+    bytes.extend(code);
+    bytes
+}
+
+/// The firmware finds and starts what `bcd rebuild` put on the system partition; a small program stands in for the boot manager.
+#[test]
+fn firmware_starts_a_disk_that_was_rebuilt() {
+    let Some(mut qemu) = tool("qemu-system-x86_64") else { return };
+    let firmware = "/usr/share/ovmf/OVMF.fd";
+    if !Path::new(firmware).is_file() {
+        crate::oracle::skipped("the firmware OVMF is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build_for(&path, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    let image = path.to_str().unwrap();
+    let program = dir.path().join("bootmgfw.efi");
+    std::fs::write(&program, efi_program(b"vmrescue started me\r\n")).unwrap();
+    let ok = |words: &[&str]| {
+        let output = vmrescue(words);
+        assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
+    };
+    ok(&["put", image, program.to_str().unwrap(), r"C:\Windows\Boot\EFI\bootmgfw.efi", "--yes"]);
+    break_it(&path, &[Fault::BootManagerMissing, Fault::StoreMissing], &Silent).unwrap();
+    ok(&["repair", image, "--yes"]);
+    let serial = dir.path().join("serial");
+    let status = qemu
+        .args([
+            "-machine",
+            "q35",
+            "-m",
+            "256",
+            "-bios",
+            firmware,
+            "-display",
+            "none",
+            "-net",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-serial"])
+        .arg(format!("file:{}", serial.display()))
+        .args([
+            "-drive",
+            &format!("file={image},format=vhdx,if=none,id=d,snapshot=on"),
+            "-device",
+            "ide-hd,drive=d",
+        ])
+        .spawn()
+        .unwrap();
+    let mut status = status;
+    let begun = std::time::Instant::now();
+    let ended = loop {
+        if let Some(ended) = status.try_wait().unwrap() {
+            break Some(ended);
+        }
+        if begun.elapsed().as_secs() > 180 {
+            status.kill().unwrap();
+            break None;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    let said = std::fs::read(&serial).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(ended.and_then(|status| status.code()), Some(0x63), "{said}");
+    assert!(said.contains("vmrescue started me"), "{said}");
+}
+
+#[test]
+fn what_is_ambiguous_is_refused_with_a_list_and_large_sectors_work() {
+    use vmrescue::block::{DiskMut, HostFile, WritableDevice};
+    use vmrescue::image::{CreateSpec, create, open_mut};
+    use vmrescue::partition::{EFI_SYSTEM, NewPartition, read, repair_gpt, write_gpt};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("two.vhdx");
+    let file = DiskMut::new(
+        std::sync::Arc::new(HostFile::create_new(&path).unwrap()) as std::sync::Arc<dyn WritableDevice>
+    );
+    let spec = CreateSpec { logical_sector_bytes: 4096, ..CreateSpec::new(Kind::VhdxDynamic, 200 << 20) };
+    create(&file, &spec).unwrap();
+    let disk = open_mut(&file, None).unwrap().disk;
+    let part = |from: u64, to: u64| NewPartition {
+        type_guid: EFI_SYSTEM,
+        mbr_type: 0,
+        range: from << 20..to << 20,
+        name: String::new(),
+        active: false,
+    };
+    write_gpt(&disk, &[part(1, 50), part(50, 100)]).unwrap();
+    disk.zero_at(4096..8192).unwrap();
+    assert_eq!(read(&disk.as_disk()).unwrap().defects[0].code, "gpt-primary-bad");
+    assert!(repair_gpt(&disk).unwrap());
+    assert!(read(&disk.as_disk()).unwrap().defects.is_empty());
+    assert!(!repair_gpt(&disk).unwrap(), "a second run changes nothing");
+    let machine = vmrescue::windows::Machine::open(disk.as_disk()).unwrap();
+    let layout = vmrescue::windows::boot_layout(&machine);
+    let refused = layout.system_volume(&machine, None).unwrap_err();
+    assert_eq!(refused.kind(), vmrescue::ErrorKind::Refused);
+    assert!(refused.to_string().contains("#1, #2"), "{refused}");
+    assert_eq!(layout.system_volume(&machine, Some(2)).unwrap(), 1);
+}

@@ -24,7 +24,7 @@ pub fn boot_sector_problems(disk: &Disk, first_sector: u64) -> Result<Vec<String
     let mut problems = Vec::new();
     match (&first, &copy) {
         (None, Some(_)) => {
-            problems.push("the boot sector is damaged; its copy at the end is whole".to_string())
+            problems.push("the boot sector is damaged; its copy at the end is whole".to_string());
         }
         (Some(_), None) => problems.push("the copy of the boot sector is damaged".to_string()),
         (Some(first), Some(copy)) if first != copy => {

@@ -266,4 +266,55 @@ mod tests {
         let elsewhere = DiskMap { partitions: vec![disk.partitions[0].clone()] };
         assert!(!dangling(&store, &elsewhere).is_empty());
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(40))]
+        /// Random elements set and deleted, through the hive and back, against a map.
+        #[test]
+        fn a_store_is_a_map(steps in proptest::collection::vec((0usize..4, 0usize..6, 0u64..3, proptest::prelude::any::<bool>()), 1..40)) {
+            use crate::registry::{DataType, Hive, HiveEditor};
+            use crate::windows::bcd::{HiveChange, changes};
+            let disk = disk();
+            let apply = |bytes: Option<Vec<u8>>, list: Vec<HiveChange>| {
+                let mut hive = match bytes {
+                    Some(bytes) => HiveEditor::new(Hive::parse(bytes).unwrap()).unwrap(),
+                    None => HiveEditor::new_hive("NewStoreRoot").unwrap(),
+                };
+                for change in list {
+                    match change {
+                        HiveChange::CreateKey { key } => drop(hive.create_key(&key).unwrap()),
+                        HiveChange::SetValue { key, name, data_type, data } => {
+                            hive.set_value(&key, &name, DataType(data_type), &data).unwrap();
+                        }
+                        HiveChange::DeleteKey { key } => drop(hive.delete_key(&key, true).unwrap()),
+                    }
+                }
+                hive.finish(crate::time::FileTime::now()).unwrap().bytes
+            };
+            let mut bytes = apply(None, changes(&Store::default(), &store()));
+            let objects = ["{default}", "{bootmgr}", "{globalsettings}", "{memdiag}"];
+            let elements = ["locale", "loadoptions", "bootems", "nointegritychecks", "truncatememory", "description"];
+            let mut model = Store::load(&Hive::parse(bytes.clone()).unwrap()).unwrap();
+            for (object, element, value, delete) in steps {
+                let before = Store::load(&Hive::parse(bytes.clone()).unwrap()).unwrap();
+                let mut after = before.clone();
+                let (object, element) = (objects[object], elements[element]);
+                let text = value.to_string();
+                for store in [&mut after, &mut model] {
+                    if delete {
+                        store.delete_value(object, element).unwrap();
+                    } else {
+                        let word = if element.starts_with("boot") || element.starts_with("nointe") { if value == 0 { "no" } else { "yes" } } else { text.as_str() };
+                        store.set(object, element, &[word], &disk).unwrap();
+                    }
+                }
+                bytes = apply(Some(bytes), changes(&before, &after));
+                let read = Store::load(&Hive::parse(bytes.clone()).unwrap()).unwrap();
+                proptest::prop_assert_eq!(&read.objects, &model.objects);
+                proptest::prop_assert!(read.defects.is_empty());
+            }
+            let defects = Hive::parse(bytes).unwrap().check();
+            proptest::prop_assert!(defects.is_empty(), "{:?}", defects);
+        }
+    }
 }
