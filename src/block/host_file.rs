@@ -15,6 +15,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// How often a lock that is taken is tried again, and after how long.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// An open file or block device of the host, locked as long as it lives.
 #[derive(Debug)]
 pub struct HostFile {
@@ -145,7 +149,16 @@ impl HostFile {
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err(Error::invalid(Layer::Host, "this is a directory, not a disk image").in_file(path));
         }
-        let taken = if exclusive { file.try_lock() } else { file.try_lock_shared() };
+        let lock = || if exclusive { file.try_lock() } else { file.try_lock_shared() };
+        let mut taken = lock();
+        // A program that is just being started holds copies of its parent's locks for a moment.
+        for _ in 0..LOCK_TRIES {
+            if !matches!(taken, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            taken = lock();
+        }
         match taken {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -272,11 +272,37 @@ pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Re
     })
 }
 
-pub(super) fn scripts(name: Option<&str>, as_json: bool) -> Result<u8> {
-    let chosen = match name {
+fn say_coverage(as_json: bool) -> Result<u8> {
+    let rows = crate::repair::coverage(&shipped()?);
+    let done = rows.iter().filter(|row| !row.scripts.is_empty()).count();
+    if as_json {
+        say_json("coverage", json!({"procedures": rows, "covered": done, "total": rows.len()}))?;
+        return Ok(CLEAN);
+    }
+    for row in &rows {
+        let scripts = if row.scripts.is_empty() { "-".to_string() } else { row.scripts.join(", ") };
+        say(&format!("{:<8} {:<9} {scripts}", row.id, row.class))?;
+    }
+    say(&format!("{done} of {} documented offline repairs have a script", rows.len()))?;
+    Ok(CLEAN)
+}
+
+pub(super) fn scripts(name: Option<&str>, wanted: Option<&str>, coverage: bool, as_json: bool) -> Result<u8> {
+    if coverage {
+        return say_coverage(as_json);
+    }
+    let mut chosen = match name {
         Some(name) => vec![script(name)?],
         None => shipped()?,
     };
+    if let Some(wanted) = wanted.map(str::to_lowercase) {
+        let holds = |text: &str| text.to_lowercase().contains(&wanted);
+        // An exact source first: a code or an id must not drown among words.
+        let exact = |s: &Script| s.source.iter().any(|source| source.to_lowercase() == wanted);
+        let any = |s: &Script| holds(&s.name) || holds(&s.title) || holds(&s.documentation);
+        let by_source = chosen.iter().any(exact);
+        chosen.retain(|script| if by_source { exact(script) } else { any(script) });
+    }
     if as_json {
         let list: Vec<serde_json::Value> = chosen
             .iter()

@@ -240,6 +240,12 @@ enum Command {
     Scripts {
         /// Name of one, for its documentation
         name: Option<String>,
+        /// Only those that help with this: a code, a KB, the id of a procedure, or a word
+        #[arg(long = "for", value_name = "TEXT")]
+        wanted: Option<String>,
+        /// The documented offline repairs, and which script does each
+        #[arg(long)]
+        coverage: bool,
         /// One JSON document
         #[arg(long)]
         json: bool,
@@ -320,7 +326,9 @@ fn run(command: Command) -> Result<u8> {
         Command::Mv { image, from, to, changing } => change::mv(&image, &from, &to, &changing),
         Command::Mkdir { image, path, changing } => change::mkdir(&image, &path, &changing),
         Command::Cp { image, from, to, changing } => change::cp(&image, &from, &to, &changing),
-        Command::Scripts { name, json } => change::scripts(name.as_deref(), json),
+        Command::Scripts { name, wanted, coverage, json } => {
+            change::scripts(name.as_deref(), wanted.as_deref(), coverage, json)
+        }
         Command::History(at) => history::history(&at),
         Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),
         Command::Redo { at, yes } => history::redo(&at, yes),

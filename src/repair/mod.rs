@@ -5,6 +5,8 @@
 
 mod bare;
 mod change;
+mod coverage;
+mod first_boot;
 mod key_path;
 mod rebuild_boot;
 mod run;
@@ -15,6 +17,7 @@ mod verify;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
+pub use coverage::{Coverage, coverage};
 pub use key_path::{KeyPath, key_path};
 pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};
 pub use run::{Options, Outcome, Target, open_staged, run_changes, run_script};

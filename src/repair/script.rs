@@ -3,7 +3,7 @@
 //! A step that finds everything as it should be plans nothing, so a second run changes nothing.
 
 use super::change::{Change, words};
-use super::key_path::key_path;
+use super::key_path::{KeyPath, key_path};
 use super::rebuild_boot::{rebuild_boot, store_changes};
 use super::sectors;
 use crate::error::{Error, ErrorKind, Layer, Result};
@@ -84,6 +84,46 @@ pub enum Step {
         value: String,
         /// The text; case does not matter.
         text: String,
+    },
+    /// Replaces a text inside REG_SZ values whose name fits a pattern.
+    #[serde(rename = "registry.replace-text")]
+    RegistryReplaceText {
+        /// The key.
+        key: String,
+        /// Name of the values, with `*`.
+        value: String,
+        /// The text to find.
+        from: String,
+        /// What stands there afterwards.
+        to: String,
+    },
+    /// Clears bits of a REG_DWORD, where it is there.
+    #[serde(rename = "registry.clear-bits")]
+    RegistryClearBits {
+        /// The key.
+        key: String,
+        /// Name of the value.
+        value: String,
+        /// The bits, as a number.
+        bits: String,
+    },
+    /// Writes what the transaction logs hold into a hive.
+    #[serde(rename = "hive.replay-logs")]
+    HiveReplayLogs {
+        /// SYSTEM, SOFTWARE, ...
+        hive: String,
+    },
+    /// Replaces a hive by its copy in RegBack, when that is whole.
+    #[serde(rename = "hive.restore-regback")]
+    HiveRestoreRegBack {
+        /// SYSTEM, SOFTWARE, ...
+        hive: String,
+    },
+    /// Lets Windows run a command once at its next start, by a startup script of the local group policy.
+    #[serde(rename = "first-boot.run")]
+    FirstBootRun {
+        /// The command line.
+        command: String,
     },
     /// Sets the start of a service or driver.
     #[serde(rename = "service.set-start")]
@@ -191,6 +231,35 @@ const SHIPPED: &[&str] = &[
     include_str!("../../scripts/serial-console.toml"),
     include_str!("../../scripts/ignore-boot-failures.toml"),
     include_str!("../../scripts/winre-off.toml"),
+    include_str!("../../scripts/storage-drivers-boot.toml"),
+    include_str!("../../scripts/enable-admin.toml"),
+    include_str!("../../scripts/first-boot-command.toml"),
+    include_str!("../../scripts/registry-set.toml"),
+    include_str!("../../scripts/hidparse-mismatch.toml"),
+    include_str!("../../scripts/clear-txr-logs.toml"),
+    include_str!("../../scripts/restore-regback.toml"),
+    include_str!("../../scripts/replay-hive-logs.toml"),
+    include_str!("../../scripts/policy-cleanup-profiles-off.toml"),
+    include_str!("../../scripts/reboot-loop-azure.toml"),
+    include_str!("../../scripts/tls-on.toml"),
+    include_str!("../../scripts/network-adapter-enable.toml"),
+    include_str!("../../scripts/network-dhcp.toml"),
+    include_str!("../../scripts/dhcp-service.toml"),
+    include_str!("../../scripts/rdp-service.toml"),
+    include_str!("../../scripts/rdp-certificate-reset.toml"),
+    include_str!("../../scripts/rdp-listener-reset.toml"),
+    include_str!("../../scripts/rdp-general.toml"),
+    include_str!("../../scripts/rdp-licensing-mode.toml"),
+    include_str!("../../scripts/nsi-start.toml"),
+    include_str!("../../scripts/netlogon-start.toml"),
+    include_str!("../../scripts/credssp-allow.toml"),
+    include_str!("../../scripts/rdp-authentication-reset.toml"),
+    include_str!("../../scripts/firewall-allow-inbound.toml"),
+    include_str!("../../scripts/firewall-allow-rdp.toml"),
+    include_str!("../../scripts/firewall-off.toml"),
+    include_str!("../../scripts/boot-menu-off.toml"),
+    include_str!("../../scripts/sac-and-dump.toml"),
+    include_str!("../../scripts/safe-mode-off.toml"),
 ];
 
 impl Script {
@@ -298,13 +367,27 @@ impl Planner<'_> {
     fn step(&mut self, step: &Step, fill: &dyn Fn(&str) -> String) -> Result<()> {
         match step {
             Step::RegistrySet { key, value, r#type, data, existing_key_only } => {
-                let data_type = DataType::from_name(r#type)
-                    .ok_or_else(|| Error::invalid(Layer::Script, "unknown registry type").found(r#type))?;
+                let kind = fill(r#type);
+                let data_type = DataType::from_name(&kind)
+                    .ok_or_else(|| Error::invalid(Layer::Script, "unknown registry type").found(kind))?;
                 let data = registry_data(data_type, &fill(data))?;
                 self.set(&fill(key), &fill(value), data_type, data, *existing_key_only)
             }
             Step::RegistryDelete { key, value } => {
                 self.delete(&fill(key), value.as_deref().map(fill).as_deref())
+            }
+            Step::RegistryReplaceText { key, value, from, to } => {
+                self.replace_text(&fill(key), &fill(value), &fill(from), &fill(to))
+            }
+            Step::RegistryClearBits { key, value, bits } => {
+                self.clear_bits(&fill(key), &fill(value), number_of(&fill(bits))?)
+            }
+            Step::HiveReplayLogs { hive } => self.replay_logs(&fill(hive)),
+            Step::HiveRestoreRegBack { hive } => self.restore_regback(&fill(hive)),
+            Step::FirstBootRun { command } => {
+                let changes = super::first_boot::first_boot(self.machine, self.installation, &fill(command))?;
+                self.changes.extend(changes);
+                Ok(())
             }
             Step::RegistryRemoveFromList { key, value, text } => {
                 self.remove_from_list(&fill(key), &fill(value), &fill(text))
@@ -383,38 +466,164 @@ impl Planner<'_> {
         data: Vec<u8>,
         existing_only: bool,
     ) -> Result<()> {
-        let at = key_path(self.machine, self.installation, key)?;
-        let found = self.hive(&at.hive)?.key(&at.key)?;
-        if found.is_none() && existing_only {
+        for at in self.expand(key)? {
+            let found = self.hive(&at.hive)?.key(&at.key)?;
+            if found.is_none() && existing_only {
+                continue;
+            }
+            let old = found.map(|key| key.value(name)).transpose()?.flatten();
+            let mut was = None;
+            if let Some(old) = old {
+                let there = old.data()?;
+                if old.data_type() == kind && *there == *data {
+                    continue;
+                }
+                was = Some(words(old.data_type().0, &there));
+            }
+            let (hive, key, name, data) = (at.hive, at.key, name.to_string(), data.clone());
+            self.changes.push(Change::RegistrySet { hive, key, name, data_type: kind.0, data, was });
+        }
+        Ok(())
+    }
+
+    /// The keys that a path with `AllControlSets` or `*` means: every control set that is there, every subkey that fits.
+    /// A path without is itself, whether it is there or not.
+    fn expand(&mut self, key: &str) -> Result<Vec<KeyPath>> {
+        let all = ["HKLM\\SYSTEM\\AllControlSets", "HKEY_LOCAL_MACHINE\\SYSTEM\\AllControlSets"];
+        let inside = all.iter().find_map(|head| {
+            key.get(..head.len()).filter(|start| start.eq_ignore_ascii_case(head)).map(|_| &key[head.len()..])
+        });
+        let Some(inside) = inside else {
+            let at = key_path(self.machine, self.installation, key)?;
+            return self.fitting(at);
+        };
+        let system = key_path(self.machine, self.installation, r"HKLM\SYSTEM")?;
+        let sets: Vec<String> = self
+            .hive(&system.hive)?
+            .root()
+            .subkeys()?
+            .iter()
+            .map(|key| key.name())
+            .filter(|name| fits("controlset0*", name))
+            .collect();
+        let mut found = Vec::new();
+        for set in sets {
+            found.extend(self.fitting(KeyPath { hive: system.hive.clone(), key: format!("{set}{inside}") })?);
+        }
+        Ok(found)
+    }
+
+    fn fitting(&mut self, at: KeyPath) -> Result<Vec<KeyPath>> {
+        if !at.key.contains('*') {
+            return Ok(vec![at]);
+        }
+        let Some(hive) = self.optional_hive(&at.hive)? else { return Ok(Vec::new()) };
+        let mut found = vec![String::new()];
+        for part in at.key.split('\\') {
+            let mut next = Vec::new();
+            for path in found {
+                let Some(key) = hive.key(&path)? else { continue };
+                for child in key.subkeys()? {
+                    if fits(part, &child.name()) {
+                        next.push(if path.is_empty() {
+                            child.name()
+                        } else {
+                            format!("{path}\\{}", child.name())
+                        });
+                    }
+                }
+            }
+            found = next;
+        }
+        Ok(found.into_iter().map(|key| KeyPath { hive: at.hive.clone(), key }).collect())
+    }
+
+    fn replace_text(&mut self, key: &str, pattern: &str, from: &str, to: &str) -> Result<()> {
+        for at in self.expand(key)? {
+            let mut list = Vec::new();
+            if let Some(found) = self.hive(&at.hive)?.key(&at.key)? {
+                for value in found.values()?.iter().filter(|value| fits(pattern, &value.name())) {
+                    if let Some(text) = value.as_string().filter(|text| text.contains(from)) {
+                        let data = utf16le_bytes(&format!("{}\0", text.replace(from, to)));
+                        list.push((value.name(), value.data_type().0, data, text));
+                    }
+                }
+            }
+            for (name, data_type, data, text) in list {
+                let (hive, key, was) = (at.hive.clone(), at.key.clone(), Some(format!("{text:?}")));
+                self.changes.push(Change::RegistrySet { hive, key, name, data_type, data, was });
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_bits(&mut self, key: &str, name: &str, bits: u32) -> Result<()> {
+        for at in self.expand(key)? {
+            let found = self.hive(&at.hive)?.key(&at.key)?.map(|key| key.value(name)).transpose()?.flatten();
+            let Some(old) = found.and_then(|value| value.as_u32()).filter(|old| old & bits != 0) else {
+                continue;
+            };
+            let (hive, key, name, was) = (at.hive, at.key, name.to_string(), Some(format!("{old:#x}")));
+            let data = (old & !bits).to_le_bytes().to_vec();
+            self.changes.push(Change::RegistrySet { hive, key, name, data_type: 4, data, was });
+        }
+        Ok(())
+    }
+
+    fn replay_logs(&mut self, name: &str) -> Result<()> {
+        let path = format!(r"{}\System32\config\{name}", self.installation.path);
+        let Some(there) = self.file(&path)? else { return Ok(()) };
+        let Some(hive) = self.optional_hive(&path)? else { return Ok(()) };
+        let data = hive.bytes().to_vec();
+        if data == there {
             return Ok(());
         }
-        let old = found.map(|key| key.value(name)).transpose()?.flatten();
-        let mut was = None;
-        if let Some(old) = old {
-            let there = old.data()?;
-            if old.data_type() == kind && *there == *data {
-                return Ok(());
+        let (size, from) = (data.len() as u64, "the hive and its transaction logs".to_string());
+        self.changes.push(Change::FileWrite { path, data, size, from });
+        Ok(())
+    }
+
+    fn restore_regback(&mut self, name: &str) -> Result<()> {
+        let from = format!(r"{}\System32\config\RegBack\{name}", self.installation.path);
+        let Some(data) = self.file(&from)?.filter(|data| !data.is_empty()) else {
+            return Err(Error::not_found(Layer::Hive, "RegBack holds no copy of the hive")
+                .found(from)
+                .advice("Windows 10 since 1803 makes none; look for a restore point or a backup"));
+        };
+        let damaged = match Hive::parse(data.clone()) {
+            Ok(hive) => {
+                hive.check().into_iter().find(|d| d.severity == crate::Severity::Error).map(|d| d.to_string())
             }
-            was = Some(words(old.data_type().0, &there));
+            Err(e) => Some(e.to_string()),
+        };
+        if let Some(damaged) = damaged {
+            return Err(
+                Error::refused(Layer::Hive, "the copy of the hive in RegBack is damaged").found(damaged)
+            );
         }
-        let (hive, key, name) = (at.hive, at.key, name.to_string());
-        self.changes.push(Change::RegistrySet { hive, key, name, data_type: kind.0, data, was });
+        let to = format!(r"{}\System32\config\{name}", self.installation.path);
+        if self.file(&to)?.as_ref() != Some(&data) {
+            let size = data.len() as u64;
+            self.changes.push(Change::FileWrite { path: to, data, size, from });
+        }
         Ok(())
     }
 
     fn delete(&mut self, key: &str, value: Option<&str>) -> Result<()> {
-        let at = key_path(self.machine, self.installation, key)?;
-        let Some(found) = self.optional_hive(&at.hive)?.map(|hive| hive.key(&at.key)).transpose()?.flatten()
-        else {
-            return Ok(());
-        };
-        match value {
-            None => self.changes.push(Change::RegistryDeleteKey { hive: at.hive, key: at.key }),
-            Some(name) if found.value(name)?.is_some() => {
-                let name = name.to_string();
-                self.changes.push(Change::RegistryDeleteValue { hive: at.hive, key: at.key, name });
+        for at in self.expand(key)? {
+            let Some(found) =
+                self.optional_hive(&at.hive)?.map(|hive| hive.key(&at.key)).transpose()?.flatten()
+            else {
+                continue;
+            };
+            match value {
+                None => self.changes.push(Change::RegistryDeleteKey { hive: at.hive, key: at.key }),
+                Some(name) if found.value(name)?.is_some() => {
+                    let name = name.to_string();
+                    self.changes.push(Change::RegistryDeleteValue { hive: at.hive, key: at.key, name });
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
         }
         Ok(())
     }

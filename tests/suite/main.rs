@@ -9,3 +9,4 @@ mod ntfs_corpus;
 mod oracle;
 mod registry_corpus;
 mod registry_oracles;
+mod scripts;
