@@ -222,7 +222,7 @@ pub(super) fn put(image: &Image, file: &Path, path: &str, changing: &Changing) -
 }
 
 /// The change that gives `path` this content; none when it has it.
-fn write_of(machine: &Machine, path: &str, data: Vec<u8>, from: String) -> Result<Vec<Change>> {
+pub(super) fn write_of(machine: &Machine, path: &str, data: Vec<u8>, from: String) -> Result<Vec<Change>> {
     let parsed = GuestPath::parse(path)?;
     let (volume, node) = machine.resolve(&parsed)?;
     if let Some(node) = node {

@@ -210,6 +210,32 @@ pub(super) fn drivers(image: &Image) -> Result<u8> {
     Ok(CLEAN)
 }
 
+pub(super) fn updates(image: &Image) -> Result<u8> {
+    let (_, machine, _) = open(image)?;
+    let installation = machine.installation(image.windows)?;
+    let found = crate::windows::updates(&machine, installation)?;
+    if image.json {
+        let version =
+            json!({"product": installation.product, "build": installation.build, "ubr": installation.ubr});
+        say_json(
+            "updates",
+            json!({"windows": version, "pending": found.pending, "packages": found.packages}),
+        )?;
+        return Ok(CLEAN);
+    }
+    say(&describe(installation))?;
+    for package in &found.packages {
+        let (kb, when) = (package.kb.as_deref().unwrap_or("-"), package.installed.as_deref().unwrap_or("-"));
+        let when = when.get(..19).unwrap_or(when);
+        say(&format!("{:<19}  {:<10} {when:<19}  {}", package.state_name, kb, package.identity))?;
+    }
+    if found.pending.is_empty() {
+        say("nothing waits for the next start")?;
+    }
+    found.pending.iter().try_for_each(|line| say(&format!("pending: {line}")))?;
+    Ok(CLEAN)
+}
+
 pub(super) fn diagnose(image: &Image) -> Result<u8> {
     let (_, machine, _) = open(image)?;
     let findings = crate::diagnose::diagnose(&machine, machine.installation(image.windows)?)?;

@@ -9,6 +9,7 @@ mod look;
 mod partition;
 mod progress;
 mod registry;
+mod tree;
 
 use crate::error::{Error, ErrorKind, Result};
 use clap::{Args, Parser, Subcommand};
@@ -153,10 +154,37 @@ enum Command {
         /// Guest path
         path: String,
     },
-    /// Services and drivers: start, file, version, problem
-    Drivers {
+    /// Files below a directory, by name, kind and size
+    Find {
         #[command(flatten)]
         image: Image,
+        /// Guest path
+        path: String,
+        /// Pattern with * and ?
+        #[arg(long)]
+        name: Option<String>,
+        /// f for files, d for directories, l for reparse points
+        #[arg(long = "type", value_name = "KIND")]
+        kind: Option<char>,
+        /// At least so many bytes
+        #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+        min_size: u64,
+    },
+    /// Services and drivers: start, file, version, problem
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Drivers {
+        #[command(flatten)]
+        image: Option<Image>,
+        #[command(subcommand)]
+        command: Option<DriversCommand>,
+    },
+    /// Packages with their states and KBs, and what waits for the next start
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Updates {
+        #[command(flatten)]
+        image: Option<Image>,
+        #[command(subcommand)]
+        command: Option<UpdatesCommand>,
     },
     /// Look into and change the registry
     Reg {
@@ -193,6 +221,9 @@ enum Command {
         file: PathBuf,
         /// Guest path
         path: String,
+        /// A folder with everything below
+        #[arg(short, long)]
+        recursive: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -202,6 +233,9 @@ enum Command {
         image: Image,
         /// Guest path
         path: String,
+        /// A directory with everything below
+        #[arg(short, long)]
+        recursive: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -233,6 +267,9 @@ enum Command {
         from: String,
         /// Guest path
         to: String,
+        /// A directory with everything below
+        #[arg(short, long)]
+        recursive: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -287,6 +324,63 @@ enum Command {
     },
 }
 
+/// `vmrescue drivers ...`
+#[derive(Debug, Subcommand)]
+enum DriversCommand {
+    /// Put a driver back to a healthy version of the component store
+    Restore {
+        #[command(flatten)]
+        image: Image,
+        /// File name or name of the service
+        name: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Do not start a driver any more
+    Disable {
+        #[command(flatten)]
+        image: Image,
+        /// Name of the service
+        name: String,
+        #[command(flatten)]
+        changing: Changing,
+    },
+}
+
+/// `vmrescue updates ...`
+#[derive(Debug, Subcommand)]
+enum UpdatesCommand {
+    /// Set aside what an update left for the next start
+    RevertPending {
+        #[command(flatten)]
+        image: Image,
+        #[command(flatten)]
+        changing: Changing,
+    },
+}
+
+fn run_drivers(image: Option<&Image>, command: Option<DriversCommand>) -> Result<u8> {
+    let (image, script, name, changing) = match command {
+        Some(DriversCommand::Restore { image, name, changing }) => (image, "restore-driver", name, changing),
+        Some(DriversCommand::Disable { image, name, changing }) => (image, "disable-driver", name, changing),
+        None => return image.map_or_else(|| Err(no_image()), look::drivers),
+    };
+    change::repair(&image, &[script.to_string()], &[format!("name={name}")], &changing)
+}
+
+fn run_updates(image: Option<&Image>, command: Option<UpdatesCommand>) -> Result<u8> {
+    match command {
+        Some(UpdatesCommand::RevertPending { image, changing }) => {
+            change::repair(&image, &["revert-pending-updates".to_string()], &[], &changing)
+        }
+        None => image.map_or_else(|| Err(no_image()), look::updates),
+    }
+}
+
+fn no_image() -> Error {
+    Error::invalid(crate::Layer::Cli, "no image was named")
+}
+
 /// Runs the program on the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -314,18 +408,27 @@ fn run(command: Command) -> Result<u8> {
         Command::Cat { image, path } => look::cat(&image, &path),
         Command::Get { image, path, out, recursive, hash } => look::get(&image, &path, &out, recursive, hash),
         Command::Stat { image, path } => look::stat(&image, &path),
-        Command::Drivers { image } => look::drivers(&image),
+        Command::Find { image, path, name, kind, min_size } => {
+            tree::find(&image, &path, &tree::Wanted { name, kind, min_size })
+        }
+        Command::Drivers { image, command } => run_drivers(image.as_ref(), command),
+        Command::Updates { image, command } => run_updates(image.as_ref(), command),
         Command::Reg { command } => registry::reg(command),
         Command::Bcd { command } => bcd::bcd(command),
         Command::Partition { command } => partition::partition(command),
         Command::Repair { image, scripts, set, changing } => {
             change::repair(&image, &scripts, &set, &changing)
         }
-        Command::Put { image, file, path, changing } => change::put(&image, &file, &path, &changing),
-        Command::Rm { image, path, changing } => change::rm(&image, &path, &changing),
+        Command::Put { image, file, path, recursive: true, changing } => {
+            tree::put(&image, &file, &path, &changing)
+        }
+        Command::Put { image, file, path, changing, .. } => change::put(&image, &file, &path, &changing),
+        Command::Rm { image, path, recursive: true, changing } => tree::rm(&image, &path, &changing),
+        Command::Rm { image, path, changing, .. } => change::rm(&image, &path, &changing),
         Command::Mv { image, from, to, changing } => change::mv(&image, &from, &to, &changing),
         Command::Mkdir { image, path, changing } => change::mkdir(&image, &path, &changing),
-        Command::Cp { image, from, to, changing } => change::cp(&image, &from, &to, &changing),
+        Command::Cp { image, from, to, recursive: true, changing } => tree::cp(&image, &from, &to, &changing),
+        Command::Cp { image, from, to, changing, .. } => change::cp(&image, &from, &to, &changing),
         Command::Scripts { name, wanted, coverage, json } => {
             change::scripts(name.as_deref(), wanted.as_deref(), coverage, json)
         }

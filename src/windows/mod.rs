@@ -5,8 +5,9 @@
 //! * [`Service`]: services and drivers with the file behind each
 //! * [`PeInfo`]: what a driver file says about itself
 //! * [`store_versions`]: the versions of a file in the component store
+//! * [`Updates`]: packages, and what waits for the next start
 //!
-//! Missing: events, packages and pending updates, BitLocker.
+//! Missing: events, BitLocker.
 
 pub mod bcd;
 mod boot;
@@ -14,9 +15,12 @@ mod component_store;
 mod machine;
 mod pe;
 mod services;
+mod updates;
+mod version_resource;
 
 pub use boot::{BootLayout, boot_layout, boot_stores, load_store, partition_ref};
 pub use component_store::{StoreFile, store_versions};
 pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
 pub use pe::{Payload, PeInfo, machine_name, payload_kind, pe_checksum};
 pub use services::{Service, expand_image_path, services};
+pub use updates::{Package, Updates, state_name, updates};

@@ -1,8 +1,17 @@
-//! PE files: machine, completeness, version resource (crate `pelite`); and the heads of compressed payloads.
+//! PE files: machine, completeness, version resource; and the heads of compressed payloads. Read here and not by a crate:
+//! docs/decisions/pelite.md says why.
 
+use super::version_resource;
+use crate::bytes::{slice_at, u16_at, u32_at};
 use crate::error::{Error, Layer, Result};
-use pelite::resources::version_info::VersionInfo;
 use serde::Serialize;
+
+/// Resource type of version information.
+const VERSION: u32 = 16;
+/// Most sections that Windows loads.
+const MAX_SECTIONS: usize = 96;
+/// Entries that are looked at in one directory of resources.
+const MAX_ENTRIES: usize = 4096;
 
 /// What a payload of the component store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,36 +91,97 @@ impl PeInfo {
             }
             Payload::Other => return Err(bad("not a PE file").expected("MZ")),
         }
-        let file = pelite::PeFile::from_bytes(bytes).map_err(|e| bad("the headers are damaged").found(e))?;
-        let header = file.file_header();
-        for section in file.section_headers() {
-            let end = u64::from(section.PointerToRawData) + u64::from(section.SizeOfRawData);
+        let headers = Headers::read(bytes).ok_or_else(|| bad("the headers are damaged"))?;
+        for section in &headers.sections {
+            let end = u64::from(section.raw_place) + u64::from(section.raw_bytes);
             if end > bytes.len() as u64 {
                 return Err(bad("the file is cut off").expected(format!("{end} bytes")).found(bytes.len()));
             }
         }
-        let at = crate::bytes::u32_at(bytes, 0x3c).unwrap_or(0) as usize + 0x58;
-        let stored = crate::bytes::u32_at(bytes, at).unwrap_or(0);
-        let version = file.resources().ok().and_then(|resources| resources.version_info().ok());
+        let at = headers.checksum_place;
+        let stored = u32_at(bytes, at).unwrap_or(0);
+        let version = headers.version_resource(bytes);
         Ok(PeInfo {
-            machine: header.Machine,
-            file_version: version.and_then(|info| fixed_version(&info)),
-            original_name: version.and_then(|info| text_of(&info, "OriginalFilename")),
-            time_stamp: header.TimeDateStamp,
+            machine: headers.machine,
+            file_version: version.and_then(version_resource::file_version),
+            original_name: version.and_then(|resource| version_resource::text(resource, "OriginalFilename")),
+            time_stamp: headers.time_stamp,
             checksum: stored,
             checksum_right: stored == 0 || stored == pe_checksum(bytes, at),
         })
     }
 }
 
-fn fixed_version(info: &VersionInfo<'_>) -> Option<String> {
-    let version = info.fixed()?.dwFileVersion;
-    Some(format!("{}.{}.{}.{}", version.Major, version.Minor, version.Patch, version.Build))
+struct Section {
+    address: u32,
+    raw_bytes: u32,
+    raw_place: u32,
 }
 
-fn text_of(info: &VersionInfo<'_>, key: &str) -> Option<String> {
-    let language = *info.translation().first()?;
-    info.value(language, key)
+/// What the headers say ([PE format], Microsoft).
+struct Headers {
+    machine: u16,
+    time_stamp: u32,
+    checksum_place: usize,
+    /// Address of the resource directory, 0 when there is none.
+    resources: u32,
+    sections: Vec<Section>,
+}
+
+impl Headers {
+    fn read(bytes: &[u8]) -> Option<Headers> {
+        let pe = u32_at(bytes, 0x3c)? as usize;
+        if slice_at(bytes, pe, 4)? != b"PE\0\0" {
+            return None;
+        }
+        let optional = pe.checked_add(24)?;
+        let directories = match u16_at(bytes, optional)? {
+            0x10b => optional + 96,
+            0x20b => optional + 112,
+            _ => return None,
+        };
+        let table = optional.checked_add(usize::from(u16_at(bytes, pe + 20)?))?;
+        let count = usize::from(u16_at(bytes, pe + 6)?);
+        if count == 0 || count > MAX_SECTIONS {
+            return None;
+        }
+        let section = |at: usize| {
+            let (address, raw_bytes) = (u32_at(bytes, at + 12)?, u32_at(bytes, at + 16)?);
+            Some(Section { address, raw_bytes, raw_place: u32_at(bytes, at + 20)? })
+        };
+        let directory_count = u32_at(bytes, directories - 4)?;
+        Some(Headers {
+            machine: u16_at(bytes, pe + 4)?,
+            time_stamp: u32_at(bytes, pe + 8)?,
+            checksum_place: optional + 64,
+            resources: if directory_count > 2 { u32_at(bytes, directories + 16)? } else { 0 },
+            sections: (0..count).map(|i| section(table + i * 40)).collect::<Option<_>>()?,
+        })
+    }
+
+    /// Place in the file of an address in memory.
+    fn place(&self, address: u32) -> Option<usize> {
+        self.sections.iter().find_map(|section| {
+            let within = address.checked_sub(section.address)?;
+            (within < section.raw_bytes).then(|| section.raw_place as usize + within as usize)
+        })
+    }
+
+    /// The bytes of the first version resource: type 16, first name, first language.
+    fn version_resource<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let root = self.place(self.resources).filter(|_| self.resources != 0)?;
+        let mut at = root;
+        for wanted in [Some(VERSION), None, None] {
+            let count = usize::from(u16_at(bytes, at + 12)?) + usize::from(u16_at(bytes, at + 14)?);
+            let entry = (0..count.min(MAX_ENTRIES))
+                .map(|i| at + 16 + i * 8)
+                .find(|entry| wanted.is_none_or(|wanted| u32_at(bytes, *entry) == Some(wanted)))?;
+            let offset = u32_at(bytes, entry + 4)?;
+            at = root + (offset & 0x7fff_ffff) as usize;
+        }
+        let (address, length) = (u32_at(bytes, at)?, u32_at(bytes, at + 4)? as usize);
+        slice_at(bytes, self.place(address)?, length)
+    }
 }
 
 #[cfg(test)]

@@ -238,3 +238,46 @@ fn a_repair_can_go_into_a_child_or_a_new_image() {
         assert!(states() <= there + 1, "nothing else was left behind");
     }
 }
+
+#[test]
+fn trees_are_put_found_copied_and_deleted_and_updates_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = broken(dir.path(), Kind::VhdxDynamic, "d.vhdx", &[Fault::PendingUpdate]);
+    let (image, before) = (path.to_str().unwrap(), sha(&path));
+    let ok = |words: &[&str]| {
+        let output = vmrescue(words);
+        assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let tree = dir.path().join("tree");
+    for i in 0..60 {
+        let folder = tree.join(format!("d{}", i % 5)).join("deep");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("file{i}.txt")), format!("content {i}").repeat(i * 20)).unwrap();
+    }
+    ok(&["put", image, tree.to_str().unwrap(), r"C:\tree", "-r", "--yes"]);
+    assert_eq!(ok(&["find", image, r"C:\tree", "--name", "file*.txt"]).lines().count(), 60);
+    assert_eq!(ok(&["find", image, r"C:\tree", "--type", "d"]).lines().count(), 10);
+    ok(&["cp", image, r"C:\tree", r"C:\copy", "-r", "--yes"]);
+    let out = dir.path().join("out");
+    ok(&["get", image, r"C:\copy", out.to_str().unwrap(), "-r"]);
+    for i in 0..60 {
+        let name = format!("d{}/deep/file{i}.txt", i % 5);
+        assert_eq!(std::fs::read(out.join(&name)).unwrap(), std::fs::read(tree.join(&name)).unwrap());
+    }
+    assert_eq!(code(&vmrescue(&["cp", image, r"C:\tree", r"C:\tree\in", "-r", "--yes"])), 2);
+    ok(&["rm", image, r"C:\tree", "-r", "--yes"]);
+    assert_eq!(code(&vmrescue(&["ls", image, r"C:\tree"])), 2);
+    ok(&["check", image]);
+    let updates = ok(&["updates", image]);
+    assert!(updates.contains("Package_for_RollupFix") && updates.contains("pending.xml"), "{updates}");
+    ok(&["updates", "revert-pending", image, "--yes"]);
+    assert!(ok(&["updates", image]).contains("nothing waits"));
+    assert!(ok(&["drivers", "disable", image, "netvsc", "--yes"]).contains("done"));
+    assert!(ok(&["drivers", image]).contains("disabled"));
+    while vmrescue(&["undo", image, "--yes"]).status.success() {}
+    // The first operation of all was the fault itself.
+    assert_ne!(sha(&path), before);
+    ok(&["redo", image, "--yes"]);
+    assert_eq!(sha(&path), before);
+}

@@ -1,0 +1,223 @@
+//! Trees of files: finding, putting, copying and deleting them.
+
+use super::{CLEAN, Changing, Image, change, look, say};
+use crate::error::{Error, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::fs::{FileSystem, NodeId, NodeKind, read_file};
+use crate::limits::MAX_DIRECTORY_DEPTH;
+use crate::repair::Change;
+use crate::windows::Machine;
+use serde_json::json;
+use std::path::Path;
+
+/// True when a name fits a pattern with `*` and `?`; case does not matter.
+fn fits(pattern: &[char], name: &[char]) -> bool {
+    match (pattern.first(), name.first()) {
+        (None, None) => true,
+        (Some('*'), _) => fits(&pattern[1..], name) || (!name.is_empty() && fits(pattern, &name[1..])),
+        (Some('?'), Some(_)) => fits(&pattern[1..], &name[1..]),
+        (Some(a), Some(b)) => a == b && fits(&pattern[1..], &name[1..]),
+        _ => false,
+    }
+}
+
+fn lower(text: &str) -> Vec<char> {
+    text.to_lowercase().chars().collect()
+}
+
+/// What `find` looks for.
+pub(super) struct Wanted {
+    pub(super) name: Option<String>,
+    pub(super) kind: Option<char>,
+    pub(super) min_size: u64,
+}
+
+pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
+    let (_, machine, _) = look::open(image)?;
+    let (fs, node, parsed) = look::node_of(&machine, path)?;
+    let pattern = wanted.name.as_deref().map(lower);
+    let start = parsed.to_string();
+    let mut pending = vec![(node, start.trim_end_matches('\\').to_string(), 0)];
+    while let Some((node, path, depth)) = pending.pop() {
+        if depth > MAX_DIRECTORY_DEPTH {
+            return Err(Error::limit(Layer::FileSystem, "directories are nested too deeply").found(path));
+        }
+        let mut entries = match fs.read_dir(node) {
+            Ok(entries) => entries,
+            Err(e) => {
+                super::say_error(&format!("warning: {path}: {e}"));
+                continue;
+            }
+        };
+        entries.sort_by(|a, b| b.name.cmp(&a.name));
+        for entry in entries.iter().rev() {
+            let full = format!("{path}\\{}", entry.name);
+            let kind = match entry.kind {
+                NodeKind::Directory => 'd',
+                NodeKind::File => 'f',
+                NodeKind::Reparse => 'l',
+            };
+            let named = pattern.as_ref().is_none_or(|pattern| fits(pattern, &lower(&entry.name)));
+            if named && wanted.kind.is_none_or(|wanted| wanted == kind) && entry.size_bytes >= wanted.min_size
+            {
+                if image.json {
+                    let line = json!({"path": full, "kind": kind.to_string(), "size": entry.size_bytes,
+                        "modified": entry.times.modified.to_string()});
+                    say(&line.to_string())?;
+                } else {
+                    say(&full)?;
+                }
+            }
+        }
+        let below = entries.into_iter().filter(|entry| entry.kind == NodeKind::Directory);
+        pending.extend(below.map(|entry| (entry.id, format!("{path}\\{}", entry.name), depth + 1)));
+    }
+    Ok(CLEAN)
+}
+
+/// A directory where there is none yet.
+fn directory(machine: &Machine, path: &str, list: &mut Vec<Change>) -> Result<()> {
+    if machine.resolve(&GuestPath::parse(path)?)?.1.is_none() {
+        list.push(Change::MakeDirectory { path: path.to_string() });
+    }
+    Ok(())
+}
+
+pub(super) fn put(image: &Image, folder: &Path, path: &str, changing: &Changing) -> Result<u8> {
+    change::changes(image, &format!("put -r {path}"), changing, |machine| {
+        let mut list = Vec::new();
+        put_below(machine, folder, path.trim_end_matches('\\'), 0, &mut list)?;
+        Ok(list)
+    })
+}
+
+fn put_below(
+    machine: &Machine,
+    folder: &Path,
+    path: &str,
+    depth: usize,
+    list: &mut Vec<Change>,
+) -> Result<()> {
+    let failed = |e| Error::io("cannot be read", folder, e);
+    if depth > MAX_DIRECTORY_DEPTH {
+        return Err(Error::limit(Layer::Cli, "folders are nested too deeply").in_file(folder));
+    }
+    directory(machine, path, list)?;
+    let mut entries =
+        std::fs::read_dir(folder).map_err(failed)?.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let from = entry.path();
+        let to = format!("{path}\\{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            put_below(machine, &from, &to, depth + 1, list)?;
+        } else if kind.is_file() {
+            let data = std::fs::read(&from).map_err(|e| Error::io("cannot be read", &from, e))?;
+            list.extend(change::write_of(machine, &to, data, from.display().to_string())?);
+        } else {
+            super::say_error(&format!("left out: {} is no file and no folder", from.display()));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn rm(image: &Image, path: &str, changing: &Changing) -> Result<u8> {
+    change::changes(image, &format!("rm -r {path}"), changing, |machine| {
+        let (fs, node, _) = look::node_of(machine, path)?;
+        let mut list = Vec::new();
+        rm_below(&*fs, node, path.trim_end_matches('\\'), 0, &mut list)?;
+        Ok(list)
+    })
+}
+
+/// The deepest first; reparse points are deleted, not followed.
+fn rm_below(
+    fs: &dyn FileSystem,
+    node: NodeId,
+    path: &str,
+    depth: usize,
+    list: &mut Vec<Change>,
+) -> Result<()> {
+    if depth > MAX_DIRECTORY_DEPTH {
+        return Err(Error::limit(Layer::FileSystem, "directories are nested too deeply").found(path));
+    }
+    if fs.metadata(node)?.kind == NodeKind::Directory {
+        for entry in fs.read_dir(node)? {
+            rm_below(fs, entry.id, &format!("{path}\\{}", entry.name), depth + 1, list)?;
+        }
+    }
+    list.push(Change::FileDelete { path: path.to_string() });
+    Ok(())
+}
+
+pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Result<u8> {
+    change::changes(image, &format!("cp -r {from} {to}"), changing, |machine| {
+        let (fs, node, parsed) = look::node_of(machine, from)?;
+        let target = GuestPath::parse(to)?;
+        let inside = target.volume == parsed.volume
+            && target.components.len() >= parsed.components.len()
+            && target.components.iter().zip(&parsed.components).all(|(a, b)| a.eq_ignore_ascii_case(b));
+        if inside {
+            return Err(Error::invalid(Layer::Cli, "a directory cannot be copied into itself").found(to));
+        }
+        let mut list = Vec::new();
+        cp_below(
+            machine,
+            &*fs,
+            node,
+            (from.trim_end_matches('\\'), to.trim_end_matches('\\')),
+            0,
+            &mut list,
+        )?;
+        Ok(list)
+    })
+}
+
+fn cp_below(
+    machine: &Machine,
+    fs: &dyn FileSystem,
+    node: NodeId,
+    (from, to): (&str, &str),
+    depth: usize,
+    list: &mut Vec<Change>,
+) -> Result<()> {
+    if depth > MAX_DIRECTORY_DEPTH {
+        return Err(Error::limit(Layer::FileSystem, "directories are nested too deeply").found(from));
+    }
+    match fs.metadata(node)?.kind {
+        NodeKind::Directory => {
+            directory(machine, to, list)?;
+            for entry in fs.read_dir(node)? {
+                let paths = (format!("{from}\\{}", entry.name), format!("{to}\\{}", entry.name));
+                cp_below(machine, fs, entry.id, (&paths.0, &paths.1), depth + 1, list)?;
+            }
+        }
+        NodeKind::File => {
+            for stream in fs.streams(node)? {
+                let suffix = if stream.name.is_empty() { String::new() } else { format!(":{}", stream.name) };
+                let data = read_file(fs, node, &stream.name)?;
+                list.extend(change::write_of(
+                    machine,
+                    &format!("{to}{suffix}"),
+                    data,
+                    format!("{from}{suffix}"),
+                )?);
+            }
+        }
+        NodeKind::Reparse => super::say_error(&format!("left out: {from} is a reparse point")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_as_in_the_shell() {
+        let is = |pattern: &str, name: &str| fits(&lower(pattern), &lower(name));
+        assert!(is("*.SYS", "acpi.sys") && is("a?pi*", "ACPI.sys") && is("*", ""));
+        assert!(!is("*.sys", "acpi.sys.old") && !is("?", ""));
+    }
+}
