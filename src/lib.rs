@@ -16,9 +16,11 @@
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
 //! report/        text, JSON
+//! batch/         many images
 //! cli/           the command line
 //! ```
 
+pub mod batch;
 pub mod block;
 pub mod bytes;
 pub mod cli;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms, each using only those above it. `block/testing` and this list are the only exceptions.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
     "error",
     "limits",
     "progress",
@@ -25,6 +25,7 @@ const ROOMS: [&str; 20] = [
     "repair",
     "demo",
     "report",
+    "batch",
     "cli",
 ];
 

@@ -1,5 +1,6 @@
 //! The command line: the only room that knows clap, indicatif, the terminal and the environment.
 
+mod batch;
 mod bcd;
 mod change;
 mod demo;
@@ -32,7 +33,7 @@ const REFUSED: u8 = 3;
 #[command(name = "vmrescue", version, max_term_width = 100)]
 #[command(
     after_help = "IMAGE is a raw file, VHD, VHDX or a host disk. Guest paths: C:\\Windows\\..., esp:\\EFI\\..., #3:\\...\n\
-    Exit codes: 0 done and clean, 1 findings or differences, 2 error, 3 refused for safety."
+    Exit codes: 0 done and clean, 1 findings or differences, 2 error, 3 refused for safety, 4 some images of a batch failed."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -312,6 +313,11 @@ enum Command {
     },
     /// Finish an operation that a crash interrupted
     Recover(history::Where),
+    /// One command over many images: resumable, in parallel, with reports
+    Batch {
+        #[command(subcommand)]
+        command: batch::Batch,
+    },
     /// New disks, conversion, children, merging, compacting, resizing
     Disk {
         #[command(subcommand)]
@@ -436,6 +442,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),
         Command::Redo { at, yes } => history::redo(&at, yes),
         Command::Recover(at) => history::recover(&at),
+        Command::Batch { command } => batch::batch(command),
         Command::Disk { command } => disk::disk(command),
         Command::Demo { dir } => demo::demo(dir.as_deref()),
     }
