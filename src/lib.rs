@@ -16,6 +16,7 @@
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
 //! report/        text, JSON
+//! mount/         the disk for other programs: NBD
 //! batch/         many images
 //! cli/           the command line
 //! ```
@@ -32,6 +33,7 @@ pub mod fs;
 pub mod guid;
 pub mod image;
 pub mod limits;
+pub mod mount;
 pub mod partition;
 pub mod progress;
 pub mod registry;

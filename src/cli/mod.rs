@@ -10,6 +10,7 @@ mod look;
 mod partition;
 mod progress;
 mod registry;
+mod serve;
 mod tree;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -313,6 +314,20 @@ enum Command {
     },
     /// Finish an operation that a crash interrupted
     Recover(history::Where),
+    /// Give the decoded disk to other programs, read-only, by the network block device protocol
+    Serve {
+        #[command(flatten)]
+        image: Image,
+        /// A local socket, or an address such as 127.0.0.1:10809
+        #[arg(long, value_name = "SOCKET")]
+        nbd: String,
+        /// One volume instead of the disk: C:, esp:, #3:
+        #[arg(long)]
+        volume: Option<String>,
+        /// End when the first client leaves
+        #[arg(long)]
+        once: bool,
+    },
     /// One command over many images: resumable, in parallel, with reports
     Batch {
         #[command(subcommand)]
@@ -442,6 +457,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),
         Command::Redo { at, yes } => history::redo(&at, yes),
         Command::Recover(at) => history::recover(&at),
+        Command::Serve { image, nbd, volume, once } => serve::serve(&image, &nbd, volume.as_deref(), once),
         Command::Batch { command } => batch::batch(command),
         Command::Disk { command } => disk::disk(command),
         Command::Demo { dir } => demo::demo(dir.as_deref()),
