@@ -29,3 +29,49 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+/// True when `name` fits a pattern with `*` and `?`; case does not matter.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    let lower = |text: &str| -> Vec<char> { text.to_lowercase().chars().collect() };
+    let (pattern, name) = (lower(pattern), lower(name));
+    // The place after the last star, and the part of the name that it has taken so far: one step back is enough.
+    let (mut p, mut n, mut star) = (0, 0, None);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    p = at + 1;
+                    n = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_as_in_the_shell() {
+        assert!(
+            fits("*.SYS", "acpi.sys")
+                && fits("a?pi*", "ACPI.sys")
+                && fits("*", "")
+                && fits("a*b*c", "aXbXbc")
+        );
+        assert!(!fits("*.sys", "acpi.sys.old") && !fits("?", "") && !fits("x", "xy"));
+        assert!(!fits(&"*a".repeat(40), &"a".repeat(39)), "and quickly so");
+    }
+}

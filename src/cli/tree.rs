@@ -10,21 +10,6 @@ use crate::windows::Machine;
 use serde_json::json;
 use std::path::Path;
 
-/// True when a name fits a pattern with `*` and `?`; case does not matter.
-fn fits(pattern: &[char], name: &[char]) -> bool {
-    match (pattern.first(), name.first()) {
-        (None, None) => true,
-        (Some('*'), _) => fits(&pattern[1..], name) || (!name.is_empty() && fits(pattern, &name[1..])),
-        (Some('?'), Some(_)) => fits(&pattern[1..], &name[1..]),
-        (Some(a), Some(b)) => a == b && fits(&pattern[1..], &name[1..]),
-        _ => false,
-    }
-}
-
-fn lower(text: &str) -> Vec<char> {
-    text.to_lowercase().chars().collect()
-}
-
 /// What `find` looks for.
 pub(super) struct Wanted {
     pub(super) name: Option<String>,
@@ -35,7 +20,6 @@ pub(super) struct Wanted {
 pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
     let (_, machine, _) = look::open(image)?;
     let (fs, node, parsed) = look::node_of(&machine, path)?;
-    let pattern = wanted.name.as_deref().map(lower);
     let start = parsed.to_string();
     let mut pending = vec![(node, start.trim_end_matches('\\').to_string(), 0)];
     while let Some((node, path, depth)) = pending.pop() {
@@ -57,7 +41,7 @@ pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
                 NodeKind::File => 'f',
                 NodeKind::Reparse => 'l',
             };
-            let named = pattern.as_ref().is_none_or(|pattern| fits(pattern, &lower(&entry.name)));
+            let named = wanted.name.as_ref().is_none_or(|pattern| crate::text::fits(pattern, &entry.name));
             if named && wanted.kind.is_none_or(|wanted| wanted == kind) && entry.size_bytes >= wanted.min_size
             {
                 if image.json {
@@ -208,16 +192,4 @@ fn cp_below(
         NodeKind::Reparse => super::say_error(&format!("left out: {from} is a reparse point")),
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_fit_as_in_the_shell() {
-        let is = |pattern: &str, name: &str| fits(&lower(pattern), &lower(name));
-        assert!(is("*.SYS", "acpi.sys") && is("a?pi*", "ACPI.sys") && is("*", ""));
-        assert!(!is("*.sys", "acpi.sys.old") && !is("?", ""));
-    }
 }

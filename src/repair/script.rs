@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{read_file, resolve};
 use crate::registry::{DataType, Hive, ValueData};
-use crate::text::utf16le_bytes;
+use crate::text::{fits, utf16le_bytes};
 use crate::windows::bcd::{DiskMap, Store};
 use crate::windows::{
     Installation, Machine, PeInfo, boot_layout, expand_image_path, load_store, machine_name, store_versions,
@@ -782,22 +782,6 @@ fn number_of(text: &str) -> Result<u32> {
         .trim_start_matches('#')
         .parse()
         .map_err(|_| Error::invalid(Layer::Script, "this is no number").found(text))
-}
-
-/// True when `name` fits a pattern with `*`; case does not matter.
-fn fits(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.to_lowercase(), name.to_lowercase());
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut left) = name.strip_prefix(head) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let tail = parts.pop().unwrap_or_default();
-    for part in parts {
-        match left.find(part) {
-            Some(at) => left = &left[at + part.len()..],
-            None => return false,
-        }
-    }
-    left.ends_with(tail)
 }
 
 #[cfg(test)]

@@ -44,14 +44,12 @@ fn qemu_reads_the_decoded_disk_and_its_volumes() {
     assert!(std::fs::read(&volume).unwrap() == std::fs::read(&raw).unwrap()[89 << 20..255 << 20]);
     let missing = tool("qemu-img").unwrap().args(["info", &url("nothing")]).output().unwrap();
     assert!(!missing.status.success());
-    let mut qemu_io = match tool("qemu-io") {
-        Some(qemu_io) => qemu_io,
-        None => return,
-    };
-    let written = qemu_io.args(["-f", "raw", "-c", "write 0 512", &url("")]).output().unwrap();
-    let said =
-        String::from_utf8_lossy(&written.stdout).into_owned() + &String::from_utf8_lossy(&written.stderr);
-    assert!(!written.status.success() || said.contains("read-only") || said.contains("failed"), "{said}");
+    if let Some(mut qemu_io) = tool("qemu-io") {
+        let written = qemu_io.args(["-f", "raw", "-c", "write 0 512", &url("")]).output().unwrap();
+        let said =
+            String::from_utf8_lossy(&written.stdout).into_owned() + &String::from_utf8_lossy(&written.stderr);
+        assert!(!written.status.success() || said.contains("read-only") || said.contains("failed"), "{said}");
+    }
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(std::fs::read(&image).unwrap() == before, "serving changes nothing");
