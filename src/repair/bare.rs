@@ -137,6 +137,6 @@ fn verify(bytes: &[u8], changes: &[Change], known: &BTreeSet<String>) -> Result<
             return Err(disagreement(format!("the crate nt-hive does not see the change: {change}")));
         }
     }
-    verdict.agreed.push(format!("the crate nt-hive sees all {} changes", changes.len()));
+    verdict.agreed.push(format!("the crate nt-hive sees the changes ({})", changes.len()));
     Ok(verdict)
 }

@@ -120,7 +120,7 @@ pub(super) fn verify(
         }
     }
     for (hive, (_, count)) in hives {
-        verdict.agreed.push(format!("{hive}: the crate nt-hive sees {count} changes"));
+        verdict.agreed.push(format!("{hive}: the crate nt-hive sees the changes ({count})"));
     }
     Ok(verdict)
 }

@@ -52,6 +52,17 @@ impl Transaction {
     /// # Errors
     /// `Refused` when the image is in use, or an operation on it never finished (`recover` is the way out).
     pub fn begin(path: &Path, options: &TransactionOptions) -> Result<Transaction> {
+        if options.state_dir.is_none()
+            && std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+        {
+            // What lies beside a device is gone with the next start of this machine, and the way back with it.
+            return Err(Error::refused(
+                Layer::Transaction,
+                "a disk of this machine has no folder beside it for the journal",
+            )
+            .in_file(path)
+            .advice("name a folder on another disk with --state-dir"));
+        }
         let host = Arc::new(HostFile::open_staging(path)?);
         let place = FilePlace::new(path, options.state_dir.as_deref());
         refuse_unfinished(&place)?;
@@ -59,9 +70,11 @@ impl Transaction {
             Disk::new(Arc::clone(&host) as Arc<_>),
             OverlayOptions {
                 memory_bytes: options.memory_bytes.unwrap_or(crate::limits::OVERLAY_MEMORY_BYTES),
-                spill_dir: path.parent().map(|dir| {
-                    if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_path_buf() }
-                }),
+                spill_dir: options.state_dir.as_deref().filter(|dir| dir.is_dir()).or(path.parent()).map(
+                    |dir| {
+                        if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_path_buf() }
+                    },
+                ),
             },
         )?;
         let modified = host.modified();

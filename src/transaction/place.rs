@@ -90,6 +90,10 @@ impl Place for FilePlace {
     }
 
     fn write(&self, name: &str, content: &mut Content<'_>) -> Result<()> {
+        if let Some(parent) = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            fs::create_dir_all(parent)
+                .map_err(|e| Error::io("the folder for the state cannot be made", parent, e))?;
+        }
         if let Err(e) = fs::create_dir(&self.dir) {
             if e.kind() != std::io::ErrorKind::AlreadyExists {
                 return Err(Error::io("the state folder cannot be made", &self.dir, e)

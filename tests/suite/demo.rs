@@ -281,3 +281,37 @@ fn trees_are_put_found_copied_and_deleted_and_updates_are_shown() {
     ok(&["redo", image, "--yes"]);
     assert_eq!(sha(&path), before);
 }
+
+/// A disk of the host: here a loop device, where this machine has one to give.
+#[test]
+fn a_disk_of_the_host_is_repaired_and_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = broken(dir.path(), Kind::Raw, "d.img", &[Fault::AcpiZeroed]);
+    let Some(mut losetup) = tool("losetup") else { return };
+    let made = losetup.args(["--find", "--show"]).arg(&path).output().unwrap();
+    let device = String::from_utf8_lossy(&made.stdout).trim().to_string();
+    if !made.status.success() || device.is_empty() {
+        // Loop devices need rights that not every machine gives; no program is missing.
+        eprintln!("SKIPPED: no loop device can be had here");
+        return;
+    }
+    let before = sha(Path::new(&device));
+    let state = dir.path().join("state/of/disks");
+    let state = state.to_str().unwrap();
+    let refused = vmrescue(&["repair", &device, "--yes"]);
+    let done = vmrescue(&["repair", &device, "--yes", "--state-dir", state]);
+    let clean = vmrescue(&["diagnose", &device]);
+    let undone = vmrescue(&["undo", &device, "--yes", "--state-dir", state]);
+    let after = sha(Path::new(&device));
+    run(tool("losetup").unwrap().args(["--detach", &device]));
+    assert_eq!(code(&refused), 3, "without a state folder: {}", text(&refused));
+    assert_eq!(
+        (code(&done), code(&clean), code(&undone)),
+        (0, 0, 0),
+        "{}{}{}",
+        text(&done),
+        text(&clean),
+        text(&undone)
+    );
+    assert_eq!(after, before);
+}
