@@ -50,6 +50,8 @@ pub enum Layer {
     Script,
     /// The independent second reader.
     Verify,
+    /// Many images at once.
+    Batch,
     /// The command line.
     Cli,
 }
@@ -75,6 +77,7 @@ impl Layer {
             Layer::Transaction => "transaction",
             Layer::Script => "script",
             Layer::Verify => "verify",
+            Layer::Batch => "batch",
             Layer::Cli => "cli",
         }
     }
@@ -108,10 +111,32 @@ pub enum ErrorKind {
     Limit,
     /// It could be done but would be dangerous: in use, hibernated, encrypted, changed since, ambiguous. Exit code 3.
     Refused,
+    /// Somebody else holds it now: a refusal (exit code 3) that goes away by itself.
+    Busy,
     /// The second reader sees something else than the first. Nothing was published.
     Disagreement,
     /// The user asked to stop.
     Interrupted,
+}
+
+impl ErrorKind {
+    /// The word that stands in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorKind::Io => "io",
+            ErrorKind::Damaged => "damaged",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::NotFound => "not-found",
+            ErrorKind::AlreadyExists => "already-exists",
+            ErrorKind::Invalid => "invalid",
+            ErrorKind::NoSpace => "no-space",
+            ErrorKind::Limit => "limit",
+            ErrorKind::Refused => "refused",
+            ErrorKind::Busy => "busy",
+            ErrorKind::Disagreement => "disagreement",
+            ErrorKind::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// An error with its layer, place, advice and cause.
@@ -170,6 +195,11 @@ impl Error {
     /// Refused for safety (exit code 3); give `advice` with it.
     pub fn refused(layer: Layer, message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Refused, layer, message)
+    }
+
+    /// Held by somebody else now; give `advice` with it.
+    pub fn busy(layer: Layer, message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Busy, layer, message)
     }
 
     /// A bound of `limits.rs` was reached.

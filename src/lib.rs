@@ -13,6 +13,7 @@
 //! disk/          whole disks: convert, merge, compact, resize, children
 //! registry/      hives
 //! windows/       one installation as objects
+//! baseline/      what a machine is set up like
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
 //! report/        text, JSON
@@ -21,6 +22,7 @@
 //! cli/           the command line
 //! ```
 
+pub mod baseline;
 pub mod batch;
 pub mod block;
 pub mod bytes;

@@ -1,41 +1,38 @@
 //! The reports of a batch: CSV, and one HTML page that needs nothing else. Everything from an image is escaped.
 
 use super::state::{Entry, Outcome};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Failures first, then findings, then the rest.
 fn sorted(entries: &[Entry]) -> Vec<&Entry> {
     let rank = |entry: &Entry| match entry.outcome {
-        Outcome::Failed | Outcome::TimedOut | Outcome::Refused | Outcome::Running => 0,
+        Outcome::Failed | Outcome::TimedOut | Outcome::Refused | Outcome::Busy | Outcome::Running => 0,
         Outcome::Findings => 1,
-        Outcome::Clean => 2,
+        Outcome::Clean | Outcome::Elsewhere => 2,
     };
     let mut list: Vec<&Entry> = entries.iter().collect();
     list.sort_by_key(|entry| (rank(entry), entry.image.clone()));
     list
 }
 
-/// Rules of the findings of an entry.
-fn rules(entry: &Entry) -> Vec<String> {
-    let findings = entry.result["findings"].as_array();
-    findings.into_iter().flatten().filter_map(|finding| finding["rule"].as_str().map(String::from)).collect()
-}
-
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\"").replace(['\r', '\n'], " "))
 }
 
-/// One line an image: path, outcome, seconds, rules, reason.
+/// One line an image: path, outcome, seconds, changes, operation, rules, reason.
 pub fn csv(entries: &[Entry]) -> String {
-    let mut text = String::from("image,outcome,seconds,findings,message\n");
+    let mut text = String::from("image,outcome,seconds,changes,operation,findings,message\n");
     for entry in sorted(entries) {
         let _infallible = writeln!(
             text,
-            "{},{},{:.3},{},{}",
+            "{},{},{:.3},{},{},{},{}",
             quoted(&entry.image.to_string_lossy()),
             entry.outcome.words(),
             entry.seconds,
-            quoted(&rules(entry).join(" ")),
+            entry.changes,
+            entry.operation.map(|id| id.to_string()).unwrap_or_default(),
+            quoted(&entry.rules.join(" ")),
             quoted(&entry.message)
         );
     }
@@ -46,48 +43,151 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}\
-table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.3em .5em;text-align:left;vertical-align:top}\
-.bad{color:#a00}.find{color:#950}.good{color:#070}rect{fill:#47a}code{overflow-wrap:anywhere}\
-@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#444}}";
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:76em;padding:0 1em;color:#1c2733;background:#fff}\
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse}td,th{border-bottom:1px solid #dde3ea;padding:.25em .6em;\
+text-align:left;vertical-align:top}thead th{position:sticky;top:0;background:inherit}.wide{overflow-x:auto}.bad{color:#b3261e}.find{color:#8a5a00}\
+.good{color:#1a7f37}.cards{display:flex;gap:1em;flex-wrap:wrap}.cards div{border:1px solid #dde3ea;border-radius:.5em;padding:.6em 1.2em}\
+.cards b{display:block;font-size:1.6em;line-height:1.2}code{font-size:.92em;overflow-wrap:anywhere}rect{fill:#4778b8}\
+.matrix th{font-weight:normal;font-size:.85em}.matrix .rule{writing-mode:vertical-rl;transform:rotate(180deg);max-height:16em;vertical-align:bottom}\
+.matrix td{text-align:center}.matrix td:first-child{text-align:left}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;background:#b3261e}\
+@media(prefers-color-scheme:dark){body{background:#14181d;color:#d7dde4}td,th,.cards div{border-color:#333c46}.bad{color:#ff8a80}.find{color:#ffc766}\
+.good{color:#7ddc94}rect{fill:#7fb0f0}.dot{background:#ff8a80}}";
 
-/// The page.
-pub fn html(entries: &[Entry], what: &str) -> String {
+fn class(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Clean => "good",
+        Outcome::Findings | Outcome::Elsewhere => "find",
+        _ => "bad",
+    }
+}
+
+/// The page; `stopped` says why not all images were begun.
+pub fn html(entries: &[Entry], what: &str, total: usize, stopped: Option<&str>) -> String {
     let list = sorted(entries);
-    let count = |wanted: &dyn Fn(Outcome) -> bool| list.iter().filter(|entry| wanted(entry.outcome)).count();
-    let failed = count(&|outcome| !outcome.is_done());
-    let found = count(&|outcome| outcome == Outcome::Findings);
     let mut page = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>vmrescue batch</title>\
-         <style>{STYLE}</style><h1>{} of {} images</h1><p><b class=bad>{failed} failed</b>, <b class=find>{found} with findings</b>, \
-         <b class=good>{} clean</b></p>",
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>vmrescue batch {0}</title>\
+         <style>{STYLE}</style><h1>vmrescue batch {0}</h1>",
         escaped(what),
-        list.len(),
-        list.len() - failed - found
     );
-    let slowest = list.iter().map(|entry| entry.seconds).fold(0.001, f64::max);
-    page.push_str("<table><thead><tr><th>image<th>outcome<th>seconds<th>findings, reason</thead><tbody>");
-    for entry in list {
-        let class = match entry.outcome {
-            Outcome::Clean => "good",
-            Outcome::Findings => "find",
-            _ => "bad",
-        };
-        let mut words = rules(entry);
-        if !entry.outcome.is_done() {
-            words.push(entry.message.clone());
-            words.push(format!("by hand: vmrescue {what} {}", entry.image.display()));
-        }
-        let width = (entry.seconds / slowest * 100.0).max(1.0);
+    if let Some(why) = stopped {
+        let _infallible = write!(page, "<p class=bad>Stopped: {}.</p>", escaped(why));
+    }
+    cards(&mut page, &list, total);
+    failures(&mut page, &list, what);
+    matrix(&mut page, &list);
+    times(&mut page, &list);
+    table(&mut page, &list);
+    page.push_str("</html>");
+    page
+}
+
+fn cards(page: &mut String, list: &[&Entry], total: usize) {
+    let count = |wanted: fn(&Entry) -> bool| list.iter().filter(|entry| wanted(entry)).count();
+    let repaired = count(|entry| entry.operation.is_some());
+    let cards = [
+        (total, "images", ""),
+        (count(|entry| entry.outcome.is_failure()), "failed", "bad"),
+        (count(|entry| entry.outcome == Outcome::Findings), "with findings", "find"),
+        (count(|entry| entry.outcome == Outcome::Clean), "clean", "good"),
+        (repaired, "changed", ""),
+        (count(|entry| entry.outcome == Outcome::Elsewhere), "with other workers", ""),
+        (total.saturating_sub(list.len()), "not begun", ""),
+    ];
+    page.push_str("<div class=cards>");
+    for (number, name, class) in cards {
+        let _infallible = write!(page, "<div class=\"{class}\"><b>{number}</b>{name}</div>");
+    }
+    page.push_str("</div>");
+}
+
+fn failures(page: &mut String, list: &[&Entry], what: &str) {
+    let failed: Vec<&&Entry> = list.iter().filter(|entry| entry.outcome.is_failure()).collect();
+    if failed.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Failures</h2><table><thead><tr><th>image<th>outcome<th>reason, and the command to run by hand</thead>");
+    for entry in failed {
+        let image = escaped(&entry.image.to_string_lossy());
         let _infallible = write!(
             page,
-            "<tr><td><code>{}</code><td class={class}>{}<td><svg width=100 height=10 role=img aria-label=\"time\"><rect width={width:.0} height=10 /></svg> {:.2}<td>{}",
-            escaped(&entry.image.to_string_lossy()),
+            "<tr><td><code>{image}</code><td class=bad>{}<td>{}<br><code>vmrescue {} {image}</code>",
             entry.outcome.words(),
-            entry.seconds,
-            words.iter().map(|word| escaped(word)).collect::<Vec<_>>().join("<br>")
+            escaped(&entry.message).replace('\n', "<br>"),
+            escaped(what),
         );
     }
-    page.push_str("</tbody></table></html>");
-    page
+    page.push_str("</table>");
+}
+
+/// Images by findings: the rules that are seen most stand first.
+fn matrix(page: &mut String, list: &[&Entry]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for rule in list.iter().flat_map(|entry| &entry.rules) {
+        *counts.entry(rule).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return;
+    }
+    let mut rules: Vec<(&str, usize)> = counts.into_iter().collect();
+    rules.sort_by_key(|(rule, count)| (std::cmp::Reverse(*count), *rule));
+    page.push_str("<h2>Findings</h2><div class=wide><table class=matrix><thead><tr><th>image");
+    for (rule, count) in &rules {
+        let _infallible = write!(page, "<th><span class=rule>{} ({count})</span>", escaped(rule));
+    }
+    page.push_str("<th>changes</thead>");
+    for entry in list.iter().filter(|entry| !entry.rules.is_empty()) {
+        let _infallible = write!(page, "<tr><td><code>{}</code>", escaped(&entry.image.to_string_lossy()));
+        for (rule, _) in &rules {
+            let has = entry.rules.iter().any(|own| own == rule);
+            page.push_str(if has { "<td><span class=dot title=found></span>" } else { "<td>" });
+        }
+        let _infallible = write!(page, "<td>{}", entry.changes);
+    }
+    page.push_str("</table></div>");
+}
+
+/// Seconds of every image, the slowest first.
+fn times(page: &mut String, list: &[&Entry]) {
+    let mut seconds: Vec<f64> = list.iter().map(|entry| entry.seconds).filter(|s| *s > 0.0).collect();
+    let Some(slowest) = seconds.iter().copied().reduce(f64::max) else { return };
+    seconds.sort_by(|a, b| b.total_cmp(a));
+    let (width, height) = (900.0, 120.0);
+    let step = width / seconds.len() as f64;
+    let median = seconds[seconds.len() / 2];
+    let sum: f64 = seconds.iter().sum();
+    let _infallible = write!(
+        page,
+        "<h2>Time per image</h2><p>median {median:.2} s, slowest {slowest:.2} s, all together {sum:.1} s of work</p>\
+         <svg viewBox=\"0 0 {width} {height}\" width=100% height={height} preserveAspectRatio=none role=img \
+         aria-label=\"seconds of each image, the slowest first\">"
+    );
+    for (place, value) in seconds.iter().enumerate() {
+        let tall = (value / slowest * height).max(1.0);
+        let _infallible = write!(
+            page,
+            "<rect x={:.2} y={:.2} width={:.2} height={tall:.2} />",
+            place as f64 * step,
+            height - tall,
+            (step * 0.9).max(0.3)
+        );
+    }
+    page.push_str("</svg>");
+}
+
+fn table(page: &mut String, list: &[&Entry]) {
+    page.push_str("<h2>All images</h2><table><thead><tr><th>image<th>outcome<th>seconds<th>changes<th>operation<th>findings</thead>");
+    for entry in list {
+        let _infallible = write!(
+            page,
+            "<tr><td><code>{}</code><td class={}>{}<td>{:.2}<td>{}<td>{}<td>{}",
+            escaped(&entry.image.to_string_lossy()),
+            class(entry.outcome),
+            entry.outcome.words(),
+            entry.seconds,
+            entry.changes,
+            entry.operation.map(|id| id.to_string()).unwrap_or_default(),
+            entry.rules.iter().map(|rule| escaped(rule)).collect::<Vec<_>>().join(", ")
+        );
+    }
+    page.push_str("</table>");
 }

@@ -1,241 +1,160 @@
-//! Runs one command over many images, several at a time, each in a process of its own.
+//! Runs a job over its images: wave after wave, several images at a time, never more on one disk of the host than allowed.
 
+use super::job::Job;
 use super::state::{Entry, Outcome, State};
-use crate::block::{Disk, HostFile};
-use crate::error::{Error, Layer, Result};
-use crate::image;
-use std::collections::BTreeMap;
-use std::io::Read;
+use super::waves::{Wave, verdict, waves};
+use super::worker::Worker;
+use crate::block::disk_of;
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
-/// What is done with each image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// `inspect`
-    Inspect,
-    /// `diagnose`
-    Diagnose,
-    /// `repair`
-    Repair,
-    /// `undo`
-    Undo,
+/// Who hears how a batch goes.
+pub trait Watch: Sync {
+    /// Work on an image begins.
+    fn begun(&self, image: &Path);
+    /// Work on an image ended: the `done`-th of `total`.
+    fn ended(&self, entry: &Entry, done: usize, total: usize);
+    /// A wave ended well and `left` images wait. False stops the job.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    fn wave(&self, entries: &[Entry], canary: bool, left: usize) -> Result<bool>;
 }
 
-impl Verb {
-    /// The command's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Verb::Inspect => "inspect",
-            Verb::Diagnose => "diagnose",
-            Verb::Repair => "repair",
-            Verb::Undo => "undo",
-        }
-    }
+/// How a batch ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Why not all images were begun.
+    pub stopped: Option<String>,
 }
 
-/// How a batch runs.
-#[derive(Debug, Clone)]
-pub struct BatchOptions {
-    /// This program, for the processes.
-    pub program: PathBuf,
-    /// What is done.
-    pub verb: Verb,
-    /// More words of the command, after the image.
-    pub words: Vec<String>,
-    /// Images at a time.
-    pub jobs: usize,
-    /// Seconds for one image.
-    pub time_limit: u64,
-    /// After so many failures no more images are begun.
-    pub max_failures: Option<usize>,
-    /// So many images first, one after the other; when one fails, the others are not begun.
-    pub canary: usize,
-}
-
-/// The images of a job: files, folders of disks, and lists (`@FILE`, a path a line).
+/// Runs the batch; images that are done already are left out.
 ///
 /// # Errors
-/// `Refused` when an image is named twice or is the parent of another one; of the host.
-pub fn plan_images(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut images = Vec::new();
-    for path in given {
-        let text = path.to_string_lossy();
-        if let Some(list) = text.strip_prefix('@') {
-            let lines =
-                std::fs::read_to_string(list).map_err(|e| Error::io("the list cannot be read", list, e))?;
-            images.extend(lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(PathBuf::from));
-        } else if path.is_dir() {
-            let entries = std::fs::read_dir(path).map_err(|e| Error::io("cannot be read", path, e))?;
-            let mut found: Vec<PathBuf> =
-                entries.flatten().map(|entry| entry.path()).filter(|path| is_disk(path)).collect();
-            found.sort();
-            images.extend(found);
-        } else {
-            images.push(path.clone());
-        }
-    }
-    let mut seen: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
-    for image in &images {
-        let real = std::fs::canonicalize(image).unwrap_or_else(|_| image.clone());
-        if let Some(first) = seen.insert(real, image.clone()) {
-            return Err(Error::refused(Layer::Cli, "an image is named twice")
-                .in_file(image)
-                .found(first.display())
-                .advice("name it once: two workers on one disk would destroy it"));
-        }
-    }
-    for image in &images {
-        for parent in image::parents(image, &image::OpenOptions::default()).unwrap_or_default() {
-            let real = std::fs::canonicalize(&parent).unwrap_or(parent);
-            if seen.contains_key(&real) {
-                return Err(Error::refused(Layer::Cli, "an image is the parent of another one")
-                    .in_file(&real)
-                    .found(image.display())
-                    .advice("name the child only: it shows the machine as it is now"));
-            }
-        }
-    }
-    Ok(images)
-}
-
-fn is_disk(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-    let named = ["vhd", "vhdx", "avhd", "avhdx", "img", "raw"].iter().any(|known| extension == *known);
-    named && HostFile::open_read(path).is_ok_and(|file| !Disk::new(Arc::new(file)).is_empty())
-}
-
-/// Runs the batch; images that are done already are left out. `tell` hears of every image that ends. False when it stopped early.
-///
-/// # Errors
-/// Of the state; what goes wrong with an image is its outcome.
+/// Of the state and of the folder of claims; what goes wrong with an image is its outcome.
 pub fn run_batch(
     images: &[PathBuf],
+    job: &Job,
     state: &State,
-    options: &BatchOptions,
-    tell: &(dyn Fn(&Entry, usize, usize) + Sync),
-) -> Result<bool> {
+    worker: &Worker,
+    watch: &dyn Watch,
+    stop: &AtomicBool,
+) -> Result<Ending> {
     let open: Vec<&PathBuf> =
         images.iter().filter(|image| !state.of(image).is_some_and(|entry| entry.outcome.is_done())).collect();
-    let (canaries, rest) = open.split_at(options.canary.min(open.len()));
-    let (total, done) = (open.len(), AtomicUsize::new(0));
-    let failures = AtomicUsize::new(0);
-    let limit = options.max_failures.unwrap_or(usize::MAX);
-    let work = |image: &PathBuf| -> Result<()> {
-        let entry = one(image, state, options)?;
-        if !entry.outcome.is_done() {
-            failures.fetch_add(1, Ordering::SeqCst);
-        }
-        tell(&entry, done.fetch_add(1, Ordering::SeqCst) + 1, total);
-        Ok(())
+    let (total, done) = (open.len(), images.len() - open.len());
+    let run = Run {
+        job,
+        state,
+        worker,
+        watch,
+        stop,
+        total,
+        ended: AtomicUsize::new(0),
+        failures: AtomicUsize::new(0),
     };
-    for image in canaries {
-        work(image)?;
+    let mut left = total;
+    for Wave { images, canary } in waves(open, job, done) {
+        left -= images.len();
+        run.wave(&images)?;
+        if stop.load(Ordering::SeqCst) && run.ended.load(Ordering::SeqCst) < total {
+            return Ok(Ending { stopped: Some("you asked to stop".into()) });
+        }
+        let reached = job.max_failures.filter(|limit| run.failures.load(Ordering::SeqCst) >= *limit);
+        if let Some(limit) = reached.filter(|_| run.ended.load(Ordering::SeqCst) < total) {
+            return Ok(Ending { stopped: Some(format!("{limit} images failed")) });
+        }
+        let entries: Vec<Entry> = images.iter().filter_map(|image| state.of(image)).collect();
+        if left == 0 {
+            break;
+        }
+        if let Some(why) = verdict(&entries, canary, job) {
+            return Ok(Ending { stopped: Some(why) });
+        }
+        if !watch.wave(&entries, canary, left)? {
+            return Ok(Ending { stopped: Some("you did not agree to go on".into()) });
+        }
     }
-    if failures.load(Ordering::SeqCst) > 0 && !canaries.is_empty() {
-        return Ok(rest.is_empty());
-    }
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<Error>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..options.jobs.clamp(1, 64) {
-            scope.spawn(|| {
-                while failures.load(Ordering::SeqCst) < limit {
-                    let Some(image) = rest.get(next.fetch_add(1, Ordering::SeqCst)) else { break };
-                    if let Err(e) = work(image) {
-                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                        break;
+    Ok(Ending::default())
+}
+
+struct Run<'a> {
+    job: &'a Job,
+    state: &'a State,
+    worker: &'a Worker,
+    watch: &'a dyn Watch,
+    stop: &'a AtomicBool,
+    total: usize,
+    ended: AtomicUsize,
+    failures: AtomicUsize,
+}
+
+/// Images that wait, and how many are worked on, by disk of the host.
+struct Queue<'a> {
+    waiting: VecDeque<(&'a PathBuf, Option<u64>)>,
+    busy: BTreeMap<Option<u64>, usize>,
+}
+
+impl Run<'_> {
+    fn wave(&self, images: &[&PathBuf]) -> Result<()> {
+        let by_disk = self.job.per_disk.is_some();
+        let disk = |image: &PathBuf| if by_disk { disk_of(image) } else { None };
+        let queue = Mutex::new(Queue {
+            waiting: images.iter().map(|image| (*image, disk(image))).collect(),
+            busy: BTreeMap::new(),
+        });
+        let (freed, failed) = (Condvar::new(), Mutex::new(None::<Error>));
+        std::thread::scope(|scope| {
+            for _ in 0..self.job.jobs.clamp(1, 64).min(images.len()) {
+                scope.spawn(|| {
+                    while let Some((image, disk)) = self.next(&queue, &freed) {
+                        let result = self.one(image);
+                        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                        *queue.busy.entry(disk).or_default() -= 1;
+                        if let Err(e) = result {
+                            queue.waiting.clear();
+                            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                        }
+                        freed.notify_all();
                     }
-                }
-            });
-        }
-    });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(e) => Err(e),
-        None => Ok(done.load(Ordering::SeqCst) == total),
-    }
-}
-
-/// One image: what a crash left is recovered first, then the command runs.
-fn one(image: &Path, state: &State, options: &BatchOptions) -> Result<Entry> {
-    let begun = Instant::now();
-    let entry = |outcome, message: String, result| Entry {
-        image: image.to_path_buf(),
-        outcome,
-        seconds: begun.elapsed().as_secs_f64(),
-        message,
-        result,
-    };
-    let was_running = state.of(image).is_some_and(|entry| entry.outcome == Outcome::Running);
-    state.note(entry(Outcome::Running, String::new(), serde_json::Value::Null))?;
-    let limit = Duration::from_secs(options.time_limit);
-    if was_running && options.verb != Verb::Diagnose && options.verb != Verb::Inspect {
-        let mut recover = Command::new(&options.program);
-        recover.arg("recover").arg(image);
-        finished(&mut recover, limit);
-    }
-    let mut command = Command::new(&options.program);
-    command.arg(options.verb.name()).arg(image).arg("--json").args(&options.words);
-    let ended = match finished(&mut command, limit) {
-        None => entry(
-            Outcome::TimedOut,
-            format!("longer than {} seconds", options.time_limit),
-            serde_json::Value::Null,
-        ),
-        Some((code, out, message)) => {
-            let result = serde_json::from_slice(&out).unwrap_or(serde_json::Value::Null);
-            let outcome = match code {
-                Some(0) => Outcome::Clean,
-                Some(1) => Outcome::Findings,
-                Some(3) => Outcome::Refused,
-                _ => Outcome::Failed,
-            };
-            entry(outcome, message.trim().to_string(), result)
-        }
-    };
-    state.note(ended.clone())?;
-    Ok(ended)
-}
-
-/// Runs a process to its end: exit code (none when it was killed), standard output, standard error; `None` when it took too long or could not be begun.
-fn finished(command: &mut Command, limit: Duration) -> Option<(Option<i32>, Vec<u8>, String)> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(e) => return Some((None, Vec::new(), format!("the process could not be begun: {e}"))),
-    };
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        let out = scope.spawn(move || read_all(out));
-        let err = scope.spawn(move || read_all(err));
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(2);
-        let status = loop {
-            match child.try_wait() {
-                Ok(Some(status)) => break Some(status),
-                Ok(None) if begun.elapsed() < limit => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(100));
-                }
-                _ => {
-                    let _killed = child.kill();
-                    let _waited = child.wait();
-                    break None;
-                }
+                });
             }
-        };
-        let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
-        status.map(|status| (status.code(), out, String::from_utf8_lossy(&err).into_owned()))
-    })
-}
-
-fn read_all(from: Option<impl Read>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some(mut from) = from {
-        let _end = from.read_to_end(&mut bytes);
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
-    bytes
+
+    /// The next image whose disk is free enough; waits when all are busy.
+    fn next<'q>(&self, queue: &Mutex<Queue<'q>>, freed: &Condvar) -> Option<(&'q PathBuf, Option<u64>)> {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let enough = self.job.max_failures.is_some_and(|n| self.failures.load(Ordering::SeqCst) >= n);
+            if queue.waiting.is_empty() || enough || self.stop.load(Ordering::SeqCst) {
+                return None;
+            }
+            let limit = self.job.per_disk.map_or(usize::MAX, |limit| limit.max(1));
+            let free = |disk: &Option<u64>| queue.busy.get(disk).copied().unwrap_or(0) < limit;
+            if let Some(place) = queue.waiting.iter().position(|(_, disk)| free(disk)) {
+                let taken = queue.waiting.remove(place)?;
+                *queue.busy.entry(taken.1).or_default() += 1;
+                return Some(taken);
+            }
+            queue = freed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn one(&self, image: &Path) -> Result<()> {
+        let Some(work) = self.job.work_of(image) else { return Ok(()) };
+        self.watch.begun(image);
+        self.state.note(Entry::new(image, Outcome::Running, ""))?;
+        let entry = self.worker.work_on(image, &work)?;
+        self.state.note(entry.clone())?;
+        if entry.outcome.is_failure() {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+        }
+        self.watch.ended(&entry, self.ended.fetch_add(1, Ordering::SeqCst) + 1, self.total);
+        Ok(())
+    }
 }

@@ -1,10 +1,13 @@
 //! What is known of each image of a batch: a log of JSON Lines, the last line of an image counts.
+//!
+//! The documents that the commands printed stay in the file; memory holds a few hundred bytes an image.
 
+use super::job::{Job, Verb};
 use crate::error::{Error, Layer, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,16 +23,25 @@ pub enum Outcome {
     Findings,
     /// Refused for safety.
     Refused,
+    /// Another program holds the image.
+    Busy,
     /// Failed.
     Failed,
     /// Stopped because it took too long.
     TimedOut,
+    /// Another worker of the same job has it.
+    Elsewhere,
 }
 
 impl Outcome {
     /// True when the image needs no more work.
     pub fn is_done(self) -> bool {
         matches!(self, Outcome::Clean | Outcome::Findings)
+    }
+
+    /// True when somebody has to look.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Outcome::Refused | Outcome::Busy | Outcome::Failed | Outcome::TimedOut)
     }
 
     /// For people.
@@ -39,14 +51,16 @@ impl Outcome {
             Outcome::Clean => "clean",
             Outcome::Findings => "findings",
             Outcome::Refused => "refused",
+            Outcome::Busy => "busy",
             Outcome::Failed => "failed",
             Outcome::TimedOut => "timed out",
+            Outcome::Elsewhere => "elsewhere",
         }
     }
 }
 
 /// One line of the log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The image.
     pub image: PathBuf,
@@ -56,68 +70,217 @@ pub struct Entry {
     pub seconds: f64,
     /// The reason of a failure, or nothing.
     pub message: String,
-    /// The document that the command printed.
+    /// Rules of the findings that there were, or are left.
+    #[serde(default)]
+    pub rules: Vec<String>,
+    /// How many changes were made.
+    #[serde(default)]
+    pub changes: usize,
+    /// The operation in the image's history.
+    #[serde(default)]
+    pub operation: Option<u32>,
+    /// Number of the claim, when the job is shared.
+    #[serde(default)]
+    pub claim: Option<u32>,
+    /// The document that the command printed; in memory `null` (see [`State::document`]).
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub result: serde_json::Value,
+}
+
+impl Entry {
+    /// An entry without a result.
+    pub fn new(image: &Path, outcome: Outcome, message: impl Into<String>) -> Entry {
+        Entry {
+            image: image.to_path_buf(),
+            outcome,
+            seconds: 0.0,
+            message: message.into(),
+            rules: Vec::new(),
+            changes: 0,
+            operation: None,
+            claim: None,
+            result: serde_json::Value::Null,
+        }
+    }
+}
+
+/// An entry without its document, and where its line lies in the file.
+struct Known {
+    entry: Entry,
+    line: (u64, usize),
 }
 
 /// The state of a batch.
 pub struct State {
-    file: Mutex<File>,
+    log: Mutex<Log>,
     path: PathBuf,
-    entries: Mutex<BTreeMap<PathBuf, Entry>>,
+    known: Mutex<BTreeMap<PathBuf, Known>>,
+    id: String,
+}
+
+struct Log {
+    file: File,
+    end: u64,
+}
+
+/// What a folder of state belongs to.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    id: String,
+    command: Verb,
+    scripts: Vec<String>,
+    set: BTreeMap<String, String>,
 }
 
 impl State {
+    /// Opens the state of a job in a folder, making both when they are not there.
+    ///
+    /// # Errors
+    /// `Refused` when the folder belongs to another job; of the host.
+    pub fn open_for(folder: &Path, job: &Job) -> Result<State> {
+        let path = folder.join("batch.json");
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("cannot be made", folder, e))?;
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let old: Header = serde_json::from_slice(&bytes).map_err(|e| {
+                    Error::damaged(Layer::Batch, "the folder's job cannot be read")
+                        .in_file(&path)
+                        .caused_by(e)
+                })?;
+                if (old.command, &old.scripts, &old.set) != (job.command, &job.scripts, &job.set) {
+                    return Err(Error::refused(Layer::Batch, "this folder belongs to another job")
+                        .in_file(&path)
+                        .found(format!("{} {}", old.command.name(), old.scripts.join(" ")))
+                        .advice("use another folder with --out"));
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let header = Header {
+                    id: crate::guid::Guid::random().to_string(),
+                    command: job.command,
+                    scripts: job.scripts.clone(),
+                    set: job.set.clone(),
+                };
+                let bytes = serde_json::to_vec_pretty(&header).unwrap_or_default();
+                crate::transaction::write_durably(&path, &bytes)?;
+            }
+            Err(e) => return Err(Error::io("cannot be read", &path, e)),
+        }
+        State::open(folder)
+    }
+
     /// Opens the state in a folder, making both when they are not there. Lines that cannot be read (the last one of a crash) are not there.
     ///
     /// # Errors
     /// Of the host.
     pub fn open(folder: &Path) -> Result<State> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io("cannot be made", folder, e))?;
+        let header = std::fs::read(folder.join("batch.json")).ok();
+        let header: Option<Header> = header.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let path = folder.join("state.jsonl");
-        let old = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(Error::io("cannot be read", &path, e)),
-        };
-        let lines = old.split(|byte| *byte == b'\n');
-        let entries = lines
-            .filter_map(|line| serde_json::from_slice::<Entry>(line).ok())
-            .map(|entry| (entry.image.clone(), entry))
-            .collect();
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|e| Error::io("cannot be opened", &path, e))?;
-        if old.last().is_some_and(|byte| *byte != b'\n') {
+        let failed = |e| Error::io("cannot be read", &path, e);
+        let mut file = OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed)?;
+        let (known, mut end, torn) = read_lines(&file).map_err(failed)?;
+        if torn {
             file.write_all(b"\n").map_err(|e| Error::io("cannot be written", &path, e))?;
+            end += 1;
         }
-        Ok(State { file: Mutex::new(file), path, entries: Mutex::new(entries) })
+        let id = header.map(|header| header.id).unwrap_or_default();
+        Ok(State { log: Mutex::new(Log { file, end }), path, known: Mutex::new(known), id })
+    }
+
+    /// The batch's own name, which stands in the history of every image that it changes.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// What is known of an image.
     pub fn of(&self, image: &Path) -> Option<Entry> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(image).cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(image).map(|known| known.entry.clone())
     }
 
     /// All images, by their path.
     pub fn all(&self) -> Vec<Entry> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().map(|known| known.entry.clone()).collect()
+    }
+
+    /// The document that the command printed for an image.
+    ///
+    /// # Errors
+    /// Of the host.
+    pub fn document(&self, image: &Path) -> Result<serde_json::Value> {
+        let place =
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).get(image).map(|known| known.line);
+        let Some((offset, length)) = place else { return Ok(serde_json::Value::Null) };
+        let mut bytes = vec![0; length];
+        let mut file = File::open(&self.path).map_err(|e| Error::io("cannot be read", &self.path, e))?;
+        let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes));
+        read.map_err(|e| Error::io("cannot be read", &self.path, e))?;
+        let entry: Option<Entry> = serde_json::from_slice(&bytes).ok();
+        Ok(entry.map(|entry| entry.result).unwrap_or_default())
     }
 
     /// Notes an image, durably.
     ///
     /// # Errors
     /// Of the host.
-    pub fn note(&self, entry: Entry) -> Result<()> {
+    pub fn note(&self, mut entry: Entry) -> Result<()> {
         let mut line = serde_json::to_vec(&entry)
-            .map_err(|e| Error::invalid(Layer::Cli, "the state cannot be written").caused_by(e))?;
+            .map_err(|e| Error::invalid(Layer::Batch, "the state cannot be written").caused_by(e))?;
         line.push(b'\n');
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = file.write_all(&line).and_then(|()| file.sync_data());
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = log.file.write_all(&line).and_then(|()| log.file.sync_data());
         written.map_err(|e| Error::io("cannot be written", &self.path, e))?;
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.image.clone(), entry);
+        let place = (log.end, line.len() - 1);
+        log.end += line.len() as u64;
+        entry.result = serde_json::Value::Null;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(entry.image.clone(), Known { entry, line: place });
         Ok(())
+    }
+
+    /// Takes over what other states know better: an image that is done there and not here, or is not known here.
+    ///
+    /// # Errors
+    /// Of the host.
+    pub fn merge(&self, other: &State) -> Result<()> {
+        let rank = |outcome: Outcome| match outcome {
+            Outcome::Elsewhere => 0,
+            Outcome::Running => 1,
+            outcome if outcome.is_failure() => 2,
+            _ => 3,
+        };
+        for mut entry in other.all() {
+            let better = self.of(&entry.image).is_none_or(|own| {
+                (rank(entry.outcome), entry.claim, entry.changes)
+                    > (rank(own.outcome), own.claim, own.changes)
+            });
+            if better {
+                entry.result = other.document(&entry.image)?;
+                self.note(entry)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last line of each image, the length of the file, and whether its last line has no end.
+fn read_lines(file: &File) -> std::io::Result<(BTreeMap<PathBuf, Known>, u64, bool)> {
+    let mut reader = BufReader::new(file);
+    let (mut known, mut at, mut line, mut torn) = (BTreeMap::new(), 0u64, Vec::new(), false);
+    loop {
+        line.clear();
+        let count = reader.read_until(b'\n', &mut line)?;
+        if count == 0 {
+            return Ok((known, at, torn));
+        }
+        torn = line.last() != Some(&b'\n');
+        if let Ok(mut entry) = serde_json::from_slice::<Entry>(&line) {
+            entry.result = serde_json::Value::Null;
+            let place = (at, count - usize::from(!torn));
+            known.insert(entry.image.clone(), Known { entry, line: place });
+        }
+        at += count as u64;
     }
 }

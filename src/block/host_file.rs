@@ -162,7 +162,7 @@ impl HostFile {
         match taken {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::refused(Layer::Host, "another program is using the image")
+                return Err(Error::busy(Layer::Host, "another program is using the image")
                     .in_file(path)
                     .advice("wait until it has finished, or stop it"));
             }
@@ -300,14 +300,14 @@ mod tests {
         let writer = HostFile::create_new(&path).unwrap();
         writer.set_length(4096).unwrap();
         writer.write_at(100, b"words").unwrap();
-        assert_eq!(HostFile::open_read(&path).unwrap_err().kind(), ErrorKind::Refused);
+        assert_eq!(HostFile::open_read(&path).unwrap_err().kind(), ErrorKind::Busy);
         drop(writer);
         let first = HostFile::open_read(&path).unwrap();
         let _second = HostFile::open_read(&path).unwrap();
         let mut word = [0; 5];
         first.read_at(100, &mut word).unwrap();
         assert_eq!(&word, b"words");
-        assert_eq!(HostFile::open_write(&path).unwrap_err().kind(), ErrorKind::Refused);
+        assert_eq!(HostFile::open_write(&path).unwrap_err().kind(), ErrorKind::Busy);
         assert_eq!(HostFile::open_read(dir.path()).unwrap_err().kind(), ErrorKind::Invalid);
     }
 }

@@ -11,6 +11,7 @@ mod aligned;
 mod cache;
 mod disk;
 mod host_file;
+mod host_process;
 mod memory;
 mod overlay;
 pub mod testing;
@@ -19,6 +20,7 @@ mod window;
 pub use cache::Cache;
 pub use disk::{Disk, DiskMut};
 pub use host_file::HostFile;
+pub use host_process::{disk_of, host_name, limit_memory};
 pub use memory::MemoryDevice;
 pub use overlay::{Overlay, OverlayOptions, PAGE_BYTES, SavepointId};
 

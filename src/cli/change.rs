@@ -8,7 +8,7 @@ use crate::fs::{NodeKind, read_file};
 use crate::registry::Hive;
 use crate::repair::{Change, Options, Outcome, Script, Target, plan, run_changes, run_on_hive, shipped};
 use crate::windows::Machine;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
@@ -20,8 +20,9 @@ pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
         dry_run: changing.dry_run,
         windows: image.windows,
         state_dir: changing.state_dir.clone(),
-        command: std::env::args().skip(1).collect(),
+        command: super::worker::command_words(),
         parents: image.parent.clone(),
+        gate: super::worker::gate()?,
     })
 }
 
@@ -79,15 +80,17 @@ fn show_plan(title: &str, list: &[Change]) -> Result<()> {
     list.iter().try_for_each(|change| say(&format!("  - {change}")))
 }
 
+fn change_json(title: &str, changing: &Changing, outcome: &Outcome) -> Value {
+    let plan: Vec<String> = outcome.changes.iter().map(ToString::to_string).collect();
+    json!({
+        "title": title, "dry_run": changing.dry_run, "plan": plan, "changes": outcome.changes,
+        "verified": outcome.verdict, "operation": outcome.operation, "bytes_changed": outcome.bytes_changed,
+    })
+}
+
 fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, no: bool) -> Result<u8> {
     if image.json {
-        say_json(
-            "change",
-            json!({
-                "title": title, "dry_run": changing.dry_run, "changes": outcome.changes, "verified": outcome.verdict,
-                "operation": outcome.operation, "bytes_changed": outcome.bytes_changed,
-            }),
-        )?;
+        say_json("change", change_json(title, changing, outcome))?;
     } else if no {
         say("nothing was written")?;
     } else if let (Some(verdict), Some(id)) = (&outcome.verdict, outcome.operation) {
@@ -140,38 +143,64 @@ pub(super) fn repair(image: &Image, names: &[String], set: &[String], changing: 
     })
 }
 
-/// Applies the safe fixes of what `diagnose` finds, and looks again afterwards.
-fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
-    let code = changes(image, "Apply the safe fixes", changing, |machine| {
-        let installation = machine.installation(image.windows)?;
-        let findings = crate::diagnose::diagnose(machine, installation)?;
-        if !image.json {
-            look::say_findings(&findings)?;
-        }
-        let mut list: Vec<Change> = Vec::new();
-        for fix in findings.iter().filter_map(|finding| finding.fix.as_ref()) {
-            if fix.applicability == crate::diagnose::Applicability::Safe {
-                for change in plan(machine, installation, &script(&fix.script)?, &fix.parameters)? {
-                    if !list.contains(&change) {
-                        list.push(change);
-                    }
+/// The safe fixes of findings, as changes.
+fn safe_fixes(
+    machine: &Machine,
+    installation: &crate::windows::Installation,
+    findings: &[crate::diagnose::Finding],
+) -> Result<Vec<Change>> {
+    let mut list: Vec<Change> = Vec::new();
+    for fix in findings.iter().filter_map(|finding| finding.fix.as_ref()) {
+        if fix.applicability == crate::diagnose::Applicability::Safe {
+            for change in plan(machine, installation, &script(&fix.script)?, &fix.parameters)? {
+                if !list.contains(&change) {
+                    list.push(change);
                 }
             }
         }
+    }
+    Ok(list)
+}
+
+/// Applies the safe fixes of what `diagnose` finds, and looks again afterwards: it has succeeded only when nothing is left.
+fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
+    let title = "Apply the safe fixes";
+    let mut no = false;
+    let planned = |machine: &Machine| {
+        let installation = machine.installation(image.windows)?;
+        let findings = crate::diagnose::diagnose(machine, installation)?;
+        let list = safe_fixes(machine, installation, &findings)?;
+        if !image.json {
+            look::say_findings(&findings)?;
+            show_plan(title, &list)?;
+        }
+        if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
+            no = true;
+            return Ok(Vec::new());
+        }
         Ok(list)
-    })?;
-    if changing.dry_run || image.json || changing.target != "in-place" {
-        return Ok(code);
+    };
+    let outcome = run_changes(&image.image, title, planned, &options(image, changing)?, &Bars::new())?;
+    if changing.dry_run || no || changing.target != "in-place" {
+        return tell(image, title, changing, &outcome, no);
     }
     let (_, machine, _) = look::open(image)?;
     let left = crate::diagnose::diagnose(&machine, machine.installation(image.windows)?)?;
+    let code = if left.is_empty() { CLEAN } else { FINDINGS };
+    if image.json {
+        let mut document = change_json(title, changing, &outcome);
+        document["left"] = json!(left);
+        say_json("change", document)?;
+        return Ok(code);
+    }
+    tell(image, title, changing, &outcome, no)?;
     if left.is_empty() {
         say("diagnosed again: nothing found that keeps this machine from booting")?;
-        return Ok(CLEAN);
+    } else {
+        say("diagnosed again: this is left")?;
+        look::say_findings(&left)?;
     }
-    say("diagnosed again: this is left")?;
-    look::say_findings(&left)?;
-    Ok(FINDINGS)
+    Ok(code)
 }
 
 /// Writes every damaged hive anew from what can be read of it.
@@ -304,7 +333,7 @@ pub(super) fn scripts(name: Option<&str>, wanted: Option<&str>, coverage: bool, 
         chosen.retain(|script| if by_source { exact(script) } else { any(script) });
     }
     if as_json {
-        let list: Vec<serde_json::Value> = chosen
+        let list: Vec<Value> = chosen
             .iter()
             .map(|s| json!({"name": s.name, "title": s.title, "documentation": s.documentation.trim(), "source": s.source,
                 "parameters": s.parameters.iter().map(|(name, p)| json!({"name": name, "documentation": p.documentation,

@@ -1,5 +1,6 @@
 //! The command line: the only room that knows clap, indicatif, the terminal and the environment.
 
+mod baseline;
 mod batch;
 mod bcd;
 mod change;
@@ -11,7 +12,10 @@ mod partition;
 mod progress;
 mod registry;
 mod serve;
+mod stop;
 mod tree;
+mod watch;
+mod worker;
 
 use crate::error::{Error, ErrorKind, Result};
 use clap::{Args, Parser, Subcommand};
@@ -329,9 +333,11 @@ enum Command {
         once: bool,
     },
     /// One command over many images: resumable, in parallel, with reports
-    Batch {
+    Batch(batch::BatchArgs),
+    /// What a golden image is set up like, and what differs from it
+    Baseline {
         #[command(subcommand)]
-        command: batch::Batch,
+        command: baseline::BaselineCommand,
     },
     /// New disks, conversion, children, merging, compacting, resizing
     Disk {
@@ -413,7 +419,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match run(cli.command) {
+    match worker::settle().and_then(|()| run(cli.command)) {
         Ok(code) => ExitCode::from(code),
         Err(e) => ExitCode::from(report(&e)),
     }
@@ -458,7 +464,8 @@ fn run(command: Command) -> Result<u8> {
         Command::Redo { at, yes } => history::redo(&at, yes),
         Command::Recover(at) => history::recover(&at),
         Command::Serve { image, nbd, volume, once } => serve::serve(&image, &nbd, volume.as_deref(), once),
-        Command::Batch { command } => batch::batch(command),
+        Command::Batch(args) => batch::batch(args),
+        Command::Baseline { command } => baseline::run(command),
         Command::Disk { command } => disk::disk(command),
         Command::Demo { dir } => demo::demo(dir.as_deref()),
     }
@@ -469,12 +476,22 @@ fn report(e: &Error) -> u8 {
     if e.kind() == ErrorKind::Interrupted && e.message() == "broken pipe" {
         return CLEAN;
     }
-    let refused = matches!(e.kind(), ErrorKind::Refused | ErrorKind::Disagreement);
+    let refused = matches!(e.kind(), ErrorKind::Refused | ErrorKind::Busy | ErrorKind::Disagreement);
+    if std::env::args_os().any(|word| word == "--json") {
+        let _written = say_json("error", error_json(e));
+    }
     say_error(&format!("{}: {e}", if refused { "refused" } else { "error" }));
     if let Some(advice) = e.advice_text() {
         say_error(&format!("       {advice}"));
     }
     if refused { REFUSED } else { ERROR }
+}
+
+fn error_json(e: &Error) -> serde_json::Value {
+    serde_json::json!({"error": {
+        "kind": e.kind().name(), "layer": e.layer().name(), "message": e.to_string(),
+        "offset": e.offset().map(|offset| format!("{offset:#x}")), "file": e.file(), "advice": e.advice_text(),
+    }})
 }
 
 /// A line on standard error; there is nobody to tell when that fails.

@@ -69,6 +69,7 @@ pub fn run_on_hive(
         plan: serde_json::json!(words),
         changes: serde_json::json!(changes),
     };
+    options.pass_gate()?;
     let operation = tx.publish(record, progress)?;
     Ok(Outcome { changes, verdict: Some(verdict), operation, bytes_changed })
 }
@@ -90,6 +91,7 @@ pub fn replace_hive(
     tx.file().write_at(0, bytes)?;
     let bytes_changed = tx.changed_bytes()?;
     let record = Record { title: title.to_string(), command: options.command.clone(), ..Record::default() };
+    options.pass_gate()?;
     let operation = tx.publish(record, progress)?;
     Ok(Outcome { changes: Vec::new(), verdict: None, operation, bytes_changed })
 }

@@ -20,7 +20,7 @@ pub use change::Change;
 pub use coverage::{Coverage, coverage};
 pub use key_path::{KeyPath, key_path};
 pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};
-pub use run::{Options, Outcome, Target, open_staged, run_changes, run_script};
+pub use run::{Gate, Options, Outcome, Target, open_staged, run_changes, run_script};
 pub use script::{Parameter, Script, Step, plan, registry_data, shipped};
 pub use sectors::{copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, set_active, set_type};
 pub use verify::Verdict;

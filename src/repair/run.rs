@@ -14,6 +14,17 @@ use crate::windows::Machine;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Asked right before an image is written; an error keeps it as it is.
+#[derive(Clone)]
+pub struct Gate(pub Arc<dyn Fn() -> Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
 
 /// How a repair runs.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +41,15 @@ pub struct Options {
     pub parents: Vec<PathBuf>,
     /// Where the result goes.
     pub target: Target,
+    /// The last word before the image is written.
+    pub gate: Option<Gate>,
+}
+
+impl Options {
+    /// Asks the gate, when there is one.
+    pub(super) fn pass_gate(&self) -> Result<()> {
+        self.gate.as_ref().map_or(Ok(()), |Gate(gate)| gate())
+    }
 }
 
 /// Where the result of a repair goes.
@@ -137,6 +157,7 @@ pub fn run_changes(
         changes: serde_json::json!(changes),
     };
     drop(machine);
+    options.pass_gate()?;
     let operation = tx.publish(record, progress)?;
     Ok(Outcome { changes, verdict: Some(verdict), operation, bytes_changed })
 }

@@ -19,7 +19,7 @@ mod record;
 mod tests;
 
 pub use history::{history, recover, redo, undo};
-pub use place::{Content, FilePlace, Place, state_dir_of, sync_folder};
+pub use place::{Content, FilePlace, Place, state_dir_of, sync_folder, write_durably};
 pub use record::{OperationId, OperationRecord, OperationState, Record};
 
 use crate::block::{Disk, DiskMut, HostFile, Overlay, OverlayOptions, SavepointId, WritableDevice};

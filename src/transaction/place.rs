@@ -124,6 +124,22 @@ pub fn sync_folder(file: &Path) -> Result<()> {
     FilePlace::sync_names(folder.unwrap_or(Path::new(".")))
 }
 
+/// Makes or replaces a small file: the old one or the new one is there, never a part; durable when this returns.
+///
+/// # Errors
+/// Of the host.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.part", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let failed = |e| Error::io("cannot be written", &temporary, e);
+    let mut file = fs::File::create(&temporary).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    drop(file);
+    fs::rename(&temporary, path).map_err(failed)?;
+    sync_folder(path)
+}
+
 /// The whole of a small file; `None` when it is not there.
 pub(super) fn read_small(place: &dyn Place, name: &str) -> Result<Option<Vec<u8>>> {
     match place.open(name) {

@@ -66,7 +66,7 @@ fn two_transactions_on_one_image_are_refused() {
     let path = image(dir.path());
     let _first = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
     let second = Transaction::begin(&path, &TransactionOptions::default());
-    assert_eq!(second.err().map(|e| e.kind()), Some(ErrorKind::Refused));
+    assert_eq!(second.err().map(|e| e.kind()), Some(ErrorKind::Busy));
 }
 
 #[test]

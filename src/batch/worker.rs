@@ -1,0 +1,228 @@
+//! One image in a process of its own: claimed, recovered when a crash left something, worked on, noted.
+
+use super::job::{Verb, Work};
+use super::lease::{Claim, Leases, Taken};
+use super::state::{Entry, Outcome};
+use crate::error::{Error, Result};
+use crate::transaction;
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Environment of a worker: it leaves Ctrl-C to the batch.
+pub const WORKER: &str = "VMRESCUE_WORKER";
+/// Environment of a worker: its limit of memory, in MiB.
+pub const MEMORY: &str = "VMRESCUE_WORKER_MEMORY_MIB";
+/// Environment of a worker: the batch's name, for the history of the image.
+pub const BATCH: &str = "VMRESCUE_WORKER_BATCH";
+/// Environment of a worker: its claim, as JSON, checked before the image is written.
+pub const CLAIM: &str = "VMRESCUE_WORKER_CLAIM";
+
+/// How images are worked on.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// This program, for the processes.
+    pub program: PathBuf,
+    /// What is done.
+    pub verb: Verb,
+    /// The batch's name.
+    pub batch: String,
+    /// Memory for one image, in MiB.
+    pub memory_mib: Option<u64>,
+    /// Folder for the journals of the images.
+    pub state_dir: Option<PathBuf>,
+    /// Claims, when the job is shared.
+    pub leases: Option<Leases>,
+}
+
+/// How a process ended.
+struct Ended {
+    /// `None` when it was killed.
+    code: Option<i32>,
+    document: Value,
+    message: String,
+    timed_out: bool,
+}
+
+impl Worker {
+    /// Works on one image. What goes wrong is the outcome.
+    ///
+    /// # Errors
+    /// Of the folder of claims.
+    pub fn work_on(&self, image: &Path, work: &Work) -> Result<Entry> {
+        let claim = match self.leases.as_ref().map(|leases| leases.take(image)).transpose()? {
+            None => None,
+            Some(Taken::Mine(claim)) => Some(claim),
+            Some(Taken::Held { owner }) => {
+                return Ok(Entry::new(image, Outcome::Elsewhere, format!("{owner} works on it")));
+            }
+            Some(Taken::Finished { owner, outcome }) => {
+                let message = format!("{owner} has finished it: {}", outcome.words());
+                return Ok(Entry::new(image, Outcome::Elsewhere, message));
+            }
+        };
+        let begun = Instant::now();
+        let mut entry = self.entry(image, work, claim.as_ref());
+        entry.seconds = begun.elapsed().as_secs_f64();
+        entry.claim = claim.as_ref().map(|claim| claim.number);
+        if let Some(lost) = claim.and_then(|claim| claim.finish(entry.outcome).err()) {
+            entry.message = format!("{} {lost}", entry.message).trim().to_string();
+        }
+        Ok(entry)
+    }
+
+    fn entry(&self, image: &Path, work: &Work, claim: Option<&Claim>) -> Entry {
+        let limit = Duration::from_secs(work.time_limit);
+        if self.verb.writes() {
+            self.recover(image, limit);
+        }
+        let mut command = Command::new(&self.program);
+        command.arg(self.verb.name()).arg(image).arg("--json").args(&work.words);
+        let ended = self.finished(&mut command, limit, claim);
+        if self.verb.writes() && ended.code.is_none() {
+            // Killed, perhaps while it was publishing.
+            self.recover(image, limit);
+        }
+        let mut entry = Entry::new(image, outcome(&ended), ended.message);
+        entry.rules = rules(&ended.document);
+        entry.changes = ended.document["changes"].as_array().map_or(0, Vec::len);
+        entry.operation = number(&ended.document["operation"]).or_else(|| self.earlier_operation(image));
+        entry.result = ended.document;
+        entry
+    }
+
+    /// The operation that an earlier run of this batch published before it could note it.
+    fn earlier_operation(&self, image: &Path) -> Option<u32> {
+        if self.verb != Verb::Repair || self.batch.is_empty() {
+            return None;
+        }
+        let history = transaction::history(image, self.state_dir.as_deref()).ok()?;
+        let own = |operation: &&transaction::OperationRecord| operation.command.contains(&mark(&self.batch));
+        history.iter().rev().find(own).map(|operation| operation.id.0)
+    }
+
+    /// Finishes what a crash left half published.
+    fn recover(&self, image: &Path, limit: Duration) {
+        let pending = transaction::pending(image, self.state_dir.as_deref());
+        if matches!(pending, Ok(Some(_))) {
+            let mut recover = Command::new(&self.program);
+            recover.arg("recover").arg(image);
+            if let Some(dir) = &self.state_dir {
+                recover.arg("--state-dir").arg(dir);
+            }
+            self.finished(&mut recover, limit, None);
+        }
+    }
+
+    /// Runs a process to its end.
+    fn finished(&self, command: &mut Command, limit: Duration, claim: Option<&Claim>) -> Ended {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env(WORKER, "1").env(BATCH, &self.batch);
+        if let Some(memory) = self.memory_mib {
+            command.env(MEMORY, memory.to_string());
+        }
+        if let Some(claim) = claim {
+            command.env(CLAIM, serde_json::to_string(claim).unwrap_or_default());
+        }
+        let mut ended = Ended { code: None, document: Value::Null, message: String::new(), timed_out: false };
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(e) => {
+                ended.message = format!("the process could not be begun: {e}");
+                ended.code = Some(2);
+                return ended;
+            }
+        };
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        std::thread::scope(|scope| {
+            let out = scope.spawn(move || read_all(out));
+            let err = scope.spawn(move || read_all(err));
+            let stopped = wait(&mut child, limit, claim);
+            let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+            ended.document = serde_json::from_slice(&out).unwrap_or(Value::Null);
+            ended.message = String::from_utf8_lossy(&err).trim().to_string();
+            match stopped {
+                Stopped::Code(code) => ended.code = code,
+                Stopped::TooLong => {
+                    ended.timed_out = true;
+                    ended.message = format!("longer than {} seconds", limit.as_secs());
+                }
+                Stopped::ClaimLost(e) => ended.message = e.to_string(),
+            }
+            if ended.code.is_none() && ended.message.is_empty() {
+                ended.message = "the process was killed".into();
+            }
+        });
+        ended
+    }
+}
+
+/// How the words of a history name a batch.
+pub fn mark(batch: &str) -> String {
+    format!("batch:{batch}")
+}
+
+enum Stopped {
+    Code(Option<i32>),
+    TooLong,
+    ClaimLost(Error),
+}
+
+fn wait(child: &mut std::process::Child, limit: Duration, claim: Option<&Claim>) -> Stopped {
+    let (begun, mut pause) = (Instant::now(), Duration::from_millis(2));
+    let mut beat = Instant::now();
+    let why = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Stopped::Code(status.code()),
+            Ok(None) if begun.elapsed() < limit => {}
+            _ => break Stopped::TooLong,
+        }
+        if let Some(claim) = claim.filter(|claim| beat.elapsed() > claim.beat()) {
+            if let Err(e) = claim.renew() {
+                break Stopped::ClaimLost(e);
+            }
+            beat = Instant::now();
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    };
+    let _killed = child.kill();
+    let _waited = child.wait();
+    why
+}
+
+fn outcome(ended: &Ended) -> Outcome {
+    let kind = ended.document["error"]["kind"].as_str().unwrap_or_default();
+    match ended.code {
+        _ if ended.timed_out => Outcome::TimedOut,
+        Some(0) => Outcome::Clean,
+        Some(1) => Outcome::Findings,
+        Some(3) if kind == "busy" => Outcome::Busy,
+        Some(3) => Outcome::Refused,
+        _ => Outcome::Failed,
+    }
+}
+
+/// Rules of the findings in a document, or of those that a repair left.
+fn rules(document: &Value) -> Vec<String> {
+    let findings = document["findings"].as_array().or_else(|| document["left"].as_array());
+    let names = findings.into_iter().flatten().filter_map(|finding| finding["rule"].as_str());
+    let mut list: Vec<String> = names.map(String::from).collect();
+    list.sort();
+    list.dedup();
+    list
+}
+
+fn number(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|number| u32::try_from(number).ok())
+}
+
+fn read_all(from: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut from) = from {
+        let _end = from.read_to_end(&mut bytes);
+    }
+    bytes
+}

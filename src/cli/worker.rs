@@ -1,0 +1,38 @@
+//! What a batch tells the processes that it begins, through their environment.
+
+use super::stop;
+use crate::batch::{BATCH, CLAIM, Claim, MEMORY, WORKER, mark};
+use crate::error::{Error, Layer, Result};
+use crate::repair::Gate;
+use std::sync::Arc;
+
+/// Keeps to what the batch said, when this process was begun by one.
+pub(super) fn settle() -> Result<()> {
+    if std::env::var_os(WORKER).is_none() {
+        return Ok(());
+    }
+    stop::ignore();
+    if let Ok(memory) = std::env::var(MEMORY) {
+        let wrong = || Error::invalid(Layer::Batch, "the limit of memory is no number").found(&memory);
+        let mib: u64 = memory.parse().map_err(|_| wrong())?;
+        crate::block::limit_memory(mib << 20)?;
+    }
+    Ok(())
+}
+
+/// The words of this command for the history, with the batch's name.
+pub(super) fn command_words() -> Vec<String> {
+    let batch = std::env::var(BATCH).ok().filter(|batch| !batch.is_empty());
+    std::env::args().skip(1).chain(batch.map(|batch| mark(&batch))).collect()
+}
+
+/// The check of the claim right before the image is written.
+///
+/// # Errors
+/// `Invalid` when the claim in the environment cannot be read: then nothing must be written.
+pub(super) fn gate() -> Result<Option<Gate>> {
+    let Ok(text) = std::env::var(CLAIM) else { return Ok(None) };
+    let claim: Claim = serde_json::from_str(&text)
+        .map_err(|e| Error::invalid(Layer::Batch, "the claim cannot be read").caused_by(e))?;
+    Ok(Some(Gate(Arc::new(move || claim.check()))))
+}
