@@ -48,10 +48,10 @@ h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:coll
 text-align:left;vertical-align:top}thead th{position:sticky;top:0;background:inherit}.wide{overflow-x:auto}.bad{color:#b3261e}.find{color:#8a5a00}\
 .good{color:#1a7f37}.cards{display:flex;gap:1em;flex-wrap:wrap}.cards div{border:1px solid #dde3ea;border-radius:.5em;padding:.6em 1.2em}\
 .cards b{display:block;font-size:1.6em;line-height:1.2}code{font-size:.92em;overflow-wrap:anywhere}rect{fill:#4778b8}\
-.matrix th{font-weight:normal;font-size:.85em}.matrix .rule{writing-mode:vertical-rl;transform:rotate(180deg);max-height:16em;vertical-align:bottom}\
-.matrix td{text-align:center}.matrix td:first-child{text-align:left}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;background:#b3261e}\
+.matrix th{font-weight:normal;font-size:.85em;vertical-align:bottom}.matrix .rule{writing-mode:vertical-rl;transform:rotate(180deg);max-height:16em;vertical-align:bottom}\
+.matrix td{text-align:center}.matrix td:first-child{text-align:left}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;background:#b3261e}.cured{background:#1a7f37}\
 @media(prefers-color-scheme:dark){body{background:#14181d;color:#d7dde4}td,th,.cards div{border-color:#333c46}.bad{color:#ff8a80}.find{color:#ffc766}\
-.good{color:#7ddc94}rect{fill:#7fb0f0}.dot{background:#ff8a80}}";
+.good{color:#7ddc94}rect{fill:#7fb0f0}.dot{background:#ff8a80}.cured{background:#7ddc94}}";
 
 fn class(outcome: Outcome) -> &'static str {
     match outcome {
@@ -122,7 +122,7 @@ fn failures(page: &mut String, list: &[&Entry], what: &str) {
 /// Images by findings: the rules that are seen most stand first.
 fn matrix(page: &mut String, list: &[&Entry]) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for rule in list.iter().flat_map(|entry| &entry.rules) {
+    for rule in list.iter().flat_map(|entry| entry.rules.iter().chain(&entry.fixed)) {
         *counts.entry(rule).or_default() += 1;
     }
     if counts.is_empty() {
@@ -130,16 +130,20 @@ fn matrix(page: &mut String, list: &[&Entry]) {
     }
     let mut rules: Vec<(&str, usize)> = counts.into_iter().collect();
     rules.sort_by_key(|(rule, count)| (std::cmp::Reverse(*count), *rule));
-    page.push_str("<h2>Findings</h2><div class=wide><table class=matrix><thead><tr><th>image");
+    page.push_str("<h2>Findings</h2><p><span class=dot></span> found, <span class=\"dot cured\"></span> found and cured</p><div class=wide><table class=matrix><thead><tr><th>image");
     for (rule, count) in &rules {
         let _infallible = write!(page, "<th><span class=rule>{} ({count})</span>", escaped(rule));
     }
     page.push_str("<th>changes</thead>");
-    for entry in list.iter().filter(|entry| !entry.rules.is_empty()) {
+    for entry in list.iter().filter(|entry| !entry.rules.is_empty() || !entry.fixed.is_empty()) {
         let _infallible = write!(page, "<tr><td><code>{}</code>", escaped(&entry.image.to_string_lossy()));
         for (rule, _) in &rules {
-            let has = entry.rules.iter().any(|own| own == rule);
-            page.push_str(if has { "<td><span class=dot title=found></span>" } else { "<td>" });
+            let has = |rules: &[String]| rules.iter().any(|own| own == rule);
+            page.push_str(match (has(&entry.rules), has(&entry.fixed)) {
+                (true, _) => "<td><span class=dot title=found></span>",
+                (false, true) => "<td><span class=\"dot cured\" title=cured></span>",
+                (false, false) => "<td>",
+            });
         }
         let _infallible = write!(page, "<td>{}", entry.changes);
     }

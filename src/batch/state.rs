@@ -73,6 +73,9 @@ pub struct Entry {
     /// Rules of the findings that there were, or are left.
     #[serde(default)]
     pub rules: Vec<String>,
+    /// Rules of the findings that a repair cured.
+    #[serde(default)]
+    pub fixed: Vec<String>,
     /// How many changes were made.
     #[serde(default)]
     pub changes: usize,
@@ -96,6 +99,7 @@ impl Entry {
             seconds: 0.0,
             message: message.into(),
             rules: Vec::new(),
+            fixed: Vec::new(),
             changes: 0,
             operation: None,
             claim: None,

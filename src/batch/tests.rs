@@ -76,12 +76,19 @@ fn states_of_several_machines_are_merged_and_compared() {
 
 #[test]
 fn reports_escape_what_comes_from_images_and_put_failures_first() {
-    let list =
-        [entry("z<b>.vhdx", Outcome::Clean), entry("m", Outcome::Findings), entry("a", Outcome::Failed)];
-    let page = html(&list, "diagnose", 4, Some("<i>"));
+    let mut cured = entry("cured", Outcome::Clean);
+    (cured.rules, cured.fixed) = (Vec::new(), vec!["boot-driver-broken".into()]);
+    let list = [
+        cured,
+        entry("z<b>.vhdx", Outcome::Clean),
+        entry("m", Outcome::Findings),
+        entry("a", Outcome::Failed),
+    ];
+    let page = html(&list, "diagnose", 5, Some("<i>"));
     assert!(!page.contains("<script>") && !page.contains("z<b>") && !page.contains("<i>"));
     assert!(page.contains("<b>1</b>failed") && page.contains("<b>1</b>not begun"), "{page}");
     assert!(page.find("vmrescue diagnose a").unwrap() < page.find("z&lt;b&gt;").unwrap());
+    assert!(page.contains("boot-driver-broken (1)") && page.contains("title=cured"));
     let table = csv(&list);
     let first = table.lines().nth(1).unwrap();
     assert!(first.starts_with("\"a\",failed,1.500,0,,\"boot-store-missing\",\"<script>"), "{table}");

@@ -87,6 +87,8 @@ impl Worker {
         }
         let mut entry = Entry::new(image, outcome(&ended), ended.message);
         entry.rules = rules(&ended.document);
+        let fixed = ended.document["fixed"].as_array().into_iter().flatten();
+        entry.fixed = fixed.filter_map(|rule| rule.as_str().map(String::from)).collect();
         entry.changes = ended.document["changes"].as_array().map_or(0, Vec::len);
         entry.operation = number(&ended.document["operation"]).or_else(|| self.earlier_operation(image));
         entry.result = ended.document;

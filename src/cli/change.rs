@@ -165,10 +165,11 @@ fn safe_fixes(
 /// Applies the safe fixes of what `diagnose` finds, and looks again afterwards: it has succeeded only when nothing is left.
 fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
     let title = "Apply the safe fixes";
-    let mut no = false;
+    let (mut no, mut found) = (false, Vec::new());
     let planned = |machine: &Machine| {
         let installation = machine.installation(image.windows)?;
         let findings = crate::diagnose::diagnose(machine, installation)?;
+        found.extend(findings.iter().map(|finding| finding.rule));
         let list = safe_fixes(machine, installation, &findings)?;
         if !image.json {
             look::say_findings(&findings)?;
@@ -189,6 +190,10 @@ fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
     let code = if left.is_empty() { CLEAN } else { FINDINGS };
     if image.json {
         let mut document = change_json(title, changing, &outcome);
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|rule| !left.iter().any(|finding| finding.rule == *rule));
+        document["fixed"] = json!(found);
         document["left"] = json!(left);
         say_json("change", document)?;
         return Ok(code);
