@@ -1,15 +1,19 @@
 //! Commands that change the image: planned, shown, asked for, staged, verified, published.
 
 use super::progress::Bars;
-use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, say_json};
+use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, say_error, say_json, scripts};
 use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{NodeKind, read_file};
 use crate::registry::Hive;
-use crate::repair::{Change, Options, Outcome, Script, Target, plan, run_changes, run_on_hive, shipped};
+use crate::repair::{
+    Change, Context, Options, Outcome, Script, Source, Target, plan_with, run_changes, run_on_hive,
+};
 use crate::windows::Machine;
+use clap::Args;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
     let target = Target::parse(&changing.target).ok_or_else(|| {
@@ -108,39 +112,85 @@ fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, no: 
     Ok(if would { FINDINGS } else { CLEAN })
 }
 
-/// A shipped script by name, or a file.
-fn script(name: &str) -> Result<Script> {
-    let all = shipped()?;
-    if let Some(found) = all.iter().find(|script| script.name.eq_ignore_ascii_case(name)) {
-        return Ok(found.clone());
-    }
-    if name.ends_with(".toml") {
-        let text =
-            std::fs::read_to_string(name).map_err(|e| Error::io("the script cannot be read", name, e))?;
-        return Script::parse(&text).map_err(|e| e.in_file(name));
-    }
-    let names: Vec<&str> = all.iter().map(|script| script.name.as_str()).collect();
-    Err(Error::not_found(Layer::Script, format!("no script {name}")).expected(names.join(", ")))
+/// What a script may use beyond the image, and how freely it may act.
+#[derive(Debug, Default, Args)]
+pub(super) struct Using {
+    /// Where files come from that the component store does not have: a healthy machine's disk, a WIM (FILE or FILE#N), a folder; may be repeated
+    #[arg(long, value_name = "SOURCE")]
+    source: Vec<String>,
+    /// Folder with scripts of your own, on top of those that ship
+    #[arg(long = "scripts", value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// The folder of this machine that scripts may read files from
+    #[arg(long, value_name = "DIR")]
+    allow_host_files: Option<PathBuf>,
+    /// Agree to steps that are marked as unsafe
+    #[arg(long)]
+    allow_unsafe: bool,
+    /// Run scripts also where they say that they are not meant
+    #[arg(long)]
+    force: bool,
 }
 
-pub(super) fn repair(image: &Image, names: &[String], set: &[String], changing: &Changing) -> Result<u8> {
-    let given = assignments(set)?;
-    if names.is_empty() {
-        return repair_safe(image, changing);
+impl Using {
+    fn context(&self) -> Result<Context> {
+        let sources = self.source.iter().map(|text| Source::open(text)).collect::<Result<Vec<_>>>()?;
+        Ok(Context { sources, host_files: self.allow_host_files.clone(), force: self.force })
     }
-    let scripts = names.iter().map(|name| script(name)).collect::<Result<Vec<_>>>()?;
-    let titles: Vec<&str> = scripts.iter().map(|script| script.title.as_str()).collect();
-    changes(image, &titles.join("; "), changing, |machine| {
+
+    /// Asks for each step that is marked as unsafe; `--yes` alone does not agree to them.
+    fn agreed_to(&self, consents: &[String]) -> Result<bool> {
+        for why in consents.iter().filter(|_| !self.allow_unsafe) {
+            if !std::io::stdin().is_terminal() {
+                return Err(Error::refused(Layer::Script, "a step needs your consent")
+                    .found(why)
+                    .advice("add --allow-unsafe when you agree"));
+            }
+            if !agreed(false, &format!("{why}\nDo it?"))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+pub(super) fn repair(
+    image: &Image,
+    names: &[String],
+    set: &[String],
+    using: &Using,
+    changing: &Changing,
+) -> Result<u8> {
+    let (given, context) = (assignments(set)?, using.context()?);
+    let known = scripts::known(using.folder.as_deref())?;
+    if names.is_empty() {
+        return repair_safe(image, &known, &context, changing);
+    }
+    let chosen = names.iter().map(|name| scripts::script(&known, name)).collect::<Result<Vec<_>>>()?;
+    let titles: Vec<&str> = chosen.iter().map(|script| script.title.as_str()).collect();
+    let code = changes(image, &titles.join("; "), changing, |machine| {
         let installation = machine.installation(image.windows)?;
-        let mut list = Vec::new();
-        for script in &scripts {
+        let (mut list, mut consents) = (Vec::new(), Vec::new());
+        for script in &chosen {
             let own =
-                given.iter().filter(|(name, _)| scripts.len() == 1 || script.parameters.contains_key(*name));
+                given.iter().filter(|(name, _)| chosen.len() == 1 || script.parameters.contains_key(*name));
             let own = own.map(|(name, value)| (name.clone(), value.clone())).collect();
-            list.extend(plan(machine, installation, script, &own)?);
+            let planned = plan_with(machine, installation, script, &own, &context)?;
+            planned.notes.iter().for_each(|note| say_error(&format!("note: {note}")));
+            list.extend(planned.changes);
+            consents.extend(planned.consents);
+        }
+        if !changing.dry_run && !using.agreed_to(&consents)? {
+            say("nothing was written")?;
+            return Ok(Vec::new());
         }
         Ok(list)
-    })
+    })?;
+    if !image.json {
+        let left = chosen.iter().filter(|script| !script.remains.is_empty());
+        left.into_iter().try_for_each(|script| say(&format!("then: {}", script.remains.trim())))?;
+    }
+    Ok(code)
 }
 
 /// The safe fixes of findings, as changes.
@@ -148,11 +198,14 @@ fn safe_fixes(
     machine: &Machine,
     installation: &crate::windows::Installation,
     findings: &[crate::diagnose::Finding],
+    known: &[Script],
+    context: &Context,
 ) -> Result<Vec<Change>> {
     let mut list: Vec<Change> = Vec::new();
     for fix in findings.iter().filter_map(|finding| finding.fix.as_ref()) {
         if fix.applicability == crate::diagnose::Applicability::Safe {
-            for change in plan(machine, installation, &script(&fix.script)?, &fix.parameters)? {
+            let script = scripts::script(known, &fix.script)?;
+            for change in plan_with(machine, installation, &script, &fix.parameters, context)?.changes {
                 if !list.contains(&change) {
                     list.push(change);
                 }
@@ -163,14 +216,14 @@ fn safe_fixes(
 }
 
 /// Applies the safe fixes of what `diagnose` finds, and looks again afterwards: it has succeeded only when nothing is left.
-fn repair_safe(image: &Image, changing: &Changing) -> Result<u8> {
+fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Changing) -> Result<u8> {
     let title = "Apply the safe fixes";
     let (mut no, mut found) = (false, Vec::new());
     let planned = |machine: &Machine| {
         let installation = machine.installation(image.windows)?;
         let findings = crate::diagnose::diagnose(machine, installation)?;
         found.extend(findings.iter().map(|finding| finding.rule));
-        let list = safe_fixes(machine, installation, &findings)?;
+        let list = safe_fixes(machine, installation, &findings, known, context)?;
         if !image.json {
             look::say_findings(&findings)?;
             show_plan(title, &list)?;
@@ -221,10 +274,10 @@ pub(super) fn repair_hives(image: &Image, changing: &Changing) -> Result<u8> {
                 }
                 let (data, lost) = crate::registry::rebuild(&hive)?;
                 for defect in &lost {
-                    super::say_error(&format!("lost: {defect}"));
+                    say_error(&format!("lost: {defect}"));
                 }
                 if let Some(copy) = complete_copy(machine, installation, name) {
-                    super::say_error(&format!("a complete copy is there: {copy}"));
+                    say_error(&format!("a complete copy is there: {copy}"));
                 }
                 let path = format!(r"{}\System32\config\{name}", installation.path);
                 let (size, from) =
@@ -304,60 +357,4 @@ pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Re
         let data = read_file(&*fs, node, &parsed.stream)?;
         write_of(machine, to, data, from.to_string())
     })
-}
-
-fn say_coverage(as_json: bool) -> Result<u8> {
-    let rows = crate::repair::coverage(&shipped()?);
-    let done = rows.iter().filter(|row| !row.scripts.is_empty()).count();
-    if as_json {
-        say_json("coverage", json!({"procedures": rows, "covered": done, "total": rows.len()}))?;
-        return Ok(CLEAN);
-    }
-    for row in &rows {
-        let scripts = if row.scripts.is_empty() { "-".to_string() } else { row.scripts.join(", ") };
-        say(&format!("{:<8} {:<9} {scripts}", row.id, row.class))?;
-    }
-    say(&format!("{done} of {} documented offline repairs have a script", rows.len()))?;
-    Ok(CLEAN)
-}
-
-pub(super) fn scripts(name: Option<&str>, wanted: Option<&str>, coverage: bool, as_json: bool) -> Result<u8> {
-    if coverage {
-        return say_coverage(as_json);
-    }
-    let mut chosen = match name {
-        Some(name) => vec![script(name)?],
-        None => shipped()?,
-    };
-    if let Some(wanted) = wanted.map(str::to_lowercase) {
-        let holds = |text: &str| text.to_lowercase().contains(&wanted);
-        // An exact source first: a code or an id must not drown among words.
-        let exact = |s: &Script| s.source.iter().any(|source| source.to_lowercase() == wanted);
-        let any = |s: &Script| holds(&s.name) || holds(&s.title) || holds(&s.documentation);
-        let by_source = chosen.iter().any(exact);
-        chosen.retain(|script| if by_source { exact(script) } else { any(script) });
-    }
-    if as_json {
-        let list: Vec<Value> = chosen
-            .iter()
-            .map(|s| json!({"name": s.name, "title": s.title, "documentation": s.documentation.trim(), "source": s.source,
-                "parameters": s.parameters.iter().map(|(name, p)| json!({"name": name, "documentation": p.documentation,
-                    "default": p.default})).collect::<Vec<_>>()}))
-            .collect();
-        say_json("scripts", json!({"scripts": list}))?;
-        return Ok(CLEAN);
-    }
-    for script in &chosen {
-        say(&format!("{:<24} {}", script.name, script.title))?;
-        if name.is_some() {
-            say(&format!("\n{}\n", script.documentation.trim()))?;
-            for (name, parameter) in &script.parameters {
-                let default =
-                    parameter.default.as_ref().map(|d| format!(" (default {d:?})")).unwrap_or_default();
-                say(&format!("  --set {name}=   {}{default}", parameter.documentation))?;
-            }
-            script.source.iter().try_for_each(|source| say(&format!("  source: {source}")))?;
-        }
-    }
-    Ok(CLEAN)
 }

@@ -11,6 +11,7 @@ mod look;
 mod partition;
 mod progress;
 mod registry;
+mod scripts;
 mod serve;
 mod stop;
 mod tree;
@@ -217,6 +218,8 @@ enum Command {
         #[arg(long = "set", value_name = "NAME=VALUE")]
         set: Vec<String>,
         #[command(flatten)]
+        using: change::Using,
+        #[command(flatten)]
         changing: Changing,
     },
     /// Copy a file of the host into the image
@@ -289,6 +292,12 @@ enum Command {
         /// The documented offline repairs, and which script does each
         #[arg(long)]
         coverage: bool,
+        /// The same as a page of Markdown
+        #[arg(long, requires = "coverage")]
+        markdown: bool,
+        /// Folder with scripts of your own, on top of those that ship
+        #[arg(long = "scripts", value_name = "DIR")]
+        folder: Option<PathBuf>,
         /// One JSON document
         #[arg(long)]
         json: bool,
@@ -361,6 +370,8 @@ enum DriversCommand {
         /// File name or name of the service
         name: String,
         #[command(flatten)]
+        using: change::Using,
+        #[command(flatten)]
         changing: Changing,
     },
     /// Do not start a driver any more
@@ -387,18 +398,24 @@ enum UpdatesCommand {
 }
 
 fn run_drivers(image: Option<&Image>, command: Option<DriversCommand>) -> Result<u8> {
-    let (image, script, name, changing) = match command {
-        Some(DriversCommand::Restore { image, name, changing }) => (image, "restore-driver", name, changing),
-        Some(DriversCommand::Disable { image, name, changing }) => (image, "disable-driver", name, changing),
+    let (image, script, name, using, changing) = match command {
+        Some(DriversCommand::Restore { image, name, using, changing }) => {
+            (image, "restore-driver", name, using, changing)
+        }
+        Some(DriversCommand::Disable { image, name, changing }) => {
+            (image, "disable-driver", name, change::Using::default(), changing)
+        }
         None => return image.map_or_else(|| Err(no_image()), look::drivers),
     };
-    change::repair(&image, &[script.to_string()], &[format!("name={name}")], &changing)
+    let (names, set) = ([script.to_string()], [format!("name={name}")]);
+    change::repair(&image, &names, &set, &using, &changing)
 }
 
 fn run_updates(image: Option<&Image>, command: Option<UpdatesCommand>) -> Result<u8> {
     match command {
         Some(UpdatesCommand::RevertPending { image, changing }) => {
-            change::repair(&image, &["revert-pending-updates".to_string()], &[], &changing)
+            let names = ["revert-pending-updates".to_string()];
+            change::repair(&image, &names, &[], &change::Using::default(), &changing)
         }
         None => image.map_or_else(|| Err(no_image()), look::updates),
     }
@@ -443,8 +460,8 @@ fn run(command: Command) -> Result<u8> {
         Command::Reg { command } => registry::reg(command),
         Command::Bcd { command } => bcd::bcd(command),
         Command::Partition { command } => partition::partition(command),
-        Command::Repair { image, scripts, set, changing } => {
-            change::repair(&image, &scripts, &set, &changing)
+        Command::Repair { image, scripts, set, using, changing } => {
+            change::repair(&image, &scripts, &set, &using, &changing)
         }
         Command::Put { image, file, path, recursive: true, changing } => {
             tree::put(&image, &file, &path, &changing)
@@ -456,8 +473,14 @@ fn run(command: Command) -> Result<u8> {
         Command::Mkdir { image, path, changing } => change::mkdir(&image, &path, &changing),
         Command::Cp { image, from, to, recursive: true, changing } => tree::cp(&image, &from, &to, &changing),
         Command::Cp { image, from, to, changing, .. } => change::cp(&image, &from, &to, &changing),
-        Command::Scripts { name, wanted, coverage, json } => {
-            change::scripts(name.as_deref(), wanted.as_deref(), coverage, json)
+        Command::Scripts { name, wanted, coverage, markdown, folder, json } => {
+            let all = scripts::known(folder.as_deref())?;
+            let how = match (markdown, json) {
+                (true, _) => scripts::Coverage::Markdown,
+                (false, true) => scripts::Coverage::Json,
+                (false, false) => scripts::Coverage::Text,
+            };
+            scripts::scripts(all, name.as_deref(), wanted.as_deref(), coverage.then_some(how), json)
         }
         Command::History(at) => history::history(&at),
         Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),

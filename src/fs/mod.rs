@@ -1,4 +1,4 @@
-//! File systems as the layers above see them: traits, ids, metadata and Windows paths; `ntfs/` and `fat/` implement them.
+//! File systems as the layers above see them: traits, ids, metadata and Windows paths; `ntfs/`, `fat/` and `wim` implement them.
 //!
 //! Nodes are ids and not borrowed handles, so that caches, the mount and batch can keep them. A reader is shared by
 //! `&self`; a writer is `&mut self` and works on a staged disk, so it needs no ordering and no journal of its own.
@@ -7,6 +7,7 @@ pub mod fat;
 pub mod ntfs;
 mod open;
 pub mod path;
+pub mod wim;
 
 pub use open::{open, open_mut, read_file, resolve};
 

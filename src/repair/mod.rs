@@ -1,26 +1,33 @@
 //! Repairs as data: scripts are planned into [`Change`]s, staged, verified by readers that share no code with our
 //! writers, and published as one operation.
 //!
-//! Missing: loops and conditions in scripts, BCD steps, sources beyond the component store.
+//! Missing: repair of file systems, file permissions.
 
 mod bare;
 mod change;
 mod coverage;
 mod first_boot;
 mod key_path;
+mod plan;
 mod rebuild_boot;
 mod run;
 mod script;
 mod sectors;
+mod source;
 mod stage;
 mod verify;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
-pub use coverage::{Coverage, coverage};
+pub use coverage::{Coverage, coverage, coverage_page};
 pub use key_path::{KeyPath, key_path};
+pub use plan::{Context, Planned, plan, plan_with, registry_data};
 pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};
 pub use run::{Gate, Options, Outcome, Target, open_staged, run_changes, run_script};
-pub use script::{Parameter, Script, Step, plan, registry_data, shipped};
+pub use script::{
+    Action, BcdCondition, Condition, Loop, Parameter, ParameterCondition, ParameterType, RegistryCondition,
+    Script, Step, shipped,
+};
 pub use sectors::{copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, set_active, set_type};
+pub use source::{Donor, Source};
 pub use verify::Verdict;

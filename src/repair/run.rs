@@ -1,7 +1,8 @@
 //! The whole way of a repair: open, plan, stage, verify, publish.
 
 use super::change::Change;
-use super::script::{Script, plan};
+use super::plan::plan;
+use super::script::Script;
 use super::stage::Stage;
 use super::verify::{Verdict, defects, verify};
 use crate::block::DiskMut;

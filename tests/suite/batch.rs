@@ -16,7 +16,7 @@ use vmrescue::progress::Silent;
 use vmrescue::windows::bcd::Firmware;
 
 /// A hash of all bytes; runs of zeros are told apart quickly, because these disks are mostly holes.
-fn sha(path: &Path) -> Vec<u8> {
+pub(crate) fn sha(path: &Path) -> Vec<u8> {
     let mut file = std::fs::File::open(path).unwrap();
     let (mut hash, mut buf, mut offset) = (Sha256::new(), vec![0; 64 << 10], 0u64);
     let zero = vec![0; 64 << 10];

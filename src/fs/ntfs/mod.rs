@@ -13,7 +13,7 @@ mod filesystem;
 mod huffman;
 mod index;
 mod lznt1;
-mod lzx;
+pub(crate) mod lzx;
 mod map;
 pub mod mkfs;
 mod node;
@@ -26,7 +26,7 @@ mod upcase;
 mod volume;
 mod wof;
 pub mod write;
-mod xpress;
+pub(crate) mod xpress;
 
 pub use boot::{Boot, is_ntfs};
 pub use boot_repair::{boot_sector_problems, repair_boot_sector};

@@ -1,0 +1,120 @@
+//! Steps that put drivers and system files back.
+
+use super::Planner;
+use crate::error::{Error, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::repair::change::Change;
+use crate::repair::key_path::key_path;
+use crate::windows::{PeInfo, StoreFile, expand_image_path, machine_name, store_versions};
+
+impl Planner<'_> {
+    pub(super) fn restore(&mut self, name: &str, version: &str) -> Result<()> {
+        let is_file = [".sys", ".exe", ".dll"].iter().any(|ext| name.to_ascii_lowercase().ends_with(ext));
+        let (file, place) = self.driver_place(name, is_file)?;
+        let versions = store_versions(self.machine, self.installation, &file)?;
+        let architecture = &self.installation.architecture;
+        let wanted = |found: &&StoreFile| {
+            let own = found.pe.as_ref().and_then(|pe| pe.file_version.as_deref()).unwrap_or_default();
+            version.is_empty() || own == version || found.component.contains(&format!("_{version}_"))
+        };
+        let usable: Vec<_> = versions.iter().filter(|found| found.is_usable_on(architecture)).collect();
+        let now = self.file(&place)?;
+        let healthy = now.as_deref().map(PeInfo::parse).and_then(|pe| pe.ok());
+        let healthy = healthy.filter(|pe| machine_name(pe.machine) == architecture && pe.checksum_right);
+        if healthy.is_some() && version.is_empty() {
+            return Ok(());
+        }
+        if !usable.iter().any(wanted)
+            && self.restore_from_source(&file, &place, version, now.as_ref(), &versions)?
+        {
+            return Ok(());
+        }
+        let Some(best) = usable.iter().copied().find(|found| wanted(found)) else {
+            let there: Vec<String> = versions
+                .iter()
+                .map(|found| {
+                    format!("{} ({})", found.component, found.problem.as_deref().unwrap_or("usable"))
+                })
+                .collect();
+            return Err(Error::not_found(
+                Layer::Windows,
+                format!("the component store has no healthy {file} to restore"),
+            )
+            .expected(format!("a full PE file for {architecture} {version}"))
+            .found(if there.is_empty() { "no copy at all".to_string() } else { there.join("; ") })
+            .advice(
+                "name a healthy machine's disk, an install.wim or a folder of the same build: --source FILE",
+            ));
+        };
+        if self.file(&best.path)? == now {
+            return Ok(());
+        }
+        let own = best.pe.as_ref().and_then(|pe| pe.file_version.clone()).unwrap_or_default();
+        let why = format!(
+            "version {own}, {} of {} copies in the component store are healthy",
+            usable.len(),
+            versions.len()
+        );
+        self.planned.changes.push(Change::FileLink { path: place, target: best.path.clone(), why });
+        Ok(())
+    }
+
+    /// File name and guest path of a driver.
+    pub(super) fn driver_place(&mut self, name: &str, is_file: bool) -> Result<(String, String)> {
+        if is_file {
+            let folder =
+                if name.to_ascii_lowercase().ends_with(".sys") { r"System32\drivers" } else { "System32" };
+            return Ok((name.to_string(), format!(r"{}\{folder}\{name}", self.installation.path)));
+        }
+        let key = format!(r"HKLM\SYSTEM\CurrentControlSet\Services\{name}");
+        let at = key_path(self.machine, self.installation, &key)?;
+        let found = self.hive(&at.hive)?.key(&at.key)?;
+        let found = found.ok_or_else(|| Error::not_found(Layer::Windows, format!("no driver {name}")))?;
+        let image = found.value("ImagePath")?.and_then(|value| value.as_string()).unwrap_or_default();
+        let parts = expand_image_path(&image, name, true).ok_or_else(|| {
+            Error::not_found(Layer::Windows, "its ImagePath cannot be resolved").found(image)
+        })?;
+        let volume = self.installation.path.split('\\').next().unwrap_or_default();
+        let file = parts.last().cloned().unwrap_or_default();
+        Ok((file, format!("{volume}\\{}", parts.join("\\"))))
+    }
+
+    /// Takes the file from `--source`: a PE file of the right machine type, whole, and of this build or of the version that was asked for.
+    fn restore_from_source(
+        &mut self,
+        file: &str,
+        place: &str,
+        version: &str,
+        now: Option<&Vec<u8>>,
+        store: &[StoreFile],
+    ) -> Result<bool> {
+        let build = format!(".{}.", self.installation.build);
+        for source in &self.context.sources {
+            for found in source.find(file)? {
+                let own = found.pe.file_version.clone().unwrap_or_default();
+                let fits = if version.is_empty() { own.contains(&build) } else { own == version };
+                if !fits
+                    || machine_name(found.pe.machine) != self.installation.architecture
+                    || !found.pe.checksum_right
+                {
+                    self.planned.notes.push(format!("{}: not taken, version {own}", found.from));
+                    continue;
+                }
+                if now == Some(&found.data) {
+                    return Ok(true);
+                }
+                // The file may be one with a component of another version, which must not get this content.
+                let node = self.machine.resolve(&GuestPath::parse(place)?)?.1;
+                let shared = store.iter().find(|entry| Some(entry.node) == node);
+                if shared.is_some_and(|entry| !entry.component.contains(&format!("_{own}_"))) {
+                    self.planned.changes.push(Change::FileDelete { path: place.to_string() });
+                }
+                let (size, from) = (found.data.len() as u64, format!("{}, version {own}", found.from));
+                let path = place.to_string();
+                self.planned.changes.push(Change::FileWrite { path, data: found.data, size, from });
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

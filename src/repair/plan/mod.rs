@@ -1,0 +1,259 @@
+//! How the steps of a script become changes.
+//!
+//! A step that finds everything as it should be plans nothing, so a second run changes nothing.
+
+mod boot;
+mod condition;
+mod data;
+mod donor;
+mod drivers;
+mod files;
+mod registry;
+
+pub use data::registry_data;
+pub(super) use donor::directory;
+
+use super::change::Change;
+use super::rebuild_boot::rebuild_boot;
+use super::script::{Action, Script, Step};
+use super::sectors;
+use super::source::Source;
+use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::registry::{DataType, Hive};
+use crate::windows::{Installation, Machine, Updates};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What a script may use beyond the image.
+#[derive(Clone, Default)]
+pub struct Context {
+    /// Where files come from that the component store does not have.
+    pub sources: Vec<Source>,
+    /// The folder of the host that scripts may read.
+    pub host_files: Option<PathBuf>,
+    /// Run scripts also where they say that they do not apply.
+    pub force: bool,
+}
+
+/// What a script would do.
+#[derive(Debug, Clone, Default)]
+pub struct Planned {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// Why somebody has to agree first.
+    pub consents: Vec<String>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// Fills `${name}`.
+pub(super) struct Words<'a>(&'a BTreeMap<String, String>);
+
+impl Words<'_> {
+    fn fill(&self, text: &str) -> String {
+        self.0
+            .iter()
+            .fold(text.to_string(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value))
+    }
+}
+
+struct Planner<'a> {
+    machine: &'a Machine,
+    installation: &'a Installation,
+    context: &'a Context,
+    hives: BTreeMap<String, Hive>,
+    updates: OnceCell<Updates>,
+    planned: Planned,
+}
+
+/// What a script would change on this installation, without anything beyond the image.
+///
+/// # Errors
+/// As [`plan_with`].
+pub fn plan(
+    machine: &Machine,
+    installation: &Installation,
+    script: &Script,
+    given: &BTreeMap<String, String>,
+) -> Result<Vec<Change>> {
+    plan_with(machine, installation, script, given, &Context::default()).map(|planned| planned.changes)
+}
+
+/// What a script would do on this installation.
+///
+/// # Errors
+/// `Invalid` for parameters that are missing, unknown or of the wrong type; `Refused` when the script does not apply here; errors of
+/// reading the disk.
+pub fn plan_with(
+    machine: &Machine,
+    installation: &Installation,
+    script: &Script,
+    given: &BTreeMap<String, String>,
+    context: &Context,
+) -> Result<Planned> {
+    let mut values = parameters(script, given)?;
+    values.insert("windows".to_string(), installation.path.clone());
+    let drive = installation.path.split('\\').next().unwrap_or_default();
+    values.insert("drive".to_string(), drive.to_string());
+    let mut planner = Planner {
+        machine,
+        installation,
+        context,
+        hives: BTreeMap::new(),
+        updates: OnceCell::new(),
+        planned: Planned::default(),
+    };
+    if !context.force
+        && let Some(why) = planner.fails(&script.applies, &Words(&values))?
+    {
+        return Err(Error::refused(
+            Layer::Script,
+            format!("the script {} is not meant for this machine", script.name),
+        )
+        .found(why)
+        .advice("add --force to run it all the same"));
+    }
+    for step in &script.steps {
+        planner.step(step, &values)?;
+    }
+    Ok(planner.planned)
+}
+
+fn parameters(script: &Script, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    let mut values = BTreeMap::new();
+    for (name, parameter) in &script.parameters {
+        let value = given.get(name).cloned().or_else(|| parameter.default.clone());
+        let value = value.ok_or_else(|| {
+            Error::invalid(Layer::Script, format!("the script {} needs the parameter {name}", script.name))
+                .advice(format!("add --set {name}=...   ({})", parameter.documentation))
+        })?;
+        if given.contains_key(name) && !parameter.kind.takes(&value) {
+            return Err(Error::invalid(Layer::Script, format!("this is nothing for the parameter {name}"))
+                .expected(format!("{:?}", parameter.kind).to_lowercase())
+                .found(value));
+        }
+        values.insert(name.clone(), value);
+    }
+    if let Some(unknown) = given.keys().find(|name| !script.parameters.contains_key(*name)) {
+        let known: Vec<&str> = script.parameters.keys().map(String::as_str).collect();
+        let message = format!("the script {} has no parameter {unknown}", script.name);
+        return Err(Error::invalid(Layer::Script, message).expected(known.join(", ")));
+    }
+    Ok(values)
+}
+
+impl Planner<'_> {
+    /// A step with its condition and its loop.
+    fn step(&mut self, step: &Step, values: &BTreeMap<String, String>) -> Result<()> {
+        let items = match &step.for_each {
+            None => vec![None],
+            Some(over) => self.items(over, &Words(values))?.into_iter().map(Some).collect(),
+        };
+        for item in items {
+            let mut own = values.clone();
+            own.extend(item.map(|item| ("item".to_string(), item)));
+            let words = Words(&own);
+            if self.fails(&step.when, &words)?.is_some() {
+                continue;
+            }
+            let before = self.planned.changes.len();
+            match self.action(&step.action, &words) {
+                Err(e) if step.optional && e.kind() == ErrorKind::NotFound => {
+                    self.planned.changes.truncate(before);
+                    self.planned.notes.push(e.to_string());
+                }
+                result => result?,
+            }
+            if let Some(why) = step.consent.as_ref().filter(|_| self.planned.changes.len() > before) {
+                let why = words.fill(why);
+                if !self.planned.consents.contains(&why) {
+                    self.planned.consents.push(why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn action(&mut self, action: &Action, words: &Words<'_>) -> Result<()> {
+        let fill = |text: &String| words.fill(text);
+        match action {
+            Action::RegistrySet { key, value, r#type, data, existing_key_only } => {
+                let kind = fill(r#type);
+                let data_type = DataType::from_name(&kind)
+                    .ok_or_else(|| Error::invalid(Layer::Script, "unknown registry type").found(kind))?;
+                let data = registry_data(data_type, &fill(data))?;
+                self.set(&fill(key), &fill(value), data_type, data, *existing_key_only)
+            }
+            Action::RegistryCreateKey { key } => self.create_key(&fill(key)),
+            Action::RegistryDelete { key, value } => {
+                self.delete(&fill(key), value.as_ref().map(fill).as_deref())
+            }
+            Action::RegistryReplaceText { key, value, from, to } => {
+                self.replace_text(&fill(key), &fill(value), &fill(from), &fill(to))
+            }
+            Action::RegistryClearBits { key, value, bits } => {
+                self.clear_bits(&fill(key), &fill(value), number_of(&fill(bits))?)
+            }
+            Action::RegistryAddToList { key, value, text } => {
+                self.add_to_list(&fill(key), &fill(value), &fill(text))
+            }
+            Action::RegistryRemoveFromList { key, value, text } => {
+                self.remove_from_list(&fill(key), &fill(value), &fill(text))
+            }
+            Action::RegistryRemoveRenames { key, value, pattern } => {
+                self.remove_renames(&fill(key), &fill(value), &fill(pattern))
+            }
+            Action::RegistryImport { text, file } => self.import(&fill(text), &fill(file)),
+            Action::HiveReplayLogs { hive } => self.replay_logs(&fill(hive)),
+            Action::HiveRestoreRegBack { hive } => self.restore_regback(&fill(hive)),
+            Action::FirstBootRun { command } => {
+                self.all(super::first_boot::first_boot(self.machine, self.installation, &fill(command)))
+            }
+            Action::ServiceSetStart { service, start } => self.set_start(&fill(service), &fill(start)),
+            Action::ServiceDisable { service } => self.disable(&fill(service)),
+            Action::FileCopy { from, to } => self.copy(&fill(from), &fill(to)),
+            Action::FileRename { from, to } => self.rename(&fill(from), &fill(to)),
+            Action::FileDelete { path } => self.delete_files(&fill(path)),
+            Action::FileMkdir { path } => self.mkdir(&fill(path)),
+            Action::FileWriteText { path, text } => self.write_text(&fill(path), &fill(text)),
+            Action::FilePut { from, to } => self.put(&fill(from), &fill(to)),
+            Action::BcdRebuild {} => self.all(rebuild_boot(self.machine, self.installation, None)),
+            Action::BcdSet { object, element, value } => self.bcd(|store, map| {
+                let value = fill(value);
+                let parts: Vec<&str> = value.split_whitespace().collect();
+                store.set(&fill(object), &fill(element), &parts, map)
+            }),
+            Action::BcdDelete { object, element } => {
+                self.bcd(|store, _| store.delete_value(&fill(object), &fill(element)).map(|_| ()))
+            }
+            Action::PartitionSetActive { number } => {
+                self.all(sectors::set_active(self.machine, number_of(&fill(number))?))
+            }
+            Action::PartitionSetType { number, r#type } => {
+                self.all(sectors::set_type(self.machine, number_of(&fill(number))?, &fill(r#type)))
+            }
+            Action::PartitionRepairGpt {} => self.all(sectors::repair_gpt(self.machine)),
+            Action::PartitionRepairBootSector { number } => {
+                self.all(sectors::repair_boot_sector(self.machine, number_of(&fill(number))?))
+            }
+            Action::DriverRestore { name, version } => self.restore(&fill(name), &fill(version)),
+            Action::DonorCopyTree { from, to } => self.copy_from_donor(&fill(from), &fill(to)),
+            Action::DonorCopyKey { key } => self.key_from_donor(&fill(key)),
+        }
+    }
+
+    fn all(&mut self, changes: Result<Vec<Change>>) -> Result<()> {
+        self.planned.changes.extend(changes?);
+        Ok(())
+    }
+}
+
+fn number_of(text: &str) -> Result<u32> {
+    let text = text.trim().trim_start_matches('#');
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| Error::invalid(Layer::Script, "this is no number").found(text))
+}

@@ -1,0 +1,161 @@
+//! Where files come from that the guest's own component store does not have: a folder, another machine's disk, an installation image (WIM).
+//!
+//! Missing: split and solid WIM images (SWM, ESD), cabinets and update packages.
+
+use super::plan::directory;
+use crate::error::{Error, Layer, Result};
+use crate::fs::{FileSystem, NodeId, read_file, resolve, wim};
+use crate::image::{self, OpenOptions};
+use crate::windows::{Machine, PeInfo, store_versions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most files of a folder that are looked at.
+const MAX_FILES: usize = 200_000;
+
+/// A source.
+#[derive(Clone)]
+pub enum Source {
+    /// A folder of the host; files are found by their name.
+    Folder(PathBuf),
+    /// Another machine's disk.
+    Disk(String, Arc<Machine>),
+    /// The images of a WIM.
+    Images(Vec<Donor>),
+}
+
+/// A file system with a Windows on it.
+#[derive(Clone)]
+pub struct Donor {
+    /// The file system.
+    pub fs: Arc<dyn FileSystem>,
+    /// What it is, for people.
+    pub name: String,
+}
+
+impl Donor {
+    /// `\Windows\System32\config`.
+    ///
+    /// # Errors
+    /// Of reading it.
+    pub(super) fn config(&self) -> Result<Option<NodeId>> {
+        directory(&*self.fs, &["Windows", "System32", "config"])
+    }
+}
+
+/// A file that a source has.
+pub(super) struct Found {
+    pub(super) data: Vec<u8>,
+    pub(super) pe: PeInfo,
+    pub(super) from: String,
+}
+
+impl Source {
+    /// Opens a source: a folder, a disk image of any kind, or a WIM (`FILE` or `FILE#N` for its N-th image).
+    ///
+    /// # Errors
+    /// `NotFound`, `Unsupported`; damage.
+    pub fn open(text: &str) -> Result<Source> {
+        let (file, number) = match text.rsplit_once('#').map(|(file, n)| (file, n.parse::<usize>())) {
+            Some((file, Ok(number))) if !Path::new(text).exists() => (file, Some(number)),
+            _ => (text, None),
+        };
+        let path = Path::new(file);
+        if path.is_dir() {
+            return Ok(Source::Folder(path.to_path_buf()));
+        }
+        if wim::is_wim(path)? {
+            let images = wim::open(path)?.into_iter().enumerate();
+            let chosen = images.filter(|(place, _)| number.is_none_or(|number| number == place + 1));
+            let donors: Vec<Donor> =
+                chosen.map(|(place, fs)| Donor { fs, name: format!("{file}#{}", place + 1) }).collect();
+            if donors.is_empty() {
+                return Err(Error::not_found(Layer::Script, "the WIM has no such image").found(text));
+            }
+            return Ok(Source::Images(donors));
+        }
+        let container = image::open_path(path, &OpenOptions::default())?;
+        Ok(Source::Disk(file.to_string(), Arc::new(Machine::open(container.disk)?)))
+    }
+
+    /// File systems with a Windows on them.
+    pub(super) fn donors(&self) -> Vec<Donor> {
+        match self {
+            Source::Folder(_) => Vec::new(),
+            Source::Images(donors) => donors.clone(),
+            Source::Disk(name, machine) => machine
+                .installations
+                .iter()
+                .filter_map(|i| machine.file_system(i.volume).ok())
+                .map(|fs| Donor { fs, name: name.clone() })
+                .collect(),
+        }
+    }
+
+    /// Complete PE files of this name, from the best place to the worst.
+    ///
+    /// # Errors
+    /// Of reading the source.
+    pub(super) fn find(&self, name: &str) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        match self {
+            Source::Folder(folder) => in_folder(folder, name, &mut found)?,
+            Source::Disk(label, machine) => {
+                for installation in &machine.installations {
+                    let fs = machine.file_system(installation.volume)?;
+                    in_system(&*fs, label, name, &mut found)?;
+                    for version in store_versions(machine, installation, name)? {
+                        if let Some(pe) = version.pe {
+                            let data = read_file(&*fs, version.node, "")?;
+                            found.push(Found { data, pe, from: format!("{label}: {}", version.path) });
+                        }
+                    }
+                }
+            }
+            Source::Images(donors) => {
+                for donor in donors {
+                    in_system(&*donor.fs, &donor.name, name, &mut found)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The usual places of a running Windows.
+fn in_system(fs: &dyn FileSystem, label: &str, name: &str, found: &mut Vec<Found>) -> Result<()> {
+    for folder in [r"Windows\System32\drivers", r"Windows\System32", r"Windows\Boot\EFI", r"Windows"] {
+        let parts: Vec<&str> = folder.split('\\').chain([name]).collect();
+        let Some(node) = resolve(fs, &parts)? else { continue };
+        let Ok(data) = read_file(fs, node, "") else { continue };
+        if let Ok(pe) = PeInfo::parse(&data) {
+            found.push(Found { data, pe, from: format!("{label}: \\{}", parts.join("\\")) });
+        }
+    }
+    Ok(())
+}
+
+fn in_folder(folder: &Path, name: &str, found: &mut Vec<Found>) -> Result<()> {
+    let mut pending = vec![folder.to_path_buf()];
+    let mut seen = 0;
+    while let Some(folder) = pending.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(|e| Error::io("cannot be read", &folder, e))?;
+        for entry in entries.flatten() {
+            seen += 1;
+            if seen > MAX_FILES {
+                return Err(Error::limit(Layer::Script, "the source has too many files").in_file(&folder));
+            }
+            let (path, kind) = (entry.path(), entry.file_type());
+            if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
+                pending.push(path);
+            } else if entry.file_name().to_string_lossy().eq_ignore_ascii_case(name) {
+                let data = std::fs::read(&path).map_err(|e| Error::io("cannot be read", &path, e))?;
+                if let Ok(pe) = PeInfo::parse(&data) {
+                    found.push(Found { data, pe, from: path.display().to_string() });
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| a.from.cmp(&b.from));
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! What a machine is for.
+
+use super::machine::{Installation, Machine};
+use crate::error::Result;
+use serde::Serialize;
+
+/// A role that decides what an update may break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Active Directory domain controller.
+    DomainController,
+    /// Hyper-V host.
+    HyperV,
+    /// Node of a failover cluster.
+    FailoverCluster,
+}
+
+impl Role {
+    /// Its name in scripts and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::DomainController => "domain-controller",
+            Role::HyperV => "hyper-v",
+            Role::FailoverCluster => "failover-cluster",
+        }
+    }
+}
+
+/// The roles of an installation, by the product type and the services that are there.
+///
+/// # Errors
+/// Of reading the SYSTEM hive.
+pub fn roles(machine: &Machine, installation: &Installation) -> Result<Vec<Role>> {
+    let hive = machine.hive(installation, "SYSTEM")?;
+    let set = format!("ControlSet{:03}", installation.control_sets.default.max(1));
+    let mut found = Vec::new();
+    let options = hive.key(&format!(r"{set}\Control\ProductOptions"))?;
+    let product = options.map(|key| key.value("ProductType")).transpose()?.flatten();
+    if product.and_then(|value| value.as_string()).is_some_and(|text| text.eq_ignore_ascii_case("LanmanNT")) {
+        found.push(Role::DomainController);
+    }
+    for (service, role) in [("vmms", Role::HyperV), ("ClusSvc", Role::FailoverCluster)] {
+        if hive.key(&format!(r"{set}\Services\{service}"))?.is_some() {
+            found.push(role);
+        }
+    }
+    Ok(found)
+}
