@@ -110,6 +110,11 @@ impl Hive {
         &self.bytes
     }
 
+    /// The file, taken out of the hive.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Minor version: 3 to 6.
     pub fn minor_version(&self) -> u32 {
         u32_at(&self.bytes, 24).unwrap_or(0)

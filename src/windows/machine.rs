@@ -8,8 +8,9 @@ use crate::guid::Guid;
 use crate::partition::{self, EFI_SYSTEM, Partition, Table, TableKind};
 use crate::registry::Hive;
 use crate::windows::bcd::{DiskMap, MapPartition, PartitionRef};
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Hives of `System32\config` by the name of their root below `HKEY_LOCAL_MACHINE`.
 pub const HIVES: [&str; 7] = ["SYSTEM", "SOFTWARE", "SAM", "SECURITY", "COMPONENTS", "DRIVERS", "DEFAULT"];
@@ -75,6 +76,9 @@ pub struct ControlSets {
     pub last_known_good: u32,
 }
 
+/// Hives by volume and name.
+type Hives = HashMap<(usize, String), Arc<Hive>>;
+
 /// A disk with what is on it.
 #[derive(Clone)]
 pub struct Machine {
@@ -88,6 +92,8 @@ pub struct Machine {
     pub installations: Vec<Installation>,
     /// What was found wrong on the way.
     pub defects: Vec<Defect>,
+    /// Hives that were read, by volume and name; see [`Machine::hive`].
+    hives: Arc<Mutex<Hives>>,
 }
 
 /// Path of a hive in its installation, from the Windows directory.
@@ -114,7 +120,7 @@ pub fn hive_of(fs: &dyn FileSystem, directory: NodeId, name: &str) -> Result<Hiv
             logs.push(read_file(fs, node, "")?);
         }
     }
-    Hive::parse_with_logs(hive.bytes().to_vec(), &logs).map_err(|e| e.context(name))
+    Hive::parse_with_logs(hive.into_bytes(), &logs).map_err(|e| e.context(name))
 }
 
 impl Machine {
@@ -145,7 +151,8 @@ impl Machine {
             let system = partition.as_ref().is_some_and(|p| p.type_guid == Some(EFI_SYSTEM) || p.active);
             volumes.push(Volume { number, range, partition, fs, error, letter: None, system });
         }
-        let mut machine = Machine { disk, table, volumes, installations: Vec::new(), defects };
+        let mut machine =
+            Machine { disk, table, volumes, installations: Vec::new(), defects, hives: Arc::default() };
         machine.find_installations();
         Ok(machine)
     }
@@ -158,7 +165,7 @@ impl Machine {
             if !matches!(config, Ok(Some(_))) {
                 continue;
             }
-            self.installations.push(self.describe(index, &*fs, root));
+            self.installations.push(self.describe(index, root));
         }
         self.give_letters();
         for installation in &mut self.installations {
@@ -170,7 +177,7 @@ impl Machine {
         }
     }
 
-    fn describe(&self, volume: usize, fs: &dyn FileSystem, root: NodeId) -> Installation {
+    fn describe(&self, volume: usize, root: NodeId) -> Installation {
         let mut found = Installation {
             volume,
             path: String::new(),
@@ -185,10 +192,12 @@ impl Machine {
             control_sets: ControlSets::default(),
             problems: Vec::new(),
         };
-        if let Err(e) = read_software(fs, &mut found) {
+        let software = self.hive(&found, "SOFTWARE");
+        if let Err(e) = software.and_then(|hive| read_software(&hive, &mut found)) {
             found.problems.push(format!("SOFTWARE: {e}"));
         }
-        if let Err(e) = read_system(fs, &mut found) {
+        let system = self.hive(&found, "SYSTEM");
+        if let Err(e) = system.and_then(|hive| read_system(&hive, &mut found)) {
             found.problems.push(format!("SYSTEM: {e}"));
         }
         found
@@ -240,15 +249,26 @@ impl Machine {
         })
     }
 
-    /// A hive of an installation, with its transaction logs applied.
+    /// A hive of an installation, with its transaction logs applied. It is read once and kept, for clones of the machine
+    /// too; COMPONENTS, which is large and asked for once, is not kept. A machine shows its disk as it was opened: who
+    /// writes opens it anew.
     ///
     /// # Errors
     /// `NotFound`; `Damaged` when it is no hive.
-    pub fn hive(&self, installation: &Installation, name: &str) -> Result<Hive> {
+    pub fn hive(&self, installation: &Installation, name: &str) -> Result<Arc<Hive>> {
+        let key = (installation.volume, name.to_ascii_uppercase());
+        let known = self.hives.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(hive) = known {
+            return Ok(hive);
+        }
         let fs = self.file_system(installation.volume)?;
         let config = resolve(&*fs, &["Windows", "System32", "config"])?
             .ok_or_else(|| Error::not_found(Layer::Windows, r"System32\config is missing"))?;
-        hive_of(&*fs, config, name)
+        let hive = Arc::new(hive_of(&*fs, config, name)?);
+        if key.1 != "COMPONENTS" {
+            self.hives.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&hive));
+        }
+        Ok(hive)
     }
 
     /// Index of the volume that a path names.
@@ -355,15 +375,7 @@ impl Target {
     }
 }
 
-fn config_hive(fs: &dyn FileSystem, root: NodeId, name: &str) -> Result<Hive> {
-    let missing = || Error::not_found(Layer::Windows, r"System32\config is missing");
-    let system32 = fs.lookup(root, "System32")?.ok_or_else(missing)?;
-    let config = fs.lookup(system32, "config")?.ok_or_else(missing)?;
-    hive_of(fs, config, name)
-}
-
-fn read_software(fs: &dyn FileSystem, found: &mut Installation) -> Result<()> {
-    let hive = config_hive(fs, found.root, "SOFTWARE")?;
+fn read_software(hive: &Hive, found: &mut Installation) -> Result<()> {
     let Some(key) = hive.key(r"Microsoft\Windows NT\CurrentVersion")? else {
         return Err(Error::not_found(Layer::Windows, "no key CurrentVersion"));
     };
@@ -377,8 +389,7 @@ fn read_software(fs: &dyn FileSystem, found: &mut Installation) -> Result<()> {
     Ok(())
 }
 
-fn read_system(fs: &dyn FileSystem, found: &mut Installation) -> Result<()> {
-    let hive = config_hive(fs, found.root, "SYSTEM")?;
+fn read_system(hive: &Hive, found: &mut Installation) -> Result<()> {
     let select = hive.key("Select")?.ok_or_else(|| Error::not_found(Layer::Windows, "no key Select"))?;
     let number =
         |name: &str| -> Result<u32> { Ok(select.value(name)?.and_then(|v| v.as_u32()).unwrap_or(0)) };

@@ -97,7 +97,7 @@ pub fn updates(machine: &Machine, installation: &Installation) -> Result<Updates
     Ok(found)
 }
 
-fn optional(hive: Result<Hive>) -> Result<Option<Hive>> {
+fn optional<T>(hive: Result<T>) -> Result<Option<T>> {
     match hive {
         Ok(hive) => Ok(Some(hive)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),

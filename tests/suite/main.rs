@@ -6,6 +6,7 @@ mod batch;
 mod boot;
 mod containers;
 mod demo;
+mod inspect;
 mod nbd;
 mod ntfs_corpus;
 mod oracle;
