@@ -222,10 +222,10 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
     let planned = |machine: &Machine| {
         let installation = machine.installation(image.windows)?;
         let findings = crate::diagnose::diagnose(machine, installation)?;
-        found.extend(findings.iter().map(|finding| finding.rule));
+        found.extend(findings.iter().map(|finding| finding.rule.clone()));
         let list = safe_fixes(machine, installation, &findings, known, context)?;
         if !image.json {
-            look::say_findings(&findings)?;
+            super::diagnose::say_findings(&findings)?;
             show_plan(title, &list)?;
         }
         if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
@@ -256,7 +256,7 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
         say("diagnosed again: nothing found that keeps this machine from booting")?;
     } else {
         say("diagnosed again: this is left")?;
-        look::say_findings(&left)?;
+        super::diagnose::say_findings(&left)?;
     }
     Ok(code)
 }

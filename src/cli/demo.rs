@@ -1,7 +1,7 @@
 //! The whole story on a disk made for it: build, break, diagnose, repair, prove, undo, compare.
 
 use super::progress::Bars;
-use super::{CLEAN, ERROR, look, say, size};
+use super::{CLEAN, ERROR, say, size};
 use crate::demo::{ACPI_VERSIONS, Fault, break_it, build};
 use crate::diagnose::diagnose;
 use crate::error::{Error, Layer, Result};
@@ -73,7 +73,7 @@ fn story(path: &Path) -> Result<bool> {
     say(&format!("   sha256 {broken}"))?;
     say("\n3. vmrescue diagnose broken.vhdx")?;
     let found = machine(path)?;
-    look::say_findings(&diagnose(&found, found.installation(None)?)?)?;
+    super::diagnose::say_findings(&diagnose(&found, found.installation(None)?)?)?;
     drop(found);
     say(&format!(
         "\n4. vmrescue repair broken.vhdx   (ACPI.sys {} and {} are in the component store)",

@@ -236,35 +236,6 @@ pub(super) fn updates(image: &Image) -> Result<u8> {
     Ok(CLEAN)
 }
 
-pub(super) fn diagnose(image: &Image) -> Result<u8> {
-    let (_, machine, _) = open(image)?;
-    let findings = crate::diagnose::diagnose(&machine, machine.installation(image.windows)?)?;
-    if image.json {
-        say_json("diagnose", json!({"findings": findings}))?;
-    } else if findings.is_empty() {
-        say("nothing found that keeps this machine from booting")?;
-    } else {
-        say_findings(&findings)?;
-    }
-    Ok(if findings.is_empty() { CLEAN } else { FINDINGS })
-}
-
-pub(super) fn say_findings(findings: &[crate::diagnose::Finding]) -> Result<()> {
-    for finding in findings {
-        say(&format!("{}: {}  [{}]", finding.severity, finding.title, finding.rule))?;
-        for evidence in &finding.evidence {
-            say(&format!("    seen    {evidence}"))?;
-        }
-        say(&format!("    screen  {}", finding.screen))?;
-        if let Some(fix) = &finding.fix {
-            let set: Vec<String> =
-                fix.parameters.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
-            say(&format!("    fix     vmrescue repair IMAGE {}{}", fix.script, set.concat()))?;
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<u8> {
     if super::registry::is_bare(image)? {
         return super::registry::check_hive(image, repair.then_some(changing));

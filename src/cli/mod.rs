@@ -5,6 +5,7 @@ mod batch;
 mod bcd;
 mod change;
 mod demo;
+mod diagnose;
 mod disk;
 mod history;
 mod look;
@@ -111,10 +112,7 @@ enum Command {
         io: bool,
     },
     /// Why the machine does not boot, worst first, each with its fix
-    Diagnose {
-        #[command(flatten)]
-        image: Image,
-    },
+    Diagnose(diagnose::DiagnoseArgs),
     /// Check container, partition table, file systems, hives and boot store; or a hive file
     Check {
         #[command(flatten)]
@@ -446,7 +444,7 @@ fn run(command: Command) -> Result<u8> {
     match command {
         Command::Info { image } => look::info(&image),
         Command::Inspect { image, io } => look::inspect(&image, io),
-        Command::Diagnose { image } => look::diagnose(&image),
+        Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
         Command::Check { image, repair, changing } => look::check(&image, repair, &changing),
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),

@@ -1,6 +1,7 @@
 //! The way from the firmware to the hive, link by link: partition table, system partition, boot manager, store, loader.
 //! The first link that breaks is what the user sees; the later ones are found too.
 
+use super::rule::{Confidence, RuleDoc, Severity};
 use super::{Applicability, Finding, Fix};
 use crate::error::Result;
 use crate::fs::path::GuestPath;
@@ -8,22 +9,146 @@ use crate::fs::{ntfs, read_file, resolve};
 use crate::partition::TableKind;
 use crate::windows::bcd::{Firmware, Object, Store, Value, dangling};
 use crate::windows::{BootLayout, Installation, Machine, PeInfo, boot_layout, load_store};
-use std::collections::BTreeMap;
 
-fn finding(
-    rule: &'static str,
-    title: &str,
-    evidence: Vec<String>,
-    screen: &'static str,
-    fix: Option<Fix>,
-) -> Finding {
-    Finding { rule, severity: "critical", title: title.to_string(), evidence, screen, fix }
+pub(super) const DOCS: &[RuleDoc] = &[
+    RuleDoc {
+        rule: "gpt-copy-damaged",
+        title: "A copy of the partition table is damaged",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "A GPT disk has its table twice, at its start and at its end. With the first damaged, firmware may find no partition; with the second damaged, nothing happens until the first is.",
+        seen: "checksums and contents of both copies",
+        remedy: "Write the damaged copy anew from the healthy one.",
+        source: &["AZ-B15", "WC-02"],
+    },
+    RuleDoc {
+        rule: "boot-sector-damaged",
+        title: "The boot sector of a partition is damaged",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "Without its first sector an NTFS volume cannot be opened. NTFS keeps a copy in the last sector of the volume.",
+        seen: "the first sector is no boot sector, and the copy is one",
+        remedy: "Write the boot sector anew from the copy.",
+        source: &["AZ-B19", "WC-03"],
+    },
+    RuleDoc {
+        rule: "boot-sector-mismatch",
+        title: "The boot sector of a partition does not fit",
+        severity: Severity::Warning,
+        confidence: Confidence::Possible,
+        meaning: "The boot sector says at which sector of the disk the volume begins; on BIOS machines the boot code believes it. It is wrong after a partition was copied or moved.",
+        seen: "the number of hidden sectors is not where the partition begins, or the copy differs",
+        remedy: "Set it right.",
+        source: &["AZ-B19"],
+    },
+    RuleDoc {
+        rule: "system-partition-type",
+        title: "The system partition has the wrong type",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "UEFI firmware starts from a partition of type EFI system only. The boot files are on one that has another type.",
+        seen: "a partition with \\EFI\\Microsoft\\Boot that is not of type EFI system, and none that is",
+        remedy: "Give the partition its type.",
+        source: &["AZ-B17", "AZ-B18"],
+    },
+    RuleDoc {
+        rule: "no-active-partition",
+        title: "No partition is marked as active",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "BIOS firmware starts from the active partition only. The boot files are on one that is not active.",
+        seen: "no entry of the MBR is active, and one partition has bootmgr",
+        remedy: "Mark it as active.",
+        source: &["AZ-B14", "AZ-B16", "AZ-B17", "AZ-B18"],
+    },
+    RuleDoc {
+        rule: "system-partition-missing",
+        title: "The disk has no system partition",
+        severity: Severity::Critical,
+        confidence: Confidence::Likely,
+        meaning: "Firmware has nothing to start from. Either the partition was deleted, or this is a data disk, or the machine starts from another disk.",
+        seen: "no partition of type EFI system or active, and none with boot files",
+        remedy: "Look whether the machine has another disk; make the partition anew and run `vmrescue bcd rebuild`.",
+        source: &["AZ-B17"],
+    },
+    RuleDoc {
+        rule: "system-partition-unreadable",
+        title: "The system partition cannot be read",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "The file system of the partition that firmware starts from is damaged.",
+        seen: "opening it as FAT or NTFS fails",
+        remedy: "Look at it with `vmrescue check`; format it anew and run `vmrescue bcd rebuild`.",
+        source: &["AZ-B17", "WC-03"],
+    },
+    RuleDoc {
+        rule: "boot-files-missing",
+        title: "Boot files are missing or damaged",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "The boot manager is not on the system partition, or is no whole program file.",
+        seen: "bootmgfw.efi and bootx64.efi, or bootmgr",
+        remedy: "Copy the boot files from \\Windows\\Boot, as bcdboot does.",
+        source: &["AZ-B16", "AZ-B17", "WC-03"],
+    },
+    RuleDoc {
+        rule: "boot-store-missing",
+        title: "The boot configuration store is missing",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "The boot manager has no configuration and starts nothing.",
+        seen: "\\EFI\\Microsoft\\Boot\\BCD or \\Boot\\BCD is not there",
+        remedy: "Make a new store, as bcdboot does.",
+        source: &["AZ-A01", "AZ-B01", "0xC000000F"],
+    },
+    RuleDoc {
+        rule: "boot-store-unreadable",
+        title: "The boot configuration store cannot be read",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "The store is a registry hive; its head or its cells are damaged beyond what its logs can mend.",
+        seen: "the file does not parse as a hive, or holds no objects",
+        remedy: "Make a new store, as bcdboot does; the old one is kept beside it.",
+        source: &["AZ-A01", "AZ-B01", "AZ-B04"],
+    },
+    RuleDoc {
+        rule: "boot-store-incomplete",
+        title: "The boot store names nothing to start",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "The object of the boot manager is missing, or it names no entry, or one that is not there.",
+        seen: "{bootmgr} and its default",
+        remedy: "Complete the store, as bcdboot does.",
+        source: &["AZ-B04", "0xC0000034"],
+    },
+    RuleDoc {
+        rule: "boot-store-dangling-device",
+        title: "The boot store names a partition that is not there",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "Entries name partitions by the identities of disk and partition. After a restore, a copy or a conversion these are others.",
+        seen: "the devices of {bootmgr} and of the default entry, held against the partition table",
+        remedy: "Point the entries at the partitions of this disk.",
+        source: &["AZ-A01", "AZ-B02", "0xC000000E"],
+    },
+    RuleDoc {
+        rule: "loader-missing",
+        title: "The loader of Windows is missing or damaged",
+        severity: Severity::Critical,
+        confidence: Confidence::Certain,
+        meaning: "The default entry names a loader that is not there or is no whole program file.",
+        seen: "path and systemroot of the default entry",
+        remedy: "Put it back from the component store or another machine of the same build, or rebuild the entry when it names a wrong path.",
+        source: &["AZ-B01", "AZ-B02", "WC-02"],
+    },
+];
+
+fn finding(rule: &str, title: &str, evidence: Vec<String>, screen: &str, fix: Option<Fix>) -> Finding {
+    Finding::new(rule, evidence, screen, fix).titled(title.to_string())
 }
 
 fn fix(script: &str, parameters: &[(&str, String)], applicability: Applicability) -> Option<Fix> {
-    let parameters: BTreeMap<String, String> =
-        parameters.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
-    Some(Fix { script: script.to_string(), parameters, applicability })
+    Fix::new(script, parameters, applicability)
 }
 
 fn rebuild() -> Option<Fix> {
@@ -57,8 +182,11 @@ fn table(machine: &Machine) -> Vec<Finding> {
     if bad.is_empty() {
         return Vec::new();
     }
-    let severity =
-        if bad.iter().any(|text| text.contains("gpt-primary-bad")) { "critical" } else { "warning" };
+    let severity = if bad.iter().any(|text| text.contains("gpt-primary-bad")) {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    };
     let repair = fix("repair-gpt", &[], Applicability::Safe);
     let screen = "no bootable device, or none: the firmware uses the other copy";
     vec![Finding {
@@ -91,7 +219,7 @@ fn boot_sectors(machine: &Machine) -> Result<Vec<Finding>> {
             let title = format!("The boot sector of partition {} does not fit", volume.number);
             let screen = "a black screen with a blinking cursor on BIOS machines";
             let one = finding("boot-sector-mismatch", &title, harmless, screen, repair);
-            found.push(Finding { severity: "warning", ..one });
+            found.push(Finding { severity: Severity::Warning, ..one });
         }
     }
     Ok(found)

@@ -1,21 +1,36 @@
 //! Why the machine does not boot: rules over what `windows/` sees, each with evidence and the script that fixes it.
 //!
-//! Missing: incidents by build and KB, event logs.
+//! Rules that walk structures are code, one file for each link of the start; rules and incidents that are a matter of values
+//! are data (`rules/`, `incidents/`), and a user can add more. Every rule is documented: `diagnose --explain RULE`.
+//!
+//! Missing: signatures of boot files are not judged; nothing is told of a disk by comparing it with another.
 
+mod binaries;
 mod boot;
+mod condition;
+mod data;
+mod directory_service;
+mod drivers;
+mod filters;
+mod history;
+mod hives;
+mod pending;
+mod rule;
+mod scene;
+mod space;
+mod volumes;
+
+pub use data::{DataFix, DataRule, When};
+pub use rule::{Confidence, Rule, Severity, explain, rules, rules_page};
 
 use crate::error::Result;
-use crate::fs::path::GuestPath;
-use crate::windows::{Installation, Machine, Service, services};
-use serde::Serialize;
+use crate::windows::{Installation, Machine};
+use scene::Scene;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Drivers of the storage path that Windows needs before it can read its own disk.
-const BOOT_CRITICAL: [&str; 8] =
-    ["ACPI", "disk", "partmgr", "volmgr", "storvsc", "vmbus", "storahci", "stornvme"];
-
 /// How a fix may be applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Applicability {
     /// Has one right answer; `repair` without a name applies it.
@@ -25,7 +40,7 @@ pub enum Applicability {
 }
 
 /// The script that cures a finding.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fix {
     /// Name of the script.
     pub script: String,
@@ -35,26 +50,64 @@ pub struct Fix {
     pub applicability: Applicability,
 }
 
-/// A reason why the machine does not boot, or soon will not.
+impl Fix {
+    fn new(script: &str, parameters: &[(&str, String)], applicability: Applicability) -> Option<Fix> {
+        let parameters: BTreeMap<String, String> =
+            parameters.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
+        Some(Fix { script: script.to_string(), parameters, applicability })
+    }
+
+    /// The command that applies it.
+    pub fn command(&self) -> String {
+        let set: Vec<String> =
+            self.parameters.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
+        format!("vmrescue repair IMAGE {}{}", self.script, set.concat())
+    }
+}
+
+/// A reason why the machine does not boot, or soon will not, or cannot be reached.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// Name of the rule.
-    pub rule: &'static str,
-    /// `critical` keeps the machine from booting, `warning` may.
-    pub severity: &'static str,
+    pub rule: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How sure that is.
+    pub confidence: Confidence,
     /// One line.
     pub title: String,
     /// What was seen, and where.
     pub evidence: Vec<String>,
     /// What the user sees on the screen.
-    pub screen: &'static str,
-    /// The cure, when there is one.
+    pub screen: String,
+    /// What cures it, in words.
+    pub remedy: String,
+    /// The script that does so, when there is one.
     pub fix: Option<Fix>,
 }
 
-fn fix(script: &str, name: &str, applicability: Applicability) -> Option<Fix> {
-    let parameters = BTreeMap::from([("name".to_string(), name.to_string())]);
-    Some(Fix { script: script.into(), parameters, applicability })
+impl Finding {
+    /// A finding of a documented rule, with what the documentation says of it.
+    fn new(rule: &str, evidence: Vec<String>, screen: &str, fix: Option<Fix>) -> Finding {
+        // Every name is in the table: a test makes each rule speak.
+        let doc = rule::code_docs().find(|doc| doc.rule == rule);
+        debug_assert!(doc.is_some(), "the rule {rule} is not documented");
+        Finding {
+            rule: rule.to_string(),
+            severity: doc.map_or(Severity::Warning, |doc| doc.severity),
+            confidence: doc.map_or(Confidence::Possible, |doc| doc.confidence),
+            title: doc.map_or(rule, |doc| doc.title).to_string(),
+            evidence,
+            screen: screen.to_string(),
+            remedy: doc.map_or("", |doc| doc.remedy).to_string(),
+            fix,
+        }
+    }
+
+    fn titled(mut self, title: String) -> Finding {
+        self.title = title;
+        self
+    }
 }
 
 /// All findings for one installation, worst first.
@@ -62,84 +115,63 @@ fn fix(script: &str, name: &str, applicability: Applicability) -> Option<Fix> {
 /// # Errors
 /// Of reading the disk; damage that explains the machine's state is a finding.
 pub fn diagnose(machine: &Machine, installation: &Installation) -> Result<Vec<Finding>> {
+    diagnose_with(machine, installation, &[])
+}
+
+/// As [`diagnose`], with rules of the user's own.
+///
+/// # Errors
+/// As [`diagnose`].
+pub fn diagnose_with(
+    machine: &Machine,
+    installation: &Installation,
+    own: &[DataRule],
+) -> Result<Vec<Finding>> {
+    let scene = Scene::new(machine, installation);
     // In the order of a start: the first that breaks is what the user sees.
-    let mut findings = boot::findings(machine, installation)?;
-    for problem in &installation.problems {
-        findings.push(Finding {
-            rule: "hive-unreadable",
-            severity: "critical",
-            title: "A registry hive cannot be read".into(),
-            evidence: vec![problem.clone()],
-            screen: "0xc0000218 or 0xc000014c",
-            fix: None,
-        });
-    }
-    let set = installation.control_sets.default.max(1);
-    if let Ok(hive) = machine.hive(installation, "SYSTEM") {
-        for service in services(machine, installation, &hive, set, true)? {
-            findings.extend(driver_finding(&service));
-        }
-    }
-    findings.extend(pending_finding(machine, installation)?);
-    findings.sort_by_key(|finding| finding.severity != "critical");
+    let mut findings = volumes::findings(machine);
+    findings.extend(boot::findings(machine, installation)?);
+    findings.extend(hives::findings(&scene));
+    findings.extend(drivers::findings(&scene));
+    findings.extend(filters::findings(&scene));
+    findings.extend(binaries::findings(&scene));
+    findings.extend(pending::findings(&scene)?);
+    findings.extend(directory_service::findings(&scene));
+    findings.extend(space::findings(&scene));
+    findings.extend(history::findings(&scene));
+    let shipped = data::shipped()?;
+    let known = shipped.iter().chain(own);
+    findings.extend(known.filter_map(|rule| rule.when.holds(&scene).map(|evidence| rule.finding(evidence))));
+    one_fix_each(&mut findings);
+    findings.sort_by_key(|finding| finding.severity);
     Ok(findings)
 }
 
-fn driver_finding(service: &Service) -> Option<Finding> {
-    let critical = BOOT_CRITICAL.iter().any(|name| name.eq_ignore_ascii_case(&service.name));
-    let at = format!(r"HKLM\SYSTEM\CurrentControlSet\Services\{}", service.name);
-    if let Some(problem) =
-        service.problem.as_ref().filter(|_| service.is_driver() && service.start == Some(0))
-    {
-        let file = service.file.clone().unwrap_or_default();
-        return Some(Finding {
-            rule: "boot-driver-broken",
-            severity: "critical",
-            title: format!("The boot driver {} cannot be loaded", service.name),
-            evidence: vec![format!("{file}: {problem}"), format!("{at}\\Start = 0 (boot)")],
-            screen: "0xc0000098, 0xc0000221 or 0xc0000225, naming the file",
-            fix: fix("restore-driver", &service.name, Applicability::Safe),
-        });
-    }
-    if critical && service.start.is_some_and(|start| start != 0) {
-        return Some(Finding {
-            rule: "boot-driver-not-started",
-            severity: "critical",
-            title: format!("{} is not started at boot", service.name),
-            evidence: vec![format!(
-                "{at}\\Start = {} ({})",
-                service.start.unwrap_or(9),
-                service.start_name()
-            )],
-            screen: "INACCESSIBLE_BOOT_DEVICE (0x7B)",
-            fix: fix("enable-boot-driver", &service.name, Applicability::Safe),
-        });
-    }
-    None
+/// What a disk without a readable installation says of itself.
+pub fn diagnose_disk(machine: &Machine) -> Vec<Finding> {
+    volumes::findings(machine)
 }
 
-fn pending_finding(machine: &Machine, installation: &Installation) -> Result<Option<Finding>> {
-    let mut evidence = Vec::new();
-    let pending = format!(r"{}\WinSxS\pending.xml", installation.path);
-    if machine.resolve(&GuestPath::parse(&pending)?)?.1.is_some() {
-        evidence.push(format!("{pending} is there"));
-    }
-    if let Ok(hive) = machine.hive(installation, "SOFTWARE") {
-        let key = r"Microsoft\Windows\CurrentVersion\Component Based Servicing\RebootPending";
-        if hive.key(key)?.is_some() {
-            evidence.push(format!(r"HKLM\SOFTWARE\{key} is there"));
+/// An incident and the rule of the thing that it broke name the same fix: it is proposed once, by the first.
+fn one_fix_each(findings: &mut [Finding]) {
+    let mut seen: Vec<Fix> = Vec::new();
+    for finding in findings {
+        let Some(fix) = &finding.fix else { continue };
+        let same = |known: &Fix| {
+            let key = |fix: &Fix| -> Vec<(String, String)> {
+                fix.parameters
+                    .iter()
+                    .map(|(name, value)| {
+                        (name.clone(), value.to_ascii_lowercase().trim_end_matches(".sys").to_string())
+                    })
+                    .collect()
+            };
+            known.script == fix.script && key(known) == key(fix)
+        };
+        if seen.iter().any(same) {
+            finding.fix = None;
+        } else {
+            seen.push(fix.clone());
         }
     }
-    Ok((!evidence.is_empty()).then(|| Finding {
-        rule: "update-pending",
-        severity: "warning",
-        title: "An update waits for the next start".into(),
-        evidence,
-        screen: "a restart loop, or \"Undoing changes\"",
-        fix: Some(Fix {
-            script: "revert-pending-updates".into(),
-            parameters: BTreeMap::new(),
-            applicability: Applicability::Unsafe,
-        }),
-    }))
 }

@@ -7,6 +7,7 @@ mod boot;
 mod containers;
 mod demo;
 mod inspect;
+mod diagnose;
 mod nbd;
 mod ntfs_corpus;
 mod oracle;

@@ -9,7 +9,8 @@ use crate::windows::{PeInfo, StoreFile, expand_image_path, machine_name, store_v
 
 impl Planner<'_> {
     pub(super) fn restore(&mut self, name: &str, version: &str) -> Result<()> {
-        let is_file = [".sys", ".exe", ".dll"].iter().any(|ext| name.to_ascii_lowercase().ends_with(ext));
+        let is_file =
+            [".sys", ".exe", ".dll", ".efi"].iter().any(|ext| name.to_ascii_lowercase().ends_with(ext));
         let (file, place) = self.driver_place(name, is_file)?;
         let versions = store_versions(self.machine, self.installation, &file)?;
         let architecture = &self.installation.architecture;

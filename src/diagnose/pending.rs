@@ -1,0 +1,65 @@
+//! What an update left for the next start.
+
+use super::rule::{Confidence, RuleDoc, Severity};
+use super::scene::Scene;
+use super::{Applicability, Finding, Fix};
+use crate::error::Result;
+use crate::fs::path::GuestPath;
+
+pub(super) const DOCS: &[RuleDoc] = &[
+    RuleDoc {
+        rule: "update-pending",
+        title: "An update waits for the next start",
+        severity: Severity::Warning,
+        confidence: Confidence::Possible,
+        meaning: "Servicing has work for the next start. That is as it should be after an update, until the machine starts and stops half-way: then it starts again and again, or says that it undoes changes.",
+        seen: "pending.xml in the component store, or the key RebootPending of servicing",
+        remedy: "Let the machine start once; when it cannot, set aside what is pending.",
+        source: &["AZ-B31", "AZ-B32", "WC-01", "WC-03"],
+    },
+    RuleDoc {
+        rule: "servicing-stack-old",
+        title: "An update needs a newer servicing stack",
+        severity: Severity::Notice,
+        confidence: Confidence::Certain,
+        meaning: "The log of servicing ends with 0x800f0823: the update was refused because the servicing stack is too old.",
+        seen: "the code 0x800f0823 at the end of CBS.log",
+        remedy: "Install the servicing stack update first; for Windows Server 2019 that is KB5005112.",
+        source: &["KI-05", "KB5005112"],
+    },
+];
+
+/// The end of CBS.log that is looked at, in bytes.
+const TAIL: usize = 64 << 10;
+
+/// Work that waits, and work that was refused.
+pub(super) fn findings(scene: &Scene<'_>) -> Result<Vec<Finding>> {
+    let mut found: Vec<Finding> = waiting(scene)?.into_iter().collect();
+    found.extend(refused(scene));
+    Ok(found)
+}
+
+fn waiting(scene: &Scene<'_>) -> Result<Option<Finding>> {
+    let mut evidence = Vec::new();
+    let pending = format!(r"{}\WinSxS\pending.xml", scene.installation.path);
+    if scene.machine.resolve(&GuestPath::parse(&pending)?)?.1.is_some() {
+        evidence.push(format!("{pending} is there"));
+    }
+    let key = r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\RebootPending";
+    scene.keys(key, &mut |path, _| evidence.push(format!("{path} is there")));
+    let screen = "a restart loop, or \"Undoing changes\"";
+    let fix = Fix::new("revert-pending-updates", &[], Applicability::Unsafe);
+    Ok((!evidence.is_empty()).then(|| Finding::new("update-pending", evidence, screen, fix)))
+}
+
+fn refused(scene: &Scene<'_>) -> Option<Finding> {
+    let file = scene.file(r"${windows}\Logs\CBS\CBS.log")?;
+    let size = file.fs.metadata(file.node).ok()?.size_bytes;
+    let start = size.saturating_sub(TAIL as u64);
+    let mut tail = vec![0; TAIL];
+    let length = file.fs.read(file.node, "", start, &mut tail).ok()?;
+    let text = String::from_utf8_lossy(&tail[..length]).into_owned();
+    let line = text.lines().rev().find(|line| line.to_ascii_lowercase().contains("0x800f0823"))?;
+    let evidence = vec![format!("{}: {}", file.path, line.trim().chars().take(300).collect::<String>())];
+    Some(Finding::new("servicing-stack-old", evidence, "none: the update does not install", None))
+}

@@ -1,0 +1,389 @@
+//! Every rule that is data, on a disk that has what it looks for: it speaks there, and stays silent on a healthy disk; the script that it
+//! names has something to do. Rules of a user's own, and what `--explain` says.
+
+use crate::demo::vmrescue;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Output;
+use vmrescue::demo::{build_for, driver};
+use vmrescue::fs::{MetadataChange, Times, resolve};
+use vmrescue::image::Kind;
+use vmrescue::progress::Silent;
+use vmrescue::time::FileTime;
+use vmrescue::transaction::{Record, Transaction, TransactionOptions};
+use vmrescue::windows::bcd::Firmware;
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// What a disk has so that a rule speaks: lines of a `.reg` file, files, words for `bcd`.
+#[derive(Default)]
+struct Setup {
+    build: Option<(&'static str, u32)>,
+    reg: String,
+    files: Vec<(&'static str, Vec<u8>, Option<i64>)>,
+    bcd: Vec<Vec<&'static str>>,
+}
+
+const SYSTEM: &str = r"HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001";
+
+fn reg(key: &str, value: &str) -> Setup {
+    Setup { reg: format!("[{SYSTEM}\\{key}]\n{value}\n"), ..Setup::default() }
+}
+
+fn service(name: &str, start: u32) -> String {
+    format!(
+        "[{SYSTEM}\\Services\\{name}]\n\"Start\"=dword:0000000{start}\n\"Type\"=dword:00000010\n\"ImagePath\"=\"\"\n"
+    )
+}
+
+impl Setup {
+    fn and(mut self, key: &str, value: &str) -> Setup {
+        self.reg += &format!("[{key}]\n{value}\n");
+        self
+    }
+    fn service(mut self, name: &str, start: u32) -> Setup {
+        self.reg += &service(name, start);
+        self
+    }
+    fn build(mut self, build: &'static str, revision: u32) -> Setup {
+        self.build = Some((build, revision));
+        self
+    }
+    fn file(mut self, path: &'static str, bytes: Vec<u8>) -> Setup {
+        self.files.push((path, bytes, None));
+        self
+    }
+    /// A memory dump of the kernel with this code.
+    fn crash(self, code: u32) -> Setup {
+        let mut dump = vec![0; 8192];
+        dump[..8].copy_from_slice(b"PAGEDU64");
+        dump[0x38..0x3c].copy_from_slice(&code.to_le_bytes());
+        self.file(r"C:\Windows\MEMORY.DMP", dump)
+    }
+}
+
+fn set(words: &[&'static str]) -> Setup {
+    Setup { bcd: vec![words.to_vec()], ..Setup::default() }
+}
+
+fn domain_controller() -> Setup {
+    reg(r"Control\ProductOptions", "\"ProductType\"=\"LanmanNT\"")
+}
+
+/// The disk of each rule that is data.
+fn setup(rule: &str) -> Option<Setup> {
+    let session = r"Control\Terminal Server";
+    let software = r"HKEY_LOCAL_MACHINE\SOFTWARE";
+    let interface = r"Services\Tcpip\Parameters\Interfaces\{11111111-2222-3333-4444-555555555555}";
+    let firewall = r"Services\SharedAccess\Parameters\FirewallPolicy";
+    let rollup = |build: &str| {
+        format!(
+            "{software}\\Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\Packages\\Package_for_{build}"
+        )
+    };
+    let waits = "\"CurrentState\"=dword:00000060";
+    let disabled = |name: &str| Setup::default().service(name, 4);
+    let azure = "WindowsAzureGuestAgent";
+    let pe = |version: &str| driver("hidparse.sys", version, 0x8664);
+    Some(match rule {
+        "safe-mode" => set(&["set", "{default}", "safeboot", "minimal"]),
+        "boot-menu-waits" => Setup {
+            bcd: vec![
+                vec!["set", "{bootmgr}", "displaybootmenu", "yes"],
+                vec!["set", "{bootmgr}", "timeout", "3600"],
+            ],
+            ..Setup::default()
+        },
+        "bad-memory-list" => set(&["set", "{badmemory}", "badmemorylist", "0x1234", "0x1235"]),
+        "cleanup-profiles-policy" => Setup::default()
+            .build("9600", 0)
+            .and(&format!(r"{software}\Policies\Microsoft\Windows\System"), "\"CleanupProfiles\"=dword:0000001e"),
+        "azure-service-restarts-machine" => {
+            Setup::default().service("RdAgent", 2).and(&format!(r"{SYSTEM}\Services\RdAgent"), "\"ErrorControl\"=dword:00000003")
+        }
+        "dhcp-client-disabled" => disabled("Dhcp"),
+        "netlogon-disabled" => disabled("Netlogon"),
+        "network-store-interface-disabled" => disabled("nsi"),
+        "remote-desktop-service-disabled" => disabled("TermService"),
+        "network-adapter-disabled" => {
+            reg(r"Enum\VMBUS\{f8615163-df3e-46c5-913f-f2d2f965ed0e}\{a}", "\"ConfigFlags\"=dword:00000001")
+        }
+        "azure-static-address" => reg(interface, "\"EnableDHCP\"=dword:00000000\n\"IPAddress\"=hex(7):31,00,30,00,2e,00,30,00,2e,00,30,00,2e,00,34,00,00,00,00,00")
+            .service(azure, 2),
+        "firewall-blocks-all" => {
+            reg(&format!(r"{firewall}\PublicProfile"), "\"DoNotAllowExceptions\"=dword:00000001")
+        }
+        "azure-firewall-blocks-rdp" => reg(
+            &format!(r"{firewall}\FirewallRules"),
+            "\"RemoteDesktop-UserMode-In-TCP\"=\"v2.30|Action=Allow|Active=FALSE|Dir=In|\"",
+        )
+        .service(azure, 2),
+        "azure-rdp-off" => Setup::default().service(azure, 2),
+        "remote-desktop-drains" => reg(session, "\"TSServerDrainMode\"=dword:00000001"),
+        "tls-server-off" => reg(
+            r"Control\SecurityProviders\SCHANNEL\Protocols\TLS 1.2\Server",
+            "\"Enabled\"=dword:00000000",
+        ),
+        "setup-unfinished" => reg(r"Control\Windows", "\"ShutdownTime\"=hex:00,00,00,00,00,00,da,01")
+            .and(r"HKEY_LOCAL_MACHINE\SYSTEM\Setup", "\"SystemSetupInProgress\"=dword:00000001")
+            .and(
+                &format!(r"{software}\Microsoft\Windows\CurrentVersion\Setup\State"),
+                "\"ImageState\"=\"IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE\"",
+            ),
+        "servicing-failed" => {
+            Setup::default().and(r"HKEY_LOCAL_MACHINE\COMPONENTS", "\"PoqexecFailure\"=hex:01")
+        }
+        "encryption-driver-hibun" => Setup::default().service("HIBUNfilter", 2).crash(0x6b),
+        "kb5062557-cluster" => Setup::default().service("ClusSvc", 2),
+        "kb5062553-vbs" => reg(
+            r"Control\DeviceGuard",
+            "\"EnableVirtualizationBasedSecurity\"=dword:00000001",
+        )
+        // The update waits: the build is still the old one.
+        .and(&rollup("RollupFix~31bf3856ad364e35~amd64~~26100.4652.1.10"), waits)
+        .build("26100", 4349),
+        "kb5058405-acpi" => {
+            Setup::default().build("22631", 5335).file(r"C:\Windows\System32\drivers\ACPI.sys", vec![0; 4096])
+        }
+        "kb5021233-hidparse" => Setup::default()
+            .build("19045", 2364)
+            .file(r"C:\Windows\System32\hidparse.sys", pe("10.0.19041.1"))
+            .file(r"C:\Windows\System32\drivers\hidparse.sys", pe("10.0.19041.2364")),
+        "crowdstrike-291" => Setup {
+            // 2024-07-19 04:10:00 UTC.
+            files: vec![(
+                r"C:\Windows\System32\drivers\CrowdStrike\C-00000291-00000000-00000032.sys",
+                b"channel".to_vec(),
+                Some(1_721_362_200),
+            )],
+            ..Setup::default()
+        },
+        "january-2022-domain-controller" => domain_controller().build("17763", 2452),
+        "march-2024-lsass" => domain_controller().build("20348", 2340),
+        "april-2026-lsass" => domain_controller().build("20348", 5020),
+        "kb5058385-confidential-vm" => Setup::default().service("vmms", 2).build("20348", 3692),
+        "secure-kernel-error-2025" => Setup::default().build("26100", 3775).crash(0x18b),
+        "kb5022842-secure-boot-esxi" => {
+            reg(r"Control\SecureBoot\State", "\"UEFISecureBootEnabled\"=dword:00000001")
+                .service("vmci", 2)
+                .build("20348", 1547)
+        }
+        "kb5074109-unmountable" => Setup::default()
+            .build("26100", 7623)
+            .file(r"C:\Windows\WinSxS\pending.xml", b"<PendingTransaction/>".to_vec())
+            .crash(0xed),
+        "kb4041676-delta" => Setup::default()
+            .build("15063", 674)
+            .file(r"C:\Windows\WinSxS\pending.xml", b"<PendingTransaction/>".to_vec()),
+        "kb5003638-log-full" => Setup::default()
+            .build("14393", 4283)
+            .file(r"C:\Windows\WinSxS\pending.xml", b"<PendingTransaction/>".to_vec())
+            .and(&rollup("KB5003638~31bf3856ad364e35~amd64~~10.0.1.3"), waits),
+        "july-2018-race" => Setup::default().build("14393", 2363).crash(0xd1),
+        "netvsc-no-network" => Setup::default()
+            .file(r"C:\Windows\System32\drivers\netvsc.sys", driver("netvsc.sys", "10.0.14393.594", 0x8664)),
+        "citrix-recording-2025" => Setup::default()
+            .service("CitrixSmAudAgent", 2)
+            .build("26100", 2605)
+            .and(&rollup("RollupFix~31bf3856ad364e35~amd64~~26100.2894.1.4"), waits),
+        "april-2019-antivirus" => Setup::default().service("SAVService", 2).build("17763", 437),
+        _ => return None,
+    })
+}
+
+fn prepare(image: &Path, setup: &Setup, dir: &Path) {
+    let path = image.to_str().unwrap();
+    let ok = |words: &[&str]| {
+        let output = vmrescue(words);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", text(&output));
+    };
+    let mut lines = format!("Windows Registry Editor Version 5.00\n\n{}", setup.reg);
+    if let Some((build, revision)) = setup.build {
+        lines += &format!(
+            "[HKEY_LOCAL_MACHINE\\SOFTWARE\\Microsoft\\Windows NT\\CurrentVersion]\n\"CurrentBuildNumber\"=\"{build}\"\n\"UBR\"=dword:{revision:08x}\n"
+        );
+    }
+    if setup.build.is_some() || !setup.reg.is_empty() {
+        let file = dir.join("setup.reg");
+        std::fs::write(&file, lines).unwrap();
+        ok(&["reg", "import", path, file.to_str().unwrap(), "--yes"]);
+    }
+    for (guest, bytes, written) in &setup.files {
+        let file = dir.join("file");
+        std::fs::write(&file, bytes).unwrap();
+        let folder = guest.rsplit_once('\\').unwrap().0;
+        if vmrescue(&["ls", path, folder]).status.code() != Some(0) {
+            ok(&["mkdir", path, folder, "--yes"]);
+        }
+        ok(&["put", path, file.to_str().unwrap(), guest, "--yes"]);
+        if let Some(seconds) = written {
+            set_time(image, guest, FileTime::from_unix_seconds(*seconds));
+        }
+    }
+    for words in &setup.bcd {
+        let mut all = vec!["bcd", words[0], path];
+        all.extend(&words[1..]);
+        all.push("--yes");
+        ok(&all);
+    }
+}
+
+/// Sets when a file was last written.
+fn set_time(image: &Path, guest: &str, time: FileTime) {
+    let tx = Transaction::begin(image, &TransactionOptions::default()).unwrap();
+    let disk = vmrescue::image::open_mut(&tx.file(), None).unwrap().disk;
+    let table = vmrescue::partition::read(&disk.as_disk()).unwrap();
+    let range = table.partitions.last().unwrap().range.clone();
+    let mut fs = vmrescue::fs::open_mut(disk.window(range).unwrap()).unwrap();
+    let parts: Vec<&str> = guest.split('\\').skip(1).collect();
+    let node = resolve(&*fs, &parts).unwrap().unwrap();
+    let times = Times { modified: time, ..fs.metadata(node).unwrap().times };
+    fs.set_metadata(node, &MetadataChange { times: Some(times), ..MetadataChange::default() }).unwrap();
+    fs.sync().unwrap();
+    drop(fs);
+    tx.publish(Record { title: "set a time".into(), ..Record::default() }, &Silent).unwrap();
+}
+
+fn findings(image: &Path, more: &[&str]) -> Vec<serde_json::Value> {
+    let mut words = vec!["diagnose", image.to_str().unwrap(), "--json"];
+    words.extend(more);
+    let output = vmrescue(&words);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{words:?}: {e}: {}", text(&output)));
+    let found = document["findings"].as_array().unwrap().clone();
+    assert_eq!(output.status.code(), Some(i32::from(!found.is_empty())));
+    found
+}
+
+fn names(found: &[serde_json::Value]) -> BTreeSet<String> {
+    found.iter().map(|finding| finding["rule"].as_str().unwrap().to_string()).collect()
+}
+
+#[test]
+fn every_rule_that_is_data_speaks_where_it_should_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base.vhdx");
+    build_for(&base, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    assert_eq!(names(&findings(&base, &[])), BTreeSet::new(), "no false alarms on a healthy disk");
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/diagnose");
+    let rules: Vec<_> = ["rules", "incidents"]
+        .iter()
+        .flat_map(|part| vmrescue::diagnose::DataRule::load(&root.join(part)).unwrap())
+        .collect();
+    assert!(rules.len() > 30, "{}", rules.len());
+    for rule in &rules {
+        let name = rule.rule.as_str();
+        let wanted = setup(name).unwrap_or_else(|| panic!("the rule {name} has no disk in this test"));
+        let path = dir.path().join("disk.vhdx");
+        std::fs::copy(&base, &path).unwrap();
+        prepare(&path, &wanted, dir.path());
+        let found = findings(&path, &[]);
+        let own = found.iter().find(|finding| finding["rule"] == name);
+        let own = own.unwrap_or_else(|| panic!("{name} is silent: {found:?}"));
+        assert!(!own["evidence"].as_array().unwrap().is_empty(), "{name} has no evidence");
+        assert!(own["remedy"].as_str().unwrap().len() > 10);
+        // The script is proposed with all that it needs: it finds something to do here.
+        if let Some(script) = own["fix"]["script"].as_str() {
+            let mut words = vec!["repair".to_string(), path.to_str().unwrap().into(), script.into()];
+            for (key, value) in own["fix"]["parameters"].as_object().unwrap() {
+                words.extend(["--set".to_string(), format!("{key}={}", value.as_str().unwrap())]);
+            }
+            words.extend(["--dry-run".to_string(), "--allow-unsafe".to_string()]);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let planned = vmrescue(&words);
+            assert_eq!(planned.status.code(), Some(1), "{name}: {script}: {}", text(&planned));
+            if own["fix"]["applicability"] == "safe" {
+                let done = vmrescue(&["repair", path.to_str().unwrap(), "--yes"]);
+                assert!(!names(&findings(&path, &[])).contains(name), "{name} is not cured: {}", text(&done));
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        let _state = std::fs::remove_dir_all(dir.path().join("disk.vhdx.vmrescue"));
+    }
+}
+
+#[test]
+fn rules_of_the_start_speak_with_their_evidence() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base.vhdx");
+    build_for(&base, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    let class = r"Control\Class\{71a27cdd-812a-11d0-bec7-08002be2092f}";
+    let filter = "\"UpperFilters\"=hex(7):67,00,6f,00,6e,00,65,00,00,00,00,00";
+    let parameters = r"Services\NTDS\Parameters";
+    let cases: Vec<(&str, Setup)> = vec![
+        ("filter-driver-dangling", reg(class, filter)),
+        ("boot-driver-overridden", reg(r"Services\storvsc\StartOverride", "\"0\"=dword:00000003")),
+        ("directory-database-missing", reg(parameters, r#""DSA Database file"="E:\\NTDS\\ntds.dit""#)),
+        ("crashed", reg(r"Control\Windows", "\"ShutdownTime\"=hex:00,00,00,00,00,00,da,01").crash(0x7b)),
+        ("core-file-broken", Setup::default().file(r"C:\Windows\System32\smss.exe", vec![0; 9000])),
+        (
+            "core-version-mixed",
+            Setup::default()
+                .file(r"C:\Windows\System32\drivers\pci.sys", driver("pci.sys", "10.0.14393.0", 0x8664)),
+        ),
+        (
+            "servicing-stack-old",
+            Setup::default().file(
+                r"C:\Windows\Logs\CBS\CBS.log",
+                b"2025-07-09 Error CBS Failed, requires Servicing Stack v10 [HRESULT = 0x800f0823]\r\n"
+                    .to_vec(),
+            ),
+        ),
+    ];
+    for (rule, wanted) in cases {
+        let path = dir.path().join("disk.vhdx");
+        std::fs::copy(&base, &path).unwrap();
+        if rule == "servicing-stack-old" {
+            for folder in [r"C:\Windows\Logs", r"C:\Windows\Logs\CBS"] {
+                assert_eq!(
+                    vmrescue(&["mkdir", path.to_str().unwrap(), folder, "--yes"]).status.code(),
+                    Some(0)
+                );
+            }
+        }
+        prepare(&path, &wanted, dir.path());
+        let found = findings(&path, &[]);
+        assert!(names(&found).contains(rule), "{rule}: {found:?}");
+        if rule == "filter-driver-dangling" {
+            assert_eq!(vmrescue(&["repair", path.to_str().unwrap(), "--yes"]).status.code(), Some(0));
+            assert_eq!(names(&findings(&path, &[])), BTreeSet::new());
+        }
+        std::fs::remove_file(&path).unwrap();
+        let _state = std::fs::remove_dir_all(dir.path().join("disk.vhdx.vmrescue"));
+    }
+}
+
+#[test]
+fn rules_explain_themselves_and_a_user_can_add_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.vhdx");
+    build_for(&path, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    let own = dir.path().join("contoso.toml");
+    std::fs::write(
+        &own,
+        "rule = 'contoso-agent'\ntitle = 'The agent of 2019'\nseverity = 'notice'\nconfidence = 'likely'\n\
+         meaning = 'x'\nseen = 'x'\nremedy = 'ask'\n[when]\nbuild = ['17763.7558']\nedition = ['Server*']\n",
+    )
+    .unwrap();
+    let found = findings(&path, &["--rules", own.to_str().unwrap()]);
+    assert_eq!(names(&found), BTreeSet::from(["contoso-agent".to_string()]));
+    std::fs::write(&own, "rule = 'x'\n").unwrap();
+    let bad = vmrescue(&["diagnose", path.to_str().unwrap(), "--rules", own.to_str().unwrap()]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad).contains("contoso.toml"), "{}", text(&bad));
+
+    for wanted in ["crowdstrike-291", "boot-driver-broken", "KB5062557"] {
+        let said = vmrescue(&["diagnose", "--explain", wanted]);
+        assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+        for part in ["How it is seen", "What cures it", "Source"] {
+            assert!(text(&said).contains(part), "{wanted}: {}", text(&said));
+        }
+    }
+    assert_eq!(vmrescue(&["diagnose", "--explain", "nothing"]).status.code(), Some(2));
+    let page = vmrescue(&["diagnose", "--list-markdown"]);
+    let kept = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md")).unwrap();
+    assert!(text(&page) == kept, "write docs/rules.md anew: `vmrescue diagnose --list-markdown`");
+}
