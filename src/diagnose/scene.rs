@@ -1,4 +1,4 @@
-//! What rules look at: one installation, each hive, the boot store and the list of services read once.
+//! What rules look at: one installation, with the boot store and the list of services read once.
 
 use crate::error::Result;
 use crate::fs::path::GuestPath;
@@ -10,9 +10,7 @@ use crate::windows::{
     BootLayout, HIVES, Installation, Machine, PeInfo, Service, Updates, boot_layout, load_store, services,
     updates,
 };
-use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// Keys that one pattern may stand for.
@@ -22,7 +20,6 @@ const MAX_KEYS: usize = 4096;
 pub(super) struct Scene<'a> {
     pub(super) machine: &'a Machine,
     pub(super) installation: &'a Installation,
-    hives: RefCell<BTreeMap<String, Option<Rc<Hive>>>>,
     store: OnceCell<Option<(String, Store)>>,
     services: OnceCell<Vec<Service>>,
     updates: OnceCell<Updates>,
@@ -33,7 +30,6 @@ impl<'a> Scene<'a> {
         Scene {
             machine,
             installation,
-            hives: RefCell::default(),
             store: OnceCell::new(),
             services: OnceCell::new(),
             updates: OnceCell::new(),
@@ -41,9 +37,8 @@ impl<'a> Scene<'a> {
     }
 
     /// A hive of `config`; `None` when it is missing or damaged.
-    pub(super) fn hive(&self, name: &str) -> Option<Rc<Hive>> {
-        let read = || self.machine.hive(self.installation, name).ok().map(Rc::new);
-        self.hives.borrow_mut().entry(name.to_string()).or_insert_with(read).clone()
+    pub(super) fn hive(&self, name: &str) -> Option<Arc<Hive>> {
+        self.machine.hive(self.installation, name).ok()
     }
 
     /// The control set of the next start, as a key's name.
