@@ -17,7 +17,7 @@
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
 //! report/        text, JSON
-//! mount/         the disk for other programs: NBD
+//! mount/         the disk for other programs: FUSE, NBD
 //! batch/         many images
 //! cli/           the command line
 //! ```

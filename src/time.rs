@@ -24,11 +24,25 @@ impl FileTime {
         FileTime::from_system_time(SystemTime::now())
     }
 
-    /// From a time of the host; times before 1970 become 1970.
+    /// From a time of the host; times before 1601 become zero.
     pub fn from_system_time(time: SystemTime) -> FileTime {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let intervals = since.as_nanos() / 100 + u128::from(UNIX_EPOCH_INTERVALS);
-        FileTime(u64::try_from(intervals).unwrap_or(u64::MAX))
+        let intervals = |since: Duration| u64::try_from(since.as_nanos() / 100).unwrap_or(u64::MAX);
+        FileTime(match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => UNIX_EPOCH_INTERVALS.saturating_add(intervals(since)),
+            Err(before) => UNIX_EPOCH_INTERVALS.saturating_sub(intervals(before.duration())),
+        })
+    }
+
+    /// As a time of the host.
+    pub fn to_system_time(self) -> SystemTime {
+        let span = |intervals: u64| {
+            Duration::new(intervals / INTERVALS_PER_SECOND, (intervals % INTERVALS_PER_SECOND) as u32 * 100)
+        };
+        match self.0.checked_sub(UNIX_EPOCH_INTERVALS) {
+            Some(after) => UNIX_EPOCH.checked_add(span(after)),
+            None => UNIX_EPOCH.checked_sub(span(UNIX_EPOCH_INTERVALS - self.0)),
+        }
+        .unwrap_or(UNIX_EPOCH)
     }
 
     /// Whole seconds since 1970-01-01 UTC, rounded down; negative before.

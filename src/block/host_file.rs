@@ -140,6 +140,18 @@ impl HostFile {
         })
     }
 
+    /// Asks for the length again, after another handle under this lock has changed it. Devices do not change.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn refresh_length(&self) -> Result<()> {
+        let metadata = self.file.metadata().map_err(|e| Error::io("has no length", &self.path, e))?;
+        if metadata.is_file() {
+            self.length_bytes.store(metadata.len(), Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     /// When the host says that the content last changed.
     pub fn modified(&self) -> Option<std::time::SystemTime> {
         self.file.metadata().ok()?.modified().ok()

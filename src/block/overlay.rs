@@ -130,6 +130,25 @@ impl Overlay {
         Ok(ranges)
     }
 
+    /// Bytes that are staged, in memory and spilled: whole pages, whether they differ or not.
+    pub fn staged_bytes(&self) -> u64 {
+        self.state().pages.len() as u64 * PAGE_BYTES
+    }
+
+    /// Forgets everything that is staged, because the base now holds it: readers see no difference. Savepoints go too.
+    pub fn forget(&self) {
+        let mut state = self.state();
+        let length = self.base.len();
+        *state = State {
+            length,
+            base_visible: length,
+            pages: BTreeMap::new(),
+            memory: 0,
+            spill: None,
+            savepoints: Vec::new(),
+        };
+    }
+
     /// Marks the present state.
     pub fn savepoint(&self) -> SavepointId {
         let mut state = self.state();

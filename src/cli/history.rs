@@ -51,14 +51,34 @@ fn tell(at: &Where, what: &str, operation: &OperationRecord) -> Result<u8> {
     Ok(CLEAN)
 }
 
+/// One operation, or all of a session: then `operation` is the oldest of them, and `operations` has all.
+fn tell_all(at: &Where, what: &str, all: &[OperationRecord]) -> Result<u8> {
+    match all {
+        [only] => tell(at, what, only),
+        _ if at.json => {
+            let oldest = all.iter().min_by_key(|operation| operation.id);
+            say_json(what, json!({"operation": oldest, "operations": all}))?;
+            Ok(CLEAN)
+        }
+        _ => {
+            let bytes: u64 = all.iter().map(|operation| operation.bytes_changed).sum();
+            let title = all.first().map(|operation| operation.title.as_str()).unwrap_or_default();
+            say(&format!("{what}: {} operations of one session ({title}), {bytes} bytes", all.len()))?;
+            Ok(CLEAN)
+        }
+    }
+}
+
 pub(super) fn undo(at: &Where, id: Option<u32>, yes: bool, force: bool) -> Result<u8> {
     if !agreed(yes, "Undo the operation?")? {
         say("nothing was written")?;
         return Ok(CLEAN);
     }
-    let id = id.map(OperationId);
-    let operation = transaction::undo(&at.image, at.state_dir.as_deref(), id, force, &Bars::new())?;
-    tell(at, "undone", &operation)
+    let (state_dir, bars) = (at.state_dir.as_deref(), Bars::new());
+    match id.map(OperationId) {
+        None => tell_all(at, "undone", &transaction::undo_session(&at.image, state_dir, force, &bars)?),
+        id => tell(at, "undone", &transaction::undo(&at.image, state_dir, id, force, &bars)?),
+    }
 }
 
 pub(super) fn redo(at: &Where, yes: bool) -> Result<u8> {
@@ -66,8 +86,7 @@ pub(super) fn redo(at: &Where, yes: bool) -> Result<u8> {
         say("nothing was written")?;
         return Ok(CLEAN);
     }
-    let operation = transaction::redo(&at.image, at.state_dir.as_deref(), &Bars::new())?;
-    tell(at, "done again", &operation)
+    tell_all(at, "done again", &transaction::redo_session(&at.image, at.state_dir.as_deref(), &Bars::new())?)
 }
 
 pub(super) fn recover(at: &Where) -> Result<u8> {

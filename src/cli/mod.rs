@@ -9,6 +9,7 @@ mod diagnose;
 mod disk;
 mod history;
 mod look;
+mod mount;
 mod partition;
 mod progress;
 mod registry;
@@ -325,20 +326,10 @@ enum Command {
     },
     /// Finish an operation that a crash interrupted
     Recover(history::Where),
-    /// Give the decoded disk to other programs, read-only, by the network block device protocol
-    Serve {
-        #[command(flatten)]
-        image: Image,
-        /// A local socket, or an address such as 127.0.0.1:10809
-        #[arg(long, value_name = "SOCKET")]
-        nbd: String,
-        /// One volume instead of the disk: C:, esp:, #3:
-        #[arg(long)]
-        volume: Option<String>,
-        /// End when the first client leaves
-        #[arg(long)]
-        once: bool,
-    },
+    /// Show the volumes of a disk as directories, read-only or with `--write`
+    Mount(mount::MountArgs),
+    /// Give the decoded disk to other programs by the network block device protocol, read-only or with `--write`
+    Serve(serve::ServeArgs),
     /// One command over many images: resumable, in parallel, with reports
     Batch(batch::BatchArgs),
     /// What a golden image is set up like, and what differs from it
@@ -484,7 +475,8 @@ fn run(command: Command) -> Result<u8> {
         Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),
         Command::Redo { at, yes } => history::redo(&at, yes),
         Command::Recover(at) => history::recover(&at),
-        Command::Serve { image, nbd, volume, once } => serve::serve(&image, &nbd, volume.as_deref(), once),
+        Command::Mount(args) => mount::mount(&args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Batch(args) => batch::batch(args),
         Command::Baseline { command } => baseline::run(command),
         Command::Disk { command } => disk::disk(command),

@@ -1,40 +1,124 @@
 //! `serve`: the decoded disk for qemu, nbdkit's clients and libguestfs.
 
-use super::{CLEAN, Image, look, say};
-use crate::error::Result;
-use crate::mount::nbd::Export;
+use super::{CLEAN, Image, look, say, say_error};
+use crate::block::DiskMut;
+use crate::error::{Error, Layer, Result};
+use crate::fs::path::GuestPath;
+use crate::image;
+use crate::mount::nbd::{Export, Publish, Service};
+use crate::mount::session::session_word;
 use crate::mount::socket::{serve_local, serve_tcp};
-use std::path::Path;
+use crate::progress::Silent;
+use crate::repair::{Options, open_staged};
+use crate::transaction::{Record, Transaction};
+use crate::windows::Machine;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// `vmrescue serve`
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    image: Image,
+    /// A local socket, or an address such as 127.0.0.1:10809
+    #[arg(long, value_name = "SOCKET")]
+    nbd: String,
+    /// One volume instead of the disk: C:, esp:, #3:
+    #[arg(long)]
+    volume: Option<String>,
+    /// End when the first client leaves
+    #[arg(long)]
+    once: bool,
+    /// Allow changes: staged, and published when a client flushes or leaves; `undo` takes all of them back
+    #[arg(long)]
+    write: bool,
+    /// Folder for journals and history, instead of beside the image
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
 
 /// The whole disk under the empty name and `disk`, each volume under its number and its letter.
-pub(super) fn serve(image: &Image, nbd: &str, volume: Option<&str>, once: bool) -> Result<u8> {
-    let (_, machine, _) = look::open(image)?;
-    let export = |name: String, disk| Export { name, disk };
-    let mut exports = Vec::new();
-    for found in &machine.volumes {
-        let window = machine.disk.window(found.range.clone())?;
-        exports.extend(found.letter.map(|letter| export(letter.to_string(), window.clone())));
-        exports.push(export(found.number.to_string(), window));
-    }
-    let main = match volume {
-        None => machine.disk.clone(),
+fn exports(args: &ServeArgs, machine: &Machine, writer: Option<&DiskMut>) -> Result<Vec<Export>> {
+    let export = |name: String, range: std::ops::Range<u64>| -> Result<Export> {
+        let writer = writer.map(|writer| writer.window(range.clone())).transpose()?;
+        let disk = match &writer {
+            Some(writer) => writer.as_disk(),
+            None => machine.disk.window(range)?,
+        };
+        Ok(Export { name, disk, writer })
+    };
+    let whole = 0..machine.disk.len();
+    let main = match &args.volume {
+        None => whole.clone(),
         Some(name) => {
-            let parsed =
-                crate::fs::path::GuestPath::parse(&format!("{}\\", name.trim_end_matches(['\\', '/'])))?;
-            machine.disk.window(machine.volumes[machine.volume_of(&parsed.volume)?].range.clone())?
+            let parsed = GuestPath::parse(&format!("{}\\", name.trim_end_matches(['\\', '/'])))?;
+            machine.volumes[machine.volume_of(&parsed.volume)?].range.clone()
         }
     };
-    exports.insert(0, export("disk".to_string(), machine.disk.clone()));
-    exports.insert(0, export(String::new(), main));
+    let mut all = vec![export(String::new(), main)?, export("disk".into(), whole)?];
+    for found in &machine.volumes {
+        if let Some(letter) = found.letter {
+            all.push(export(letter.to_string(), found.range.clone())?);
+        }
+        all.push(export(found.number.to_string(), found.range.clone())?);
+    }
+    Ok(all)
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<u8> {
+    if !args.write {
+        let (_, machine, _) = look::open(&args.image)?;
+        return listen(args, &exports(args, &machine, None)?, None);
+    }
+    let command: Vec<String> = std::env::args().collect();
+    let options = Options {
+        state_dir: args.state_dir.clone(),
+        parents: args.image.parent.clone(),
+        command: command.clone(),
+        ..Options::default()
+    };
+    let (transaction, container): (Transaction, image::Container<DiskMut>) =
+        open_staged(&args.image.image, &options)?;
+    let machine = Machine::open(container.disk.as_disk())?;
+    let record = Record {
+        title: format!("writes by NBD clients at {}", args.nbd),
+        command,
+        session: Some(session_word()),
+        ..Record::default()
+    };
+    let transaction = Mutex::new(transaction);
+    let disk = container.disk.clone();
+    let publish = move || -> Result<()> {
+        disk.flush()?;
+        let mut transaction = transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = transaction.publish_so_far(record.clone(), &Silent);
+        if let Err(e) = &published {
+            say_error(&format!("serve: could not publish, everything stays staged: {e}"));
+        }
+        published.map(drop)
+    };
+    listen(args, &exports(args, &machine, Some(&container.disk))?, Some(&publish))?;
+    // What a client wrote that was cut off in the middle.
+    publish().map(|()| CLEAN)
+}
+
+fn listen(args: &ServeArgs, exports: &[Export], publish: Option<&Publish<'_>>) -> Result<u8> {
+    let nbd = &args.nbd;
     let is_address = nbd.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let how = if publish.is_some() { "for writing" } else { "read-only" };
     let ready = || {
         let url = if is_address { format!("nbd://{nbd}/") } else { format!("nbd+unix:///?socket={nbd}") };
-        let _told = say(&format!("serving {} read-only at {url}", image.image.display()));
+        let _told = say(&format!("serving {} {how} at {url}", args.image.image.display()));
     };
+    if exports.is_empty() {
+        return Err(Error::invalid(Layer::Cli, "nothing to serve"));
+    }
+    let service = Service::new(exports, publish);
     if is_address {
-        serve_tcp(nbd, &exports, once, &ready)
+        serve_tcp(nbd, &service, args.once, &ready)
     } else {
-        serve_local(Path::new(nbd), &exports, once, &ready)
+        serve_local(Path::new(nbd), &service, args.once, &ready)
     }?;
     Ok(CLEAN)
 }

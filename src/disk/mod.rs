@@ -43,6 +43,7 @@ impl DiskOptions {
             command: self.command.clone(),
             plan: serde_json::json!([title]),
             changes,
+            session: None,
         }
     }
 }

@@ -146,6 +146,30 @@ pub struct StreamInfo {
     pub encrypted: bool,
 }
 
+/// A name that a node has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeName {
+    /// The directory that it is in.
+    pub directory: NodeId,
+    /// The name.
+    pub name: String,
+    /// It is an 8.3 name, alone or at the same time as the long one.
+    pub short: bool,
+}
+
+/// Parts of a node that few callers ask for, each as its bytes lie on the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RawPart {
+    /// The self-relative security descriptor ([MS-DTYP] 2.4.6), from the file or from $Secure.
+    SecurityDescriptor,
+    /// The reparse point with its header ([MS-FSCC] 2.1.2).
+    ReparsePoint,
+    /// The list of extended attributes ([MS-FSCC] 2.4.16).
+    ExtendedAttributes,
+    /// The object id: 16 bytes, or 64 with the ids of its birth.
+    ObjectId,
+}
+
 /// What is known of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeInfo {
@@ -219,6 +243,22 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// `NotFound` without such a stream; `Unsupported` for encrypted data; damage.
     fn read(&self, node: NodeId, stream: &str, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// All names of a node, 8.3 names too. Empty where the file system keeps none with the node.
+    ///
+    /// # Errors
+    /// Damage.
+    fn names(&self, _node: NodeId) -> Result<Vec<NodeName>> {
+        Ok(Vec::new())
+    }
+
+    /// A part of a node as it lies on the volume; `None` when the node has none.
+    ///
+    /// # Errors
+    /// Damage.
+    fn raw_part(&self, _node: NodeId, _part: RawPart) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
 
     /// Looks at everything and changes nothing: this trait cannot write.
     ///

@@ -1,9 +1,25 @@
 //! Doors beside the command line: the decoded disk for other programs.
 //!
-//! * [`nbd`]: a server of the network block device protocol, read-only
-//! * [`socket`]: the local sockets that it listens on; the only file here with code for one operating system
-//!
-//! Missing: mounting as a folder (FUSE), writing through NBD.
+//! * [`tree`]: the disk as one tree of files, for any operating system; `slot` is one volume of it, `link` turns targets of
+//!   Windows into paths inside the mount, `xattr` has extended attributes, `registry` shows hives as files, `unlinked` keeps
+//!   removed files that are open
+//! * [`session`] and `change`: the tree over a transaction, and changes to it
+//! * [`fuse`]: the door to Linux; one to Windows (WinFsp) would stand beside it and use nothing but the above
+//! * [`nbd`]: a server of the network block device protocol
+//! * [`socket`]: the local sockets that it listens on
 
+pub mod change;
+pub mod fault;
+#[cfg(target_os = "linux")]
+pub mod fuse;
+mod link;
 pub mod nbd;
+mod registry;
+pub mod session;
+mod slot;
 pub mod socket;
+pub mod tree;
+mod unlinked;
+mod xattr;
+
+pub use registry::Shown;

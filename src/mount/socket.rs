@@ -1,6 +1,6 @@
 //! Where clients come from: a local socket of Unix, or a TCP port of this machine.
 
-use super::nbd::{Export, serve_client};
+use super::nbd::{Service, serve_client};
 use crate::error::{Error, Result};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,13 +11,13 @@ use std::path::Path;
 /// # Errors
 /// Of the socket; `Unsupported` on systems without local sockets.
 #[cfg(unix)]
-pub fn serve_local(path: &Path, exports: &[Export], once: bool, ready: &dyn Fn()) -> Result<()> {
+pub fn serve_local(path: &Path, service: &Service<'_>, once: bool, ready: &dyn Fn()) -> Result<()> {
     use std::os::unix::net::UnixListener;
     let listener = UnixListener::bind(path).map_err(|e| {
         Error::io("the socket cannot be made", path, e).advice("remove an old socket, or name another path")
     })?;
     ready();
-    let served = serve_streams(listener.incoming(), exports, once);
+    let served = serve_streams(listener.incoming(), service, once);
     let _removed = std::fs::remove_file(path);
     served
 }
@@ -27,7 +27,7 @@ pub fn serve_local(path: &Path, exports: &[Export], once: bool, ready: &dyn Fn()
 /// # Errors
 /// Always: there are no local sockets here.
 #[cfg(not(unix))]
-pub fn serve_local(path: &Path, _: &[Export], _: bool, _: &dyn Fn()) -> Result<()> {
+pub fn serve_local(path: &Path, _: &Service<'_>, _: bool, _: &dyn Fn()) -> Result<()> {
     Err(Error::unsupported(crate::Layer::Host, "this system has no local sockets")
         .in_file(path)
         .advice("use a port: --nbd 127.0.0.1:10809"))
@@ -37,16 +37,16 @@ pub fn serve_local(path: &Path, _: &[Export], _: bool, _: &dyn Fn()) -> Result<(
 ///
 /// # Errors
 /// Of the address.
-pub fn serve_tcp(address: &str, exports: &[Export], once: bool, ready: &dyn Fn()) -> Result<()> {
+pub fn serve_tcp(address: &str, service: &Service<'_>, once: bool, ready: &dyn Fn()) -> Result<()> {
     let listener =
         TcpListener::bind(address).map_err(|e| Error::io("the address cannot be listened on", address, e))?;
     ready();
-    serve_streams(listener.incoming(), exports, once)
+    serve_streams(listener.incoming(), service, once)
 }
 
 fn serve_streams<S: Read + Write + Send>(
     streams: impl Iterator<Item = std::io::Result<S>>,
-    exports: &[Export],
+    service: &Service<'_>,
     once: bool,
 ) -> Result<()> {
     std::thread::scope(|scope| {
@@ -54,10 +54,10 @@ fn serve_streams<S: Read + Write + Send>(
             let mut stream = stream.map_err(|e| Error::io("a client cannot be taken", "socket", e))?;
             if once {
                 // A client that breaks off is its own affair.
-                let _left = serve_client(&mut stream, exports);
+                let _left = serve_client(&mut stream, service);
                 return Ok(());
             }
-            scope.spawn(move || serve_client(&mut stream, exports));
+            scope.spawn(move || serve_client(&mut stream, service));
         }
         Ok(())
     })

@@ -68,6 +68,7 @@ pub fn run_on_hive(
         command: options.command.clone(),
         plan: serde_json::json!(words),
         changes: serde_json::json!(changes),
+        session: None,
     };
     options.pass_gate()?;
     let operation = tx.publish(record, progress)?;

@@ -156,6 +156,7 @@ pub fn run_changes(
         command: options.command.clone(),
         plan: serde_json::json!(words),
         changes: serde_json::json!(changes),
+        session: None,
     };
     drop(machine);
     options.pass_gate()?;

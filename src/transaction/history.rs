@@ -37,6 +37,59 @@ pub fn undo(
     undo_at(&place, &image, id, force, progress)
 }
 
+/// As [`undo`] of the latest operation that stands, and of all of its session with it, newest first. When it is
+/// interrupted, the next call goes on after `recover`.
+///
+/// # Errors
+/// As [`undo`]; what was undone before the error stays undone.
+pub fn undo_session(
+    path: &Path,
+    state_dir: Option<&Path>,
+    force: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<OperationRecord>> {
+    let place = FilePlace::new(path, state_dir);
+    refuse_unfinished(&place)?;
+    let image = DiskMut::new(Arc::new(HostFile::open_write(path)?));
+    let mut undone = vec![undo_at(&place, &image, None, force, progress)?];
+    let session = undone[0].session.clone();
+    while session.is_some() {
+        let next =
+            record::all(&place)?.into_iter().rfind(|operation| operation.state == OperationState::Done);
+        if next.is_none_or(|next| next.session != session) {
+            break;
+        }
+        undone.push(undo_at(&place, &image, None, force, progress)?);
+    }
+    Ok(undone)
+}
+
+/// As [`redo`], with all that was undone of the same session, oldest first.
+///
+/// # Errors
+/// As [`redo`].
+pub fn redo_session(
+    path: &Path,
+    state_dir: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Vec<OperationRecord>> {
+    let place = FilePlace::new(path, state_dir);
+    refuse_unfinished(&place)?;
+    let image = DiskMut::new(Arc::new(HostFile::open_write(path)?));
+    let mut done = vec![redo_at(&place, &image, progress)?];
+    let session = done[0].session.clone();
+    while session.is_some() {
+        let operations = record::all(&place)?;
+        let stand = operations.iter().rposition(|operation| operation.state == OperationState::Done);
+        let next = operations.get(stand.map_or(0, |place| place + 1));
+        if next.is_none_or(|next| next.session != session || next.state != OperationState::Undone) {
+            break;
+        }
+        done.push(redo_at(&place, &image, progress)?);
+    }
+    Ok(done)
+}
+
 /// Does the operation again that was undone last.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use history::{history, recover, redo, undo};
+pub use history::{history, recover, redo, redo_session, undo, undo_session};
 pub use place::{Content, FilePlace, Place, state_dir_of, sync_folder, write_durably};
 pub use record::{OperationId, OperationRecord, OperationState, Record};
 
@@ -44,6 +44,8 @@ pub struct Transaction {
     place: FilePlace,
     overlay: Arc<Overlay>,
     modified: Option<SystemTime>,
+    /// A part of this transaction began to be written and did not finish; it is finished ahead of the next.
+    unfinished: bool,
 }
 
 impl Transaction {
@@ -78,7 +80,7 @@ impl Transaction {
             },
         )?;
         let modified = host.modified();
-        Ok(Transaction { host, place, overlay, modified })
+        Ok(Transaction { host, place, overlay, modified, unfinished: false })
     }
 
     /// The host file with everything staged so far; container writers work on it.
@@ -118,6 +120,58 @@ impl Transaction {
         Ok(ranges.iter().map(|range| range.end - range.start).sum())
     }
 
+    /// Bytes of staged pages, whether they differ from the image or not.
+    pub fn staged_bytes(&self) -> u64 {
+        self.overlay.staged_bytes()
+    }
+
+    /// Writes what was staged so far into the image, as [`Transaction::publish`] does, and goes on: the lock is kept, and
+    /// everything that is open on [`Transaction::file`] stays valid. Nothing may be staged meanwhile; reading may go on.
+    ///
+    /// # Errors
+    /// As [`Transaction::publish`]. After an error everything is still staged, readers see it, and the next call tries
+    /// again; a journal that was begun is finished first.
+    pub fn publish_so_far(&mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
+        if self.host.modified() != self.modified {
+            return Err(changed_meanwhile(self.host.path()));
+        }
+        let image = DiskMut::new(Arc::new(self.host.writer_under_this_lock()?));
+        let published = self.publish_part(&image, record, progress);
+        // Whatever was written was written by us.
+        self.host.refresh_length()?;
+        self.modified = self.host.modified();
+        if published.is_ok() {
+            self.overlay.forget();
+        }
+        published
+    }
+
+    fn publish_part(
+        &mut self,
+        image: &DiskMut,
+        record: Record,
+        progress: &dyn Progress,
+    ) -> Result<Option<OperationId>> {
+        if self.unfinished {
+            history::recover_at(&self.place, image, progress)?;
+            self.host.refresh_length()?;
+            self.unfinished = false;
+        }
+        let ranges = self.overlay.dirty_ranges()?;
+        let staged = self.file().as_disk();
+        if ranges.is_empty() && staged.len() == self.before().len() {
+            return Ok(None);
+        }
+        let published = publish_staged(&self.place, image, &staged, &ranges, record, progress);
+        if published.is_err() {
+            // An error before the record was written left nothing behind; after it, the journal has to be finished.
+            let all = record::all(&self.place);
+            self.unfinished =
+                all.map_or(true, |all| all.iter().any(|operation| operation.state.is_unfinished()));
+        }
+        published.map(Some)
+    }
+
     /// Writes what was staged into the image, through the journal. Without a difference nothing is written at all.
     ///
     /// # Errors
@@ -130,16 +184,17 @@ impl Transaction {
             return Ok(None);
         }
         if self.host.modified() != self.modified {
-            return Err(Error::refused(
-                Layer::Transaction,
-                "the image was changed by another program meanwhile",
-            )
-            .in_file(self.host.path())
-            .advice("nothing was written; run the command again on the image as it is now"));
+            return Err(changed_meanwhile(self.host.path()));
         }
         let image = DiskMut::new(Arc::new(self.host.writer_under_this_lock()?));
         publish_staged(&self.place, &image, &staged, &ranges, record, progress).map(Some)
     }
+}
+
+fn changed_meanwhile(path: &Path) -> Error {
+    Error::refused(Layer::Transaction, "the image was changed by another program meanwhile")
+        .in_file(path)
+        .advice("nothing was written; run the command again on the image as it is now")
 }
 
 /// The part of publishing that works on any place; the crash tests call it with one in memory.

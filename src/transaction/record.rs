@@ -27,6 +27,9 @@ pub struct Record {
     pub plan: serde_json::Value,
     /// The changes as they were made.
     pub changes: serde_json::Value,
+    /// Operations with the same word belong together (all of one mount): undo takes them back together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 /// How far an operation is.
@@ -92,6 +95,9 @@ pub struct OperationRecord {
     pub plan: serde_json::Value,
     /// The changes as they were made.
     pub changes: serde_json::Value,
+    /// The session that it belongs to, when it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 impl OperationRecord {
@@ -107,6 +113,7 @@ impl OperationRecord {
             bytes_changed: 0,
             plan: record.plan,
             changes: record.changes,
+            session: record.session,
         }
     }
 

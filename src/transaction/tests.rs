@@ -285,3 +285,56 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_transaction_goes_on_after_a_publish_and_its_session_is_undone_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    change(&path, 1, b"of another session", 100_000).unwrap().unwrap();
+    let first = fs::read(&path).unwrap();
+    let mut tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let record = Record { session: Some("s".into()), ..Record::default() };
+    let file = tx.file();
+    file.write_at(10, b"one").unwrap();
+    assert!(tx.publish_so_far(record.clone(), &Silent).unwrap().is_some());
+    assert_eq!(tx.staged_bytes(), 0);
+    assert_eq!(tx.publish_so_far(record.clone(), &Silent).unwrap(), None);
+    // The same handle goes on; the file grows, is cut, and reads as it was written.
+    file.set_length(300_000).unwrap();
+    file.write_at(299_000, b"two").unwrap();
+    tx.publish_so_far(record.clone(), &Silent).unwrap().unwrap();
+    assert_eq!((file.len(), fs::metadata(&path).unwrap().len()), (300_000, 300_000));
+    file.set_length(70_000).unwrap();
+    file.write_at(20, b"three").unwrap();
+    tx.publish_so_far(record, &Silent).unwrap().unwrap();
+    assert_eq!(file.as_disk().read_vec(10, 15).unwrap()[10..], *b"three");
+    drop((file, tx));
+    let last = fs::read(&path).unwrap();
+    assert!(last.len() == 70_000 && last[10..13] == *b"one");
+    assert_eq!(undo_session(&path, None, false, &Silent).unwrap().len(), 3);
+    assert!(fs::read(&path).unwrap() == first, "the other session stands");
+    assert_eq!(redo_session(&path, None, &Silent).unwrap().len(), 3);
+    assert!(fs::read(&path).unwrap() == last);
+    // One by one with a number.
+    let latest = history(&path, None).unwrap().last().unwrap().id;
+    undo(&path, None, Some(latest), false, &Silent).unwrap();
+    assert_eq!(fs::read(&path).unwrap().len(), 300_000);
+    assert_eq!(undo_session(&path, None, false, &Silent).unwrap().len(), 2);
+    assert!(fs::read(&path).unwrap() == first);
+}
+
+#[test]
+fn a_publish_that_found_no_room_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path());
+    let mut tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    tx.file().write_at(10, b"kept").unwrap();
+    // A file in the way of the state folder: the journal cannot be written.
+    let state = state_dir_of(&path, None);
+    fs::write(&state, "").unwrap();
+    assert!(tx.publish_so_far(Record::default(), &Silent).is_err());
+    assert_eq!(tx.file().as_disk().read_vec(10, 4).unwrap(), b"kept");
+    fs::remove_file(&state).unwrap();
+    tx.publish_so_far(Record::default(), &Silent).unwrap().unwrap();
+    assert_eq!(fs::read(&path).unwrap()[10..14], *b"kept");
+}

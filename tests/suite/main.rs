@@ -8,6 +8,8 @@ mod containers;
 mod demo;
 mod diagnose;
 mod inspect;
+#[cfg(target_os = "linux")]
+mod mount;
 mod nbd;
 mod ntfs_corpus;
 mod oracle;

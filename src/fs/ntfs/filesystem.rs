@@ -11,7 +11,8 @@ use super::wof;
 use crate::bytes::u32_at;
 use crate::error::{Defect, Error, Layer, Result};
 use crate::fs::{
-    Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, Reparse, StreamInfo, Times, VolumeInfo,
+    Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, NodeName, RawPart, Reparse, StreamInfo,
+    Times, VolumeInfo,
 };
 use crate::progress::Progress;
 use crate::text::{utf16le_bytes, utf16le_lossy};
@@ -23,6 +24,10 @@ const ROOT: u64 = 5;
 const BITMAP: u64 = 6;
 /// Largest reparse point ([MS-FSCC]: 16 KiB).
 const MAX_REPARSE_BYTES: u64 = 16 << 10;
+/// Largest security descriptor: the length that its header in $SDS may say on Windows.
+const MAX_DESCRIPTOR_BYTES: u64 = 64 << 10;
+/// Largest list of extended attributes ([MS-FSCC]: 64 KiB).
+const MAX_EA_BYTES: u64 = 64 << 10;
 /// Bytes of $Bitmap that are read at once.
 const BITMAP_CHUNK: usize = 1 << 20;
 
@@ -262,6 +267,39 @@ impl FileSystem for Volume {
             return wof::read(self, number, algorithm, packed, data.size(), offset, buf);
         }
         self.read_attribute(number, data, offset, buf)
+    }
+
+    fn names(&self, id: NodeId) -> Result<Vec<NodeName>> {
+        let node = self.node_of(id)?;
+        let names = node.all(kind::FILE_NAME).filter_map(|a| FileName::parse(a.resident()?));
+        Ok(names
+            .map(|name| NodeName {
+                directory: NodeId(name.parent()),
+                name: utf16le_lossy(name.name_bytes()),
+                short: name.namespace() & DOS != 0,
+            })
+            .collect())
+    }
+
+    fn raw_part(&self, id: NodeId, part: RawPart) -> Result<Option<Vec<u8>>> {
+        let node = self.node_of(id)?;
+        let (wanted, limit) = match part {
+            RawPart::SecurityDescriptor => (kind::SECURITY_DESCRIPTOR, MAX_DESCRIPTOR_BYTES),
+            RawPart::ReparsePoint => (kind::REPARSE_POINT, MAX_REPARSE_BYTES),
+            RawPart::ExtendedAttributes => (kind::EA, MAX_EA_BYTES),
+            RawPart::ObjectId => (kind::OBJECT_ID, 64),
+        };
+        if let Some(attribute) = node.attribute(wanted, &[]) {
+            return self.attribute_bytes(attribute, limit).map(Some);
+        }
+        if part != RawPart::SecurityDescriptor {
+            return Ok(None);
+        }
+        let facts = node.attribute(kind::STANDARD_INFORMATION, &[]).and_then(Attr::resident);
+        match facts.and_then(|facts| u32_at(facts, 0x34)) {
+            None | Some(0) => Ok(None),
+            Some(number) => self.descriptor(number),
+        }
     }
 
     fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>> {

@@ -1,6 +1,6 @@
 //! NTFS 3.0 and 3.1: making, reading and writing volumes.
 //!
-//! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`,
+//! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`, `security`,
 //! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left), `check`, and over them
 //! `volume` and `filesystem`.
 
@@ -19,6 +19,7 @@ pub mod mkfs;
 mod node;
 mod record;
 mod reparse;
+mod security;
 mod state;
 #[cfg(test)]
 mod tests;

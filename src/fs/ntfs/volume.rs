@@ -8,6 +8,7 @@ use super::cache::Generations;
 use super::map::RunMap;
 use super::node::{Attr, Clustered, ListEntries, Node, Value, kind};
 use super::record::{Body, Record, fix_up, number_of, sequence_of};
+use super::security::Places;
 use super::state::{LogState, log_state};
 use super::upcase::UpCase;
 use super::{lznt1, mkfs};
@@ -17,7 +18,7 @@ use crate::error::{Error, Layer, Result};
 use crate::fs::NodeId;
 use crate::limits::{MAX_ATTRIBUTE_LIST_BYTES, MAX_FILE_IN_MEMORY_BYTES};
 use crate::text::utf16le_lossy;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes of one cached page of $MFT.
 const PAGE_BYTES: u64 = 64 << 10;
@@ -48,6 +49,7 @@ struct Inner {
     pages: Generations<u64, Vec<u8>>,
     nodes: Generations<u64, Node>,
     units: Generations<(u64, Vec<u8>, u64), Vec<u8>>,
+    descriptors: OnceLock<Places>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -81,6 +83,7 @@ impl Volume {
             pages: Generations::new(PAGES),
             nodes: Generations::new(NODES),
             units: Generations::new(UNITS),
+            descriptors: OnceLock::new(),
         }));
         let upcase = volume.upcase_of_volume();
         let facts = volume.node(3).ok();
@@ -141,6 +144,14 @@ impl Volume {
 
     pub(crate) fn upcase(&self) -> &UpCase {
         &self.0.upcase
+    }
+
+    /// Where the shared security descriptors lie; read at the first question.
+    pub(crate) fn descriptor_places(&self) -> Result<&Places> {
+        if self.0.descriptors.get().is_none() {
+            let _first = self.0.descriptors.set(self.read_descriptor_places()?);
+        }
+        Ok(self.0.descriptors.get_or_init(Places::new))
     }
 
     /// Number of records that $MFT has room for.

@@ -13,11 +13,12 @@ use crate::bytes::u16_at;
 use crate::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
 use crate::fs::ntfs::Volume;
 use crate::fs::{
-    Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, StreamInfo,
-    VolumeInfo,
+    Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, NodeName,
+    RawPart, StreamInfo, VolumeInfo,
 };
 use crate::progress::Progress;
 use crate::text::utf16le_lossy;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An NTFS volume that can be changed. Changes reach the staged disk with `sync`.
@@ -140,7 +141,8 @@ impl FileSystem for VolumeMut {
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
         let file = File::open(&mut self.core(), node.0)?;
-        if file.reparse_tag().is_some() {
+        let reparse = file.value(kind::REPARSE_POINT, "").and_then(crate::fs::ntfs::reparse::parse);
+        if file.is_wof() || (reparse.is_none() && file.find(kind::REPARSE_POINT, "").is_some()) {
             return self.reader()?.metadata(node);
         }
         let (size, allocated) = if file.is_directory() { (0, 0) } else { file.sizes() };
@@ -154,7 +156,7 @@ impl FileSystem for VolumeMut {
             attributes: Attributes(file.attribute_bits() & 0x0FFF_FFFF | directory_bit(file.is_directory())),
             times: file.times(),
             links,
-            reparse: None,
+            reparse,
             security_id: file.security_id(),
         })
     }
@@ -172,9 +174,11 @@ impl FileSystem for VolumeMut {
                 out.push(dir_entry(entry.reference, &name));
             }
         }
-        for (reference, name) in short {
-            if let Some(entry) = out.iter_mut().find(|e| e.id.0 == reference) {
-                entry.short_name = Some(name);
+        // By id in one pass: a directory may have 10^5 names.
+        let mut short: HashMap<u64, String> = short.into_iter().collect();
+        if !short.is_empty() {
+            for entry in &mut out {
+                entry.short_name = short.remove(&entry.id.0);
             }
         }
         Ok(out)
@@ -207,6 +211,36 @@ impl FileSystem for VolumeMut {
         }
         drop(core);
         self.reader()?.read(node, stream, offset, buf)
+    }
+
+    fn names(&self, node: NodeId) -> Result<Vec<NodeName>> {
+        let names = File::open(&mut self.core(), node.0)?.names()?;
+        Ok(names
+            .into_iter()
+            .map(|name| NodeName {
+                directory: NodeId(name.parent),
+                name: String::from_utf16_lossy(&name.name),
+                short: name.namespace & namespace::DOS != 0,
+            })
+            .collect())
+    }
+
+    fn raw_part(&self, node: NodeId, part: RawPart) -> Result<Option<Vec<u8>>> {
+        let wanted = match part {
+            RawPart::SecurityDescriptor => kind::SECURITY_DESCRIPTOR,
+            RawPart::ReparsePoint => kind::REPARSE_POINT,
+            RawPart::ExtendedAttributes => 0xE0,
+            RawPart::ObjectId => 0x40,
+        };
+        let file = File::open(&mut self.core(), node.0)?;
+        match file.value(wanted, "") {
+            Some(value) => Ok(Some(value.to_vec())),
+            // Not in the record: in clusters, or in $Secure.
+            None if part == RawPart::SecurityDescriptor || file.find(wanted, "").is_some() => {
+                self.reader()?.raw_part(node, part)
+            }
+            None => Ok(None),
+        }
     }
 
     fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>> {

@@ -1,0 +1,122 @@
+#!/bin/bash
+# The mount against ntfs-3g over the same image, in one run: bench-mount.sh IMAGE.raw [PARTITION] [RUNS]
+# IMAGE is a raw disk; PARTITION the number of an NTFS partition of it (its largest when absent). Needs root and a release build.
+# Works on a copy (reflinked where it can be) in ${BENCH_DIR:-/tmp/vmrescue-bench}, prints one line a measurement: what, ours, theirs, ratio.
+set -euo pipefail
+image=$1 number=${2:-} runs=${3:-3}
+root=$(cd "$(dirname "$0")/.." && pwd)
+tool=${VMRESCUE:-$root/target/release/vmrescue}
+dir=${BENCH_DIR:-/tmp/vmrescue-bench}
+mkdir -p "$dir/ours" "$dir/theirs"
+part=$("$tool" info "$image" --json | python3 -c '
+import json, sys
+parts = json.load(sys.stdin)["partitions"]
+want = sys.argv[1]
+chosen = [p for p in parts if str(p["number"]) == want] or [max(parts, key=lambda p: p["size"])]
+print(chosen[0]["number"], chosen[0]["offset"], chosen[0]["size"])' "$number")
+read -r number offset size <<< "$part"
+now() { python3 -c 'import time; print(time.monotonic())'; }
+timed() { local begin end; begin=$(now); "$@" > /dev/null; end=$(now); python3 -c "print(f'{$end - $begin:.4f}')"; }
+cold() { sync; echo 3 > /proc/sys/vm/drop_caches; }
+pid= loop=
+
+up() { # KIND ro|rw FILE
+    if [ "$1" = ours ]; then
+        local more=; [ "$2" = rw ] && more="--write --interval 0"
+        "$tool" mount "$3" "$dir/ours" --volume "#$number:" $more > "$dir/log" 2>&1 &
+        pid=$!
+        until grep -q mounted "$dir/log"; do kill -0 $pid || { cat "$dir/log" >&2; exit 1; }; sleep 0.02; done
+    else
+        local ro=; [ "$2" = ro ] && ro=-r
+        loop=$(losetup $ro -f --show -o "$offset" --sizelimit "$size" "$3")
+        ntfs-3g -o "$2,big_writes" "$loop" "$dir/theirs"
+        pid=$(pgrep -n -f "ntfs-3g .*$dir/theirs")
+    fi
+}
+down() { # KIND: unmount and wait until everything is on the host's disk
+    if [ "$1" = ours ]; then fusermount3 -u "$dir/ours"; wait $pid; else
+        umount "$dir/theirs"
+        while kill -0 "$pid" 2> /dev/null; do sleep 0.01; done
+        losetup -d "$loop"
+    fi
+    sync -f "$dir"
+}
+declare -A best
+note() { # WHAT KIND SECONDS
+    local key="$1/$2"
+    if [ -z "${best[$key]:-}" ] || python3 -c "import sys; sys.exit(not $3 < ${best[$key]})"; then best[$key]=$3; fi
+}
+memory() { awk '/VmHWM/ {print $2}' "/proc/$pid/status"; }
+small_create() { python3 - "$1" <<'P'
+import os, sys
+os.mkdir(sys.argv[1])
+for n in range(5000):
+    with open(f"{sys.argv[1]}/f{n}", "wb") as f: f.write(b"x" * 1000)
+P
+}
+small_read() { python3 - "$1" <<'P'
+import sys
+for n in range(5000):
+    with open(f"{sys.argv[1]}/f{n}", "rb") as f: assert len(f.read()) == 1000
+P
+}
+small_delete() { python3 - "$1" <<'P'
+import os, sys
+for n in range(5000): os.unlink(f"{sys.argv[1]}/f{n}")
+os.rmdir(sys.argv[1])
+P
+}
+closed() { # KIND: what was written counts when it is on the disk
+    down "$1"
+}
+
+work=$dir/work.raw
+cp --sparse=always --reflink=auto "$image" "$work"
+# A file to read, written by ntfs-3g.
+up theirs rw "$work"; head -c 500M /dev/urandom > "$dir/theirs/bench-500.bin"; down theirs
+for run in $(seq "$runs"); do
+    for kind in ours theirs; do
+        cold; up $kind ro "$work"
+        note "find, cold" $kind "$(timed find "$dir/$kind" -size +100M)"
+        note "find, warm" $kind "$(timed find "$dir/$kind" -size +100M)"
+        down $kind
+        cold; up $kind ro "$work"
+        note "read 500 MB, cold" $kind "$(timed dd if="$dir/$kind/bench-500.bin" of=/dev/null bs=1M)"
+        [ -n "${best[memory/$kind]:-}" ] || best[memory/$kind]=$(memory)
+        down $kind
+        # The image is in the page cache now, the mount's own pages are not.
+        up $kind ro "$work"
+        note "read 500 MB, image cached" $kind "$(timed dd if="$dir/$kind/bench-500.bin" of=/dev/null bs=1M)"
+        down $kind
+        up $kind rw "$work"
+        begin=$(now); head -c 500M /dev/zero | tr '\0' 'a' > "$dir/$kind/new.bin"; middle=$(now)
+        down $kind; end=$(now)
+        note "write 500 MB, until close" $kind "$(python3 -c "print($middle - $begin)")"
+        note "write 500 MB, until durable" $kind "$(python3 -c "print($end - $begin)")"
+        up $kind rw "$work"; rm "$dir/$kind/new.bin"; down $kind
+        up $kind rw "$work"
+        begin=$(now)
+        note "create 5,000 files" $kind "$(timed small_create "$dir/$kind/small")"
+        down $kind; end=$(now)
+        note "create 5,000 files, until durable" $kind "$(python3 -c "print($end - $begin)")"
+        up $kind ro "$work"
+        note "read 5,000 files" $kind "$(timed small_read "$dir/$kind/small")"
+        down $kind
+        up $kind rw "$work"
+        note "delete 5,000 files" $kind "$(timed small_delete "$dir/$kind/small")"
+        memory_after=$(memory)
+        best[memory writing/$kind]=$memory_after
+        down $kind
+    done
+    rm -rf "$work.vmrescue"
+done
+printf '%-36s %10s %10s %8s\n' what ours ntfs-3g ratio
+for what in "find, cold" "find, warm" "read 500 MB, cold" "read 500 MB, image cached" "write 500 MB, until close" "write 500 MB, until durable" \
+    "create 5,000 files" "create 5,000 files, until durable" "read 5,000 files" "delete 5,000 files" memory "memory writing"; do
+    python3 - "$what" "${best[$what/ours]}" "${best[$what/theirs]}" <<'P'
+import sys
+what, ours, theirs = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+print(f"{what:<36} {ours:>10.3f} {theirs:>10.3f} {theirs / ours:>7.2f}x")
+P
+done
+rm -rf "$dir/work.raw" "$dir/work.raw.vmrescue"

@@ -1,0 +1,751 @@
+//! The door to Linux: FUSE through the crate `fuser`.
+//!
+//! A tree that is only read lets the kernel keep everything (names, facts, listings, data) for a day, and answers neither
+//! `open` nor `opendir`. A tree that is written counts open files, because a removed file lives until its last handle goes;
+//! the kernel caches writes, since nobody else writes to the volume. Missing: `syncfs` never reaches a FUSE server
+//! (only those of virtiofs): `sync DIR` does, as an fsync of the directory.
+
+use super::change::{NewTimes, Replacing};
+use super::fault::{Answer, Fault, Reason};
+use super::session::Session;
+use super::tree::{Facts, Item, Kind, Tree};
+use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::fs::Times;
+use crate::progress::Silent;
+use crate::time::FileTime;
+use fuser::{
+    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, SessionACL, TimeOrNow, WriteFlags,
+};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// How long the kernel may keep what cannot change.
+const FOREVER: Duration = Duration::from_secs(86_400);
+/// Bytes that the kernel reads ahead and writes at once.
+const TRANSFER_BYTES: u32 = 1 << 20;
+/// Longest name that is answered: 255 units of UTF-16.
+const MAX_NAME_UNITS: u32 = 255;
+
+/// How the tree looks to Linux.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Owner of everything.
+    pub uid: u32,
+    /// Group of everything.
+    pub gid: u32,
+    /// Mode bits of files.
+    pub file_mode: u16,
+    /// Mode bits of directories.
+    pub directory_mode: u16,
+    /// Every user may look, not only the one who mounted.
+    pub allow_other: bool,
+    /// Name that `mount` shows.
+    pub source: String,
+    /// Threads that answer.
+    pub threads: usize,
+}
+
+/// Told of failures that a program only sees as "input/output error".
+pub type Complain = Arc<dyn Fn(&Error) + Send + Sync>;
+
+struct Door {
+    session: Arc<Session>,
+    view: View,
+    complain: Complain,
+    /// Listings of open directories of a tree that is written.
+    directories: Mutex<HashMap<u64, Arc<Vec<Item>>>>,
+    handles: AtomicU64,
+}
+
+/// A mounted tree.
+pub struct Mounted {
+    unmounter: fuser::SessionUnmounter,
+    runner: std::thread::JoinHandle<std::io::Result<()>>,
+}
+
+impl Mounted {
+    /// True when the kernel has let go of it.
+    pub fn is_over(&self) -> bool {
+        self.runner.is_finished()
+    }
+
+    /// Takes the mount away.
+    ///
+    /// # Errors
+    /// `Busy` when a program has a file or its working directory there.
+    pub fn unmount(&mut self) -> Result<()> {
+        self.unmounter.unmount().map_err(|e| match e.kind() {
+            std::io::ErrorKind::ResourceBusy => Error::busy(Layer::Host, "a program still uses the mount")
+                .advice("close its files and leave its directories; `lsof +f -- DIR` names it"),
+            _ => Error::io("cannot be unmounted", "the mount", e),
+        })
+    }
+
+    /// Waits for the last answer.
+    ///
+    /// # Errors
+    /// Of the connection to the kernel.
+    pub fn join(self) -> Result<()> {
+        match self.runner.join() {
+            Ok(done) => done.map_err(|e| Error::io("the connection to the kernel broke", "/dev/fuse", e)),
+            Err(_) => Err(Error::new(ErrorKind::Io, Layer::Host, "a thread of the mount ended early")),
+        }
+    }
+}
+
+/// Refuses what cannot be mounted on, with the reason.
+fn check_directory(directory: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(directory).map_err(|e| {
+        let stale = e.raw_os_error() == Some(Errno::ENOTCONN.code());
+        let error = Error::io("cannot be mounted on", directory, e);
+        if stale {
+            error.advice("an earlier mount ended without unmounting; run `fusermount3 -u` on it first")
+        } else {
+            error
+        }
+    })?;
+    if entries.count() > 0 {
+        return Err(Error::invalid(Layer::Host, "the directory to mount on is not empty")
+            .in_file(directory)
+            .advice("name an empty directory: what is in it would be hidden"));
+    }
+    Ok(())
+}
+
+/// Mounts a session's tree on an empty directory.
+///
+/// # Errors
+/// `Unsupported` without `/dev/fuse`; `Invalid` for a directory that is not empty; otherwise of the host.
+pub fn mount(session: &Arc<Session>, directory: &Path, view: View, complain: Complain) -> Result<Mounted> {
+    check_directory(directory)?;
+    if !Path::new("/dev/fuse").exists() {
+        return Err(Error::unsupported(Layer::Host, "this machine has no FUSE: /dev/fuse is missing")
+            .advice("load the module (modprobe fuse) or give the container the device; `serve --nbd` needs no FUSE"));
+    }
+    let mut config = Config::default();
+    let access = if session.tree().is_writable() { MountOption::RW } else { MountOption::RO };
+    config.mount_options = vec![
+        MountOption::FSName(view.source.replace(',', "_")),
+        MountOption::Subtype("vmrescue".into()),
+        MountOption::DefaultPermissions,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+        access,
+    ];
+    config.acl = if view.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(view.threads.max(1));
+    config.clone_fd = true;
+    let door = Door {
+        session: Arc::clone(session),
+        view,
+        complain,
+        directories: Mutex::default(),
+        handles: AtomicU64::new(1),
+    };
+    let mut running = fuser::Session::new(door, directory, &config).map_err(|e| {
+        let error = Error::io("cannot be mounted", directory, e);
+        error.advice("this needs the rights to mount: root, or fusermount3 set up for this user (and `user_allow_other` in /etc/fuse.conf for --allow-other)")
+    })?;
+    let unmounter = running.unmount_callable();
+    let runner = std::thread::Builder::new()
+        .name("mount".into())
+        .spawn(move || running.run())
+        .map_err(|e| Error::io("no thread", "the mount", e))?;
+    read_further_ahead(directory);
+    Ok(Mounted { unmounter, runner })
+}
+
+/// Lets the kernel read a mebibyte ahead instead of 128 KiB. Only root may; a mount without it is slower, nothing else.
+fn read_further_ahead(directory: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = std::fs::metadata(directory) else { return };
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let _tried = std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), "1024");
+}
+
+fn errno(reason: Reason) -> Errno {
+    match reason {
+        Reason::NotFound => Errno::ENOENT,
+        Reason::Exists => Errno::EEXIST,
+        Reason::NotDirectory => Errno::ENOTDIR,
+        Reason::IsDirectory => Errno::EISDIR,
+        Reason::NotEmpty => Errno::ENOTEMPTY,
+        Reason::Invalid => Errno::EINVAL,
+        Reason::ReadOnly => Errno::EROFS,
+        Reason::NoSpace => Errno::ENOSPC,
+        Reason::CrossVolume => Errno::EXDEV,
+        Reason::TooLarge => Errno::EFBIG,
+        Reason::NoAttribute => Errno::ENODATA,
+        Reason::Range => Errno::E2BIG,
+        Reason::Denied => Errno::EPERM,
+        Reason::Unsupported => Errno::EOPNOTSUPP,
+        Reason::Busy => Errno::EBUSY,
+        Reason::Failed => Errno::EIO,
+    }
+}
+
+fn text(name: &OsStr) -> Answer<&str> {
+    let text = name.to_str().ok_or(Reason::Invalid)?;
+    if text.len() > 3 * MAX_NAME_UNITS as usize { Err(Reason::Invalid.into()) } else { Ok(text) }
+}
+
+thread_local! {
+    /// Memory for answers to reads, so that each does not take and clear a new mebibyte.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Door {
+    fn tree(&self) -> &Tree {
+        self.session.tree()
+    }
+
+    fn failed(&self, fault: &Fault) -> Errno {
+        if fault.is_worth_telling()
+            && let Some(error) = &fault.error
+        {
+            (self.complain)(error);
+        }
+        errno(fault.reason)
+    }
+
+    fn keep(&self) -> Duration {
+        // A tree that is written changes through this mount only, of which the kernel knows.
+        FOREVER
+    }
+
+    fn attr(&self, facts: &Facts) -> FileAttr {
+        let (kind, mode) = match facts.kind {
+            Kind::File => (FileType::RegularFile, self.view.file_mode),
+            Kind::Directory => (FileType::Directory, self.view.directory_mode),
+            Kind::Link => (FileType::Symlink, 0o777),
+        };
+        let read_only = facts.read_only && facts.kind == Kind::File;
+        FileAttr {
+            ino: INodeNo(facts.number),
+            size: facts.size,
+            blocks: facts.allocated.div_ceil(512),
+            atime: facts.times.accessed.to_system_time(),
+            mtime: facts.times.modified.to_system_time(),
+            ctime: facts.times.changed.to_system_time(),
+            crtime: facts.times.created.to_system_time(),
+            kind,
+            perm: if read_only { mode & !0o222 } else { mode },
+            nlink: facts.links,
+            uid: self.view.uid,
+            gid: self.view.gid,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    fn entry(&self, found: Answer<(Facts, bool)>, reply: ReplyEntry) {
+        match found {
+            Ok((facts, exact)) => {
+                // A name in another case is asked for each time: removing the true one must not leave it behind.
+                let names = if exact { self.keep() } else { Duration::ZERO };
+                reply.entry_with_ttls(&self.keep(), &names, &self.attr(&facts), Generation(0));
+            }
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn empty(&self, done: Answer<()>, reply: ReplyEmpty) {
+        match done {
+            Ok(()) => reply.ok(),
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn listing(&self, number: u64, handle: u64, offset: u64) -> Answer<Arc<Vec<Item>>> {
+        if !self.tree().is_writable() {
+            return self.tree().listed(number);
+        }
+        let mut open = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get(&handle) {
+            // From the beginning means as it is now (rewinddir).
+            Some(list) if offset > 0 => Ok(Arc::clone(list)),
+            _ => {
+                drop(open);
+                let list = Arc::new(self.tree().list(number)?);
+                open = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+                open.insert(handle, Arc::clone(&list));
+                Ok(list)
+            }
+        }
+    }
+
+    fn xattr(&self, value: Answer<Vec<u8>>, size: u32, reply: ReplyXattr) {
+        match value {
+            Ok(bytes) if size == 0 => reply.size(bytes.len() as u32),
+            Ok(bytes) if bytes.len() > size as usize => reply.error(Errno::ERANGE),
+            Ok(bytes) => reply.data(&bytes),
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+fn time_of(time: TimeOrNow) -> FileTime {
+    match time {
+        TimeOrNow::SpecificTime(time) => FileTime::from_system_time(time),
+        TimeOrNow::Now => FileTime::now(),
+    }
+}
+
+impl Filesystem for Door {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let mut wanted = vec![
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_MAX_PAGES,
+            InitFlags::FUSE_ASYNC_DIO,
+            // No file here has bits that a write would have to clear: spares a question with every write.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+        ];
+        if self.tree().is_writable() {
+            wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
+            wanted.push(InitFlags::FUSE_ATOMIC_O_TRUNC);
+        } else {
+            wanted.extend([InitFlags::FUSE_NO_OPEN_SUPPORT, InitFlags::FUSE_NO_OPENDIR_SUPPORT]);
+        }
+        for flag in wanted {
+            // An older kernel does without.
+            let _without = config.add_capabilities(flag);
+        }
+        let _nearest = config.set_max_write(TRANSFER_BYTES);
+        if let Err(most) = config.set_max_readahead(TRANSFER_BYTES) {
+            let _nearest = config.set_max_readahead(most);
+        }
+        let _nearest = config.set_max_background(64);
+        let _nearest = config.set_time_granularity(Duration::from_nanos(100));
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = text(name).and_then(|name| self.tree().lookup(parent.0, name));
+        if !self.tree().is_writable() && matches!(&found, Err(fault) if fault.reason == Reason::NotFound) {
+            // What is not there now never will be: the kernel may remember that too.
+            let nothing = Facts {
+                number: 0,
+                kind: Kind::File,
+                size: 0,
+                allocated: 0,
+                times: Times::default(),
+                links: 0,
+                read_only: true,
+            };
+            reply.entry_with_ttls(&FOREVER, &FOREVER, &self.attr(&nothing), Generation(0));
+            return;
+        }
+        self.entry(found, reply);
+    }
+
+    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        self.tree().forget(node.0, count);
+    }
+
+    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.tree().facts(node.0) {
+            Ok(facts) => reply.attr(&self.keep(), &self.attr(&facts)),
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+        match self.tree().read_link(node.0) {
+            Ok(text) => reply.data(text.as_bytes()),
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if !self.tree().is_writable() {
+            // The kernel then does not ask again, for any file.
+            return reply.error(Errno::ENOSYS);
+        }
+        let truncate = flags.0 & rustix::fs::OFlags::TRUNC.bits() as i32 != 0;
+        match self.session.open(node.0, truncate) {
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size.min(TRANSFER_BYTES) as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match self.tree().read(node.0, offset, &mut buffer[..size]) {
+                Ok(count) => reply.data(&buffer[..count]),
+                Err(fault) => reply.error(self.failed(&fault)),
+            }
+        });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.empty(self.session.close(node.0), reply);
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if !self.tree().is_writable() {
+            return reply.error(Errno::ENOSYS);
+        }
+        let handle = self.handles.fetch_add(1, Ordering::Relaxed);
+        reply.opened(FileHandle(handle), FopenFlags::empty());
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
+        reply.ok();
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let items = match self.listing(node.0, handle.0, offset) {
+            Ok(items) => items,
+            Err(fault) => return reply.error(self.failed(&fault)),
+        };
+        for index in offset..items.len() as u64 + 2 {
+            let full = match index {
+                0 => reply.add(node, 1, FileType::Directory, "."),
+                1 => reply.add(INodeNo(1), 2, FileType::Directory, ".."),
+                _ => {
+                    let item = &items[(index - 2) as usize];
+                    // A place without a number yet: any but zero.
+                    let number = if item.number == 0 { u64::MAX - index } else { item.number };
+                    reply.add(INodeNo(number), index + 1, file_type(item.kind), &item.name)
+                }
+            };
+            if full {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let items = match self.listing(node.0, handle.0, offset) {
+            Ok(items) => items,
+            Err(fault) => return reply.error(self.failed(&fault)),
+        };
+        let dot = |number: u64| Facts {
+            number,
+            kind: Kind::Directory,
+            size: 0,
+            allocated: 0,
+            times: Times::default(),
+            links: 2,
+            read_only: true,
+        };
+        for index in offset..items.len() as u64 + 2 {
+            let (name, found) = match index {
+                0 => (".", Ok(dot(node.0))),
+                1 => ("..", Ok(dot(1))),
+                _ => {
+                    let item = &items[(index - 2) as usize];
+                    let found = match item.number {
+                        0 => self.tree().lookup(node.0, &item.name).map(|(facts, _)| facts),
+                        number => self.tree().facts(number),
+                    };
+                    (item.name.as_str(), found)
+                }
+            };
+            // A file that cannot be read is left out; asking for it by name tells why.
+            let Ok(facts) = found else { continue };
+            let full = reply.add(
+                INodeNo(facts.number),
+                index + 1,
+                name,
+                &self.keep(),
+                &self.attr(&facts),
+                Generation(0),
+            );
+            if full {
+                // It was counted although the kernel did not get it.
+                self.tree().forget(facts.number, 1);
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, node: INodeNo, reply: ReplyStatfs) {
+        match self.tree().space(node.0) {
+            Ok((size, free, cluster)) => {
+                let (unit, blocks) = (u64::from(cluster), size / u64::from(cluster));
+                reply.statfs(
+                    blocks,
+                    free / unit,
+                    free / unit,
+                    0,
+                    free / 1024,
+                    cluster,
+                    MAX_NAME_UNITS,
+                    cluster,
+                );
+            }
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = text(name).and_then(|name| self.tree().attribute(node.0, name));
+        self.xattr(value, size, reply);
+    }
+
+    fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.tree().attribute_names(node.0);
+        let list =
+            names.map(|names| names.iter().flat_map(|name| [name.as_bytes(), b"\0"].concat()).collect());
+        self.xattr(list, size, reply);
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = || -> Answer<Facts> {
+            if let Some(size) = size {
+                self.session.set_len(node.0, size)?;
+            }
+            if let Some(mode) = mode {
+                self.session.set_read_only(node.0, mode & 0o200 == 0)?;
+            }
+            if atime.is_some() || mtime.is_some() || ctime.is_some() {
+                let new = NewTimes {
+                    accessed: atime.map(time_of),
+                    modified: mtime.map(time_of),
+                    changed: ctime.map(FileTime::from_system_time),
+                    created: None,
+                };
+                self.session.set_times(node.0, new)?;
+            }
+            // Owner and group are those of the whole mount: said yes to, and not kept, as ntfs-3g does.
+            self.tree().facts(node.0)
+        };
+        match change() {
+            Ok(facts) => reply.attr(&self.keep(), &self.attr(&facts)),
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        // The type of a regular file, or none; NTFS has no devices, pipes and sockets that Windows would know.
+        if !matches!(mode & 0o170_000, 0 | 0o100_000) {
+            return reply.error(Errno::EPERM);
+        }
+        let made = text(name).and_then(|name| self.session.create(parent.0, name, false));
+        self.entry(made.map(|facts| (facts, true)), reply);
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        let made = text(name).and_then(|name| self.session.create(parent.0, name, true));
+        self.entry(made.map(|facts| (facts, true)), reply);
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let made = text(name).and_then(|name| {
+            let facts = self.session.create(parent.0, name, false)?;
+            self.session.open(facts.number, false)?;
+            Ok((facts, !name.contains(':')))
+        });
+        match made {
+            Ok((facts, exact)) => {
+                let keep = if exact { self.keep() } else { Duration::ZERO };
+                let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                reply.created(&keep, &self.attr(&facts), Generation(0), FileHandle(0), flags);
+            }
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.empty(text(name).and_then(|name| self.session.unlink(parent.0, name)), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.empty(text(name).and_then(|name| self.session.rmdir(parent.0, name)), reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let how = match flags {
+            f if f.is_empty() => Replacing::Yes,
+            RenameFlags::RENAME_NOREPLACE => Replacing::No,
+            RenameFlags::RENAME_EXCHANGE => Replacing::Exchange,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let rename = || self.session.rename(parent.0, text(name)?, new_parent.0, text(new_name)?, how);
+        self.empty(rename(), reply);
+    }
+
+    fn link(&self, _: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let made = text(name).and_then(|name| self.session.link(node.0, parent.0, name));
+        self.entry(made.map(|facts| (facts, true)), reply);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.session.write(node.0, offset, data) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.empty(self.session.publish(&Silent).map(drop).map_err(Fault::from), reply);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.empty(self.session.publish(&Silent).map(drop).map_err(Fault::from), reply);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        if mode != 0 {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let grow = || {
+            let end = offset.checked_add(length).ok_or(Reason::TooLarge)?;
+            if self.tree().facts(node.0)?.size < end { self.session.set_len(node.0, end) } else { Ok(()) }
+        };
+        self.empty(grow(), reply);
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let must_exist = match flags {
+            1 => Some(false),
+            2 => Some(true),
+            _ => None,
+        };
+        let set = text(name).and_then(|name| self.session.set_attribute(node.0, name, value, must_exist));
+        self.empty(set, reply);
+    }
+
+    fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.empty(text(name).and_then(|name| self.session.remove_attribute(node.0, name)), reply);
+    }
+}

@@ -1,0 +1,306 @@
+//! A mounted tree with the transaction below it: changes are staged, and published when somebody asks for it, at intervals, when
+//! much is staged, and at the end; each time as one operation of the same session, so that one undo takes all of them back.
+//!
+//! While an operation is written, changes wait and reading goes on. When publishing fails (the host's disk is full),
+//! everything stays staged and can be read, and the next publish tries again.
+//! Verifying: the files that were changed are read again from the staged disk by the reading half, which decodes records with
+//! code of its own, and compared with what the writing half says of them. Missing: `crate ntfs` is not asked here.
+
+use super::fault::{Answer, Reason};
+use super::slot::Access;
+use super::tree::{Place, Tree, lock};
+use crate::block::DiskMut;
+use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::fs::ntfs::Volume;
+use crate::fs::{FileSystem, NodeId};
+use crate::progress::{Progress, Silent};
+use crate::time::FileTime;
+use crate::transaction::{OperationId, Record, Transaction};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+/// Staged bytes beyond which a publish does not wait for its time: below the memory of an overlay, so that it seldom spills.
+const MUCH_STAGED_BYTES: u64 = 192 << 20;
+/// Most files that a publish reads again; with more, one reader has to do.
+const MAX_VERIFIED: usize = 2000;
+
+/// An operation that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Its number in the history.
+    pub id: OperationId,
+    /// Staged bytes that went into it.
+    pub staged_bytes: u64,
+    /// Changes since the one before.
+    pub changes: u64,
+}
+
+/// What a session does with changes.
+pub enum Mode {
+    /// There are none.
+    ReadOnly,
+    /// They are written into the image.
+    Publish(Box<Staged>),
+    /// They are thrown away at the end.
+    Discard(Box<Staged>),
+}
+
+/// The transaction below a tree.
+pub struct Staged {
+    transaction: Transaction,
+    disk: DiskMut,
+    /// Where each slot of the tree lies on the disk, by the number of its partition.
+    ranges: Vec<(u32, Range<u64>)>,
+    record: Record,
+    published: u64,
+}
+
+impl Staged {
+    /// A transaction with the virtual disk over it, the volumes' ranges by partition number, and what the history says.
+    /// `record.session` should be set.
+    pub fn new(
+        transaction: Transaction,
+        disk: DiskMut,
+        ranges: Vec<(u32, Range<u64>)>,
+        record: Record,
+    ) -> Staged {
+        Staged { transaction, disk, ranges, record, published: 0 }
+    }
+}
+
+/// See the module's documentation.
+pub struct Session {
+    tree: Tree,
+    staged: Mutex<Option<Staged>>,
+    publishes: bool,
+    touched: Mutex<BTreeSet<(usize, NodeId)>>,
+    on_publish: Option<OnPublish>,
+}
+
+/// Told of each operation, and of each failure to write one.
+pub type OnPublish = Box<dyn Fn(&Result<Published>) + Send + Sync>;
+
+impl Session {
+    /// A session over a tree.
+    ///
+    /// # Errors
+    /// Of removing what an earlier session left behind.
+    pub fn new(tree: Tree, mode: Mode, on_publish: Option<OnPublish>) -> Result<Session> {
+        let (staged, publishes) = match mode {
+            Mode::ReadOnly => (None, false),
+            Mode::Publish(staged) => (Some(*staged), true),
+            Mode::Discard(staged) => (Some(*staged), false),
+        };
+        let session =
+            Session { tree, staged: Mutex::new(staged), publishes, touched: Mutex::default(), on_publish };
+        session.remove_leftovers()?;
+        Ok(session)
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Notes that a file was changed, for the second look.
+    pub(super) fn touch(&self, slot: usize, node: NodeId) {
+        let mut touched = lock(&self.touched);
+        if touched.len() <= MAX_VERIFIED {
+            touched.insert((slot, node));
+        }
+    }
+
+    /// Runs a change: publishing waits for it, and it for publishing.
+    pub(super) fn changing<T>(&self, work: impl FnOnce(&Tree) -> Answer<T>) -> Answer<T> {
+        if !self.tree.is_writable() {
+            return Err(Reason::ReadOnly.into());
+        }
+        let result = {
+            let _gate = self.tree.gate.read().unwrap_or_else(PoisonError::into_inner);
+            // Counted ahead: who publishes while this waits must not take it for done.
+            self.tree.changes.fetch_add(1, Ordering::SeqCst);
+            work(&self.tree)
+        };
+        self.publish_when_much_is_staged();
+        result
+    }
+
+    fn publish_when_much_is_staged(&self) {
+        if !self.publishes {
+            return;
+        }
+        // Whoever holds the lock is publishing just now.
+        let much = self.staged.try_lock().is_ok_and(|staged| {
+            staged.as_ref().is_some_and(|staged| staged.transaction.staged_bytes() > MUCH_STAGED_BYTES)
+        });
+        if much {
+            // The change itself is safe in the staging; the failure is told, and again by the next fsync.
+            let _told = self.publish(&Silent);
+        }
+    }
+
+    /// True when changes wait to be published.
+    pub fn is_behind(&self) -> bool {
+        self.publishes
+            && lock(&self.staged).as_ref().is_some_and(|staged| staged.published < self.tree.changes())
+    }
+
+    /// Bytes that are staged.
+    pub fn staged_bytes(&self) -> u64 {
+        lock(&self.staged).as_ref().map_or(0, |staged| staged.transaction.staged_bytes())
+    }
+
+    /// Writes everything that was changed into the image, as one operation. `None` when nothing differs, or the session
+    /// throws its changes away.
+    ///
+    /// # Errors
+    /// Of the host; `Disagreement` when the second reader sees something else. Then everything is still staged.
+    pub fn publish(&self, progress: &dyn Progress) -> Result<Option<Published>> {
+        if !self.publishes {
+            return Ok(None);
+        }
+        let asked = self.tree.changes();
+        let mut staged = lock(&self.staged);
+        let Some(staged) = staged.as_mut() else { return Ok(None) };
+        if staged.published >= asked {
+            return Ok(None);
+        }
+        let _gate = self.tree.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let published = self.publish_gated(staged, progress);
+        if let Some(tell) = &self.on_publish {
+            match &published {
+                Ok(None) => {}
+                Ok(Some(done)) => tell(&Ok(*done)),
+                Err(e) => tell(&Err(Error::new(e.kind(), e.layer(), e.to_string()))),
+            }
+        }
+        published
+    }
+
+    fn publish_gated(&self, staged: &mut Staged, progress: &dyn Progress) -> Result<Option<Published>> {
+        for slot in &self.tree.slots {
+            if let Access::Write(fs) = &slot.access {
+                fs.write().unwrap_or_else(PoisonError::into_inner).sync()?;
+            }
+        }
+        staged.disk.flush()?;
+        self.verify(staged)?;
+        let (changes, staged_bytes) = (self.tree.changes(), staged.transaction.staged_bytes());
+        let mut record = staged.record.clone();
+        record.changes = serde_json::json!({"changes": changes - staged.published});
+        let id = staged.transaction.publish_so_far(record, progress)?;
+        let published = id.map(|id| Published { id, staged_bytes, changes: changes - staged.published });
+        staged.published = changes;
+        lock(&self.touched).clear();
+        Ok(published)
+    }
+
+    /// Reads the changed files of NTFS again, with the reading half.
+    fn verify(&self, staged: &Staged) -> Result<()> {
+        let touched = lock(&self.touched).clone();
+        if touched.len() > MAX_VERIFIED {
+            return Ok(());
+        }
+        for (index, slot) in self.tree.slots.iter().enumerate() {
+            let nodes: Vec<NodeId> =
+                touched.iter().filter(|(s, _)| *s == index).map(|(_, node)| *node).collect();
+            let range = staged.ranges.iter().find(|(number, _)| *number == slot.number);
+            let Some((_, range)) = range.filter(|_| !nodes.is_empty() && slot.info.kind == "ntfs") else {
+                continue;
+            };
+            let second = Volume::open(staged.disk.as_disk().window(range.clone())?)?;
+            for node in nodes {
+                compare(node, slot.look(|fs| facts(fs, node)), facts(&second, node))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what a killed session left without a name.
+    fn remove_leftovers(&self) -> Result<()> {
+        for index in 0..self.tree.slots.len() {
+            if !self.tree.slots[index].is_writable() {
+                continue;
+            }
+            let root = self.tree.slots[index].root;
+            let names = self.tree.slots[index].look(|fs| fs.read_dir(root))?;
+            for entry in names.into_iter().filter(|e| super::unlinked::Unlinked::is_hidden(&e.name)) {
+                let removed =
+                    self.changing(|tree| tree.slots[index].change(|fs| Ok(fs.remove(root, &entry.name)?)));
+                if let Err(fault) = removed {
+                    return Err(fault
+                        .error
+                        .unwrap_or_else(|| Error::invalid(Layer::FileSystem, "a leftover stays")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file is opened; its bytes stay until it is closed as often.
+    ///
+    /// # Errors
+    /// Of cutting it, when `truncate` is set.
+    pub fn open(&self, number: u64, truncate: bool) -> Answer<()> {
+        if truncate {
+            self.set_len(number, 0)?;
+        }
+        self.tree.unlinked.opened(number);
+        Ok(())
+    }
+
+    /// A handle is closed. The last one of a file without a name takes the file away.
+    ///
+    /// # Errors
+    /// Of removing it.
+    pub fn close(&self, number: u64) -> Answer<()> {
+        let Some(name) = self.tree.unlinked.closed(number) else { return Ok(()) };
+        let Place::Node(slot, _) = self.tree.place(number)? else { return Ok(()) };
+        self.changing(|tree| {
+            let root = tree.slots[slot].root;
+            tree.slots[slot].change(|fs| Ok(fs.remove(root, &name)?))
+        })
+    }
+}
+
+/// What two readers must agree on.
+type Agreed = Option<(u64, u32, u32, crate::fs::Times, Vec<String>, Vec<(String, u64)>)>;
+
+fn facts(fs: &dyn FileSystem, node: NodeId) -> Result<Agreed> {
+    let metadata = match fs.metadata(node) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut names: Vec<String> = fs.names(node)?.into_iter().map(|name| name.name).collect();
+    names.sort();
+    let mut streams: Vec<(String, u64)> =
+        fs.streams(node)?.into_iter().map(|stream| (stream.name, stream.size_bytes)).collect();
+    streams.sort();
+    Ok(Some((metadata.size_bytes, metadata.links, metadata.attributes.0, metadata.times, names, streams)))
+}
+
+fn compare(node: NodeId, ours: Result<Agreed>, theirs: Result<Agreed>) -> Result<()> {
+    let agree = match (&ours, &theirs) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
+        (Err(_), Err(_)) => true,
+        _ => false,
+    };
+    if agree {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Disagreement,
+        Layer::Verify,
+        format!("file {:#x} reads otherwise than it was written", node.0),
+    )
+    .expected(format!("{ours:?}"))
+    .found(format!("{theirs:?}"))
+    .advice("nothing was written; the mount can still be read"))
+}
+
+/// A word for all operations of one session.
+pub fn session_word() -> String {
+    format!("mount-{:x}-{}", FileTime::now().0, std::process::id())
+}
