@@ -42,6 +42,8 @@ pub enum Layer {
     Bcd,
     /// A portable executable.
     Pe,
+    /// An event log.
+    EventLog,
     /// The Windows installation as a whole.
     Windows,
     /// Journal, publish, undo.
@@ -73,6 +75,7 @@ impl Layer {
             Layer::Hive => "hive",
             Layer::Bcd => "bcd",
             Layer::Pe => "pe",
+            Layer::EventLog => "event-log",
             Layer::Windows => "windows",
             Layer::Transaction => "transaction",
             Layer::Script => "script",

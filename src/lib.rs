@@ -16,6 +16,7 @@
 //! baseline/      what a machine is set up like
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
+//! collect/       what support people ask for, as one archive
 //! report/        text, JSON
 //! mount/         the disk for other programs: FUSE, NBD
 //! batch/         many images
@@ -27,6 +28,7 @@ pub mod batch;
 pub mod block;
 pub mod bytes;
 pub mod cli;
+pub mod collect;
 pub mod demo;
 pub mod diagnose;
 pub mod disk;

@@ -36,3 +36,7 @@ pub const CACHE_BYTES: usize = 32 << 20;
 pub const MAX_BCD_DEVICE_DEPTH: usize = 8;
 /// Most objects of a boot configuration store; a machine with many entries has about fifty.
 pub const MAX_BCD_OBJECTS: usize = 4096;
+/// Most chunks of an event log: 16 GiB, more than Windows lets a log grow to (4 GiB).
+pub const MAX_EVENT_CHUNKS: u64 = 1 << 18;
+/// Most files that are collected from one disk.
+pub const MAX_COLLECTED_FILES: usize = 1 << 17;

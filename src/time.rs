@@ -52,6 +52,41 @@ impl FileTime {
         intervals.div_euclid(i128::from(INTERVALS_PER_SECOND)) as i64
     }
 
+    /// From `2024-02-29`, `2024-02-29 12:00`, `2024-02-29T12:00:00.1234567Z`: UTC, the end of the time may be left out. `None` for other
+    /// text and for times before 1601.
+    pub fn parse_utc(text: &str) -> Option<FileTime> {
+        let text = text.strip_suffix(['Z', 'z']).unwrap_or(text);
+        let (date, clock) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
+        let number = |text: &str, low: i64, high: i64| -> Option<i64> {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            text.parse().ok().filter(|n| digits && (low..=high).contains(n))
+        };
+        let mut parts = date.split('-');
+        let (year, month) = (number(parts.next()?, 1601, 9999)?, number(parts.next()?, 1, 12)?);
+        let day = number(parts.next()?, 1, 31)?;
+        let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+        let mut clock = clock.split(':');
+        let (hour, minute) = (number(clock.next()?, 0, 23)?, number(clock.next()?, 0, 59)?);
+        let second = clock.next().map_or(Some(0), |second| number(second, 0, 59))?;
+        let fraction = match fraction {
+            "" => 0,
+            digits if digits.len() <= 7 => number(&format!("{digits:0<7}"), 0, 9_999_999)?,
+            _ => return None,
+        };
+        let days = days_from_civil(year, month, day);
+        if parts.next().is_some() || clock.next().is_some() || civil_from_days(days) != (year, month, day) {
+            return None;
+        }
+        let time = FileTime::from_unix_seconds(days * 86_400 + hour * 3600 + minute * 60 + second);
+        Some(FileTime(time.0.checked_add(u64::try_from(fraction).ok()?)?))
+    }
+
+    /// So many seconds earlier; not before 1601.
+    #[must_use]
+    pub fn earlier_by(self, seconds: u64) -> FileTime {
+        FileTime(self.0.saturating_sub(seconds.saturating_mul(INTERVALS_PER_SECOND)))
+    }
+
     /// True for zero, which most structures use for "never".
     pub fn is_zero(self) -> bool {
         self.0 == 0
@@ -74,6 +109,16 @@ impl fmt::Display for FileTime {
     }
 }
 
+/// Days since 1970-01-01 of a date (Hinnant, as below).
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
 /// Year, month and day of the proleptic Gregorian calendar from days since 1970-01-01 (Hinnant, "chrono-compatible
 /// low-level date algorithms").
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
@@ -91,6 +136,30 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_as_they_are_shown() {
+        for text in
+            ["1601-01-01T00:00:00.0000000Z", "2024-02-29T12:00:00.0000000Z", "9999-12-31T23:59:59.9999999Z"]
+        {
+            assert_eq!(FileTime::parse_utc(text).map(|time| time.to_string()).as_deref(), Some(text));
+        }
+        assert_eq!(FileTime::parse_utc("2024-02-29 12:00"), FileTime::parse_utc("2024-02-29T12:00:00.0Z"));
+        assert_eq!(FileTime::parse_utc("2020-01-01"), Some(FileTime(132_223_104_000_000_000)));
+        for bad in [
+            "",
+            "2023-02-29",
+            "2024-13-01",
+            "2024-1",
+            "1600-01-01",
+            "2024-01-01T25:00",
+            "2024-01-01-1",
+            "+024-01-01",
+            "7d",
+        ] {
+            assert_eq!(FileTime::parse_utc(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn known_times() {

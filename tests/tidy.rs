@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms, each using only those above it. `block/testing` and this list are the only exceptions.
-const ROOMS: [&str; 23] = [
+const ROOMS: [&str; 24] = [
     "error",
     "limits",
     "progress",
@@ -25,6 +25,7 @@ const ROOMS: [&str; 23] = [
     "diagnose",
     "repair",
     "demo",
+    "collect",
     "report",
     "mount",
     "batch",

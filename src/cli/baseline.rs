@@ -1,5 +1,6 @@
 //! `baseline`: what a golden image is set up like, and what differs from it.
 
+use super::identity::say_of;
 use super::{CLEAN, FINDINGS, Image, look, say, say_json};
 use crate::baseline::{Baseline, Level, Policy, baseline, compare};
 use crate::error::{Error, Layer, Result};
@@ -63,7 +64,7 @@ fn against(image: &Image, golden: &Path, policy: Option<&Path>) -> Result<u8> {
     let list = compare(&golden, &of(image)?, &policy);
     let failed = list.iter().filter(|difference| difference.level == Level::Fail).count();
     if image.json {
-        say_json("baseline", json!({"differences": list, "failed": failed}))?;
+        say_of(image, "baseline", json!({"differences": list, "failed": failed}))?;
     } else {
         for d in &list {
             let word = if d.level == Level::Fail { "differs" } else { "note" };

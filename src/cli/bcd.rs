@@ -1,7 +1,8 @@
 //! `bcd`: the boot configuration store of a disk, or a store in a file of its own.
 
+use super::identity::say_of;
 use super::registry::{hive_at, is_bare};
-use super::{CLEAN, Changing, Image, change, look, say, say_json};
+use super::{CLEAN, Changing, Image, change, look, say};
 use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::guid::Guid;
@@ -289,7 +290,7 @@ fn enumerated(at: &Where, aliases: bool) -> Result<u8> {
         super::say_error(&format!("warning: {defect}"));
     }
     if at.image.json {
-        say_json("bcd-enum", json!({"store": path, "objects": view(&store, &map, options)}))?;
+        say_of(&at.image, "bcd-enum", json!({"store": path, "objects": view(&store, &map, options)}))?;
     } else {
         say(enumerate(&store, &map, options).trim_end())?;
     }

@@ -1,6 +1,7 @@
 //! `diagnose`: why the machine does not boot, worst first, each with its fix; and what the rules know.
 
-use super::{CLEAN, FINDINGS, Image, look, no_image, say, say_json, written};
+use super::identity::{say_of, tell};
+use super::{CLEAN, FINDINGS, Image, look, no_image, say, written};
 use crate::diagnose::{DataRule, Finding, diagnose_disk, diagnose_with, explain, rules, rules_page};
 use crate::error::{ErrorKind, Result};
 use clap::Args;
@@ -41,6 +42,7 @@ pub(super) fn diagnose(arguments: &DiagnoseArgs) -> Result<u8> {
         return Ok(CLEAN);
     }
     let image = arguments.image.as_ref().ok_or_else(no_image)?;
+    tell(image)?;
     let own: Vec<Vec<DataRule>> =
         arguments.own.iter().map(|path| DataRule::load(path)).collect::<Result<_>>()?;
     let (_, machine, _) = look::open(image)?;
@@ -53,7 +55,7 @@ pub(super) fn diagnose(arguments: &DiagnoseArgs) -> Result<u8> {
         Err(e) => return Err(e),
     };
     if image.json {
-        say_json("diagnose", json!({"findings": findings}))?;
+        say_of(image, "diagnose", json!({"findings": findings}))?;
     } else if findings.is_empty() {
         say("nothing found that keeps this machine from booting")?;
     } else {

@@ -1,5 +1,6 @@
 //! `disk`: new disks, conversion, children, merging, compacting, resizing.
 
+use super::identity::say_of_file;
 use super::progress::Bars;
 use super::{CLEAN, FINDINGS, agreed, say, say_json, size};
 use crate::block::{Disk, HostFile};
@@ -226,7 +227,7 @@ fn info(path: &Path, common: &Common) -> Result<u8> {
     if common.json {
         let list: Vec<serde_json::Value> =
             infos.iter().map(|(file, info)| json!({"file": file, "container": info})).collect();
-        say_json("disk-info", json!({"chain": list}))?;
+        say_of_file(path, "disk-info", json!({"chain": list}))?;
         return Ok(CLEAN);
     }
     for (file, info) in infos {
@@ -265,7 +266,7 @@ fn check(path: &Path, common: &Common) -> Result<u8> {
                 line
             })
             .collect();
-        say_json("disk-check", json!({"defects": list}))?;
+        say_of_file(path, "disk-check", json!({"defects": list}))?;
     } else if defects.is_empty() {
         say("no damage found")?;
     } else {

@@ -1,5 +1,6 @@
 //! What was done to an image, and the way back.
 
+use super::identity::say_of_file;
 use super::progress::Bars;
 use super::{CLEAN, agreed, say, say_json};
 use crate::error::Result;
@@ -25,7 +26,7 @@ pub(super) struct Where {
 pub(super) fn history(at: &Where) -> Result<u8> {
     let operations = transaction::history(&at.image, at.state_dir.as_deref())?;
     if at.json {
-        say_json("history", json!({"operations": operations}))?;
+        say_of_file(&at.image, "history", json!({"operations": operations}))?;
         return Ok(CLEAN);
     }
     if operations.is_empty() {

@@ -1,7 +1,8 @@
 //! Commands that only look: the image is opened for reading and never written.
 
+use super::identity::{say_of, tell};
 use super::progress::Bars;
-use super::{CLEAN, Changing, FINDINGS, Image, say, say_json, size, written};
+use super::{CLEAN, Changing, FINDINGS, Image, say, size, written};
 use crate::block::testing::{CountingDevice, Counts};
 use crate::block::{Disk, HostFile};
 use crate::error::{Defect, Error, Layer, Result};
@@ -96,7 +97,7 @@ fn info_json(container: &Container<Disk>, machine: &Machine) -> Value {
 pub(super) fn info(image: &Image) -> Result<u8> {
     let (container, machine, _) = open(image)?;
     if image.json {
-        say_json("info", info_json(&container, &machine))?;
+        say_of(image, "info", info_json(&container, &machine))?;
         return Ok(CLEAN);
     }
     say_info(image, &container, &machine)?;
@@ -105,6 +106,7 @@ pub(super) fn info(image: &Image) -> Result<u8> {
 
 fn say_info(image: &Image, container: &Container<Disk>, machine: &Machine) -> Result<()> {
     let info = &container.info;
+    tell(image)?;
     say(&format!("{}", image.image.display()))?;
     let variant = format!("{:?} {:?}", info.format, info.variant).to_lowercase();
     say(&format!("  container     {variant}, disk {}, file {}", size(info.size), size(info.file_size)))?;
@@ -164,7 +166,7 @@ pub(super) fn inspect(image: &Image, io: bool) -> Result<u8> {
         let mut document = info_json(&container, &machine);
         document["services"] = json!(drivers);
         document["bytes_read"] = json!(read);
-        say_json("inspect", document)?;
+        say_of(image, "inspect", document)?;
         return Ok(CLEAN);
     }
     say_info(image, &container, &machine)?;
@@ -194,11 +196,12 @@ pub(super) fn inspect(image: &Image, io: bool) -> Result<u8> {
 }
 
 pub(super) fn drivers(image: &Image) -> Result<u8> {
+    tell(image)?;
     let (_, machine, _) = open(image)?;
     let installation = machine.installation(image.windows)?;
     let list = services_of(&machine, installation)?;
     if image.json {
-        say_json("drivers", json!({"services": list}))?;
+        say_of(image, "drivers", json!({"services": list}))?;
         return Ok(CLEAN);
     }
     for service in &list {
@@ -211,13 +214,15 @@ pub(super) fn drivers(image: &Image) -> Result<u8> {
 }
 
 pub(super) fn updates(image: &Image) -> Result<u8> {
+    tell(image)?;
     let (_, machine, _) = open(image)?;
     let installation = machine.installation(image.windows)?;
     let found = crate::windows::updates(&machine, installation)?;
     if image.json {
         let version =
             json!({"product": installation.product, "build": installation.build, "ubr": installation.ubr});
-        say_json(
+        say_of(
+            image,
             "updates",
             json!({"windows": version, "pending": found.pending, "packages": found.packages}),
         )?;
@@ -245,6 +250,7 @@ pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<
 }
 
 fn check_disk(image: &Image) -> Result<u8> {
+    tell(image)?;
     let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
     let mut defects = image::check(&file)?;
     // Every parent of a chain is a container of its own.
@@ -280,7 +286,7 @@ fn check_disk(image: &Image) -> Result<u8> {
 pub(super) fn say_defects(image: &Image, defects: &[Defect]) -> Result<()> {
     if image.json {
         let list: Vec<Value> = defects.iter().map(defect_json).collect();
-        say_json("check", json!({"defects": list}))
+        say_of(image, "check", json!({"defects": list}))
     } else if defects.is_empty() {
         say("no damage found")
     } else {
@@ -354,6 +360,7 @@ pub(super) fn cat(image: &Image, path: &str) -> Result<u8> {
 }
 
 pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
+    tell(image)?;
     let (_, machine, _) = open(image)?;
     let (fs, node, path) = node_of(&machine, path)?;
     let found = fs.metadata(node)?;
@@ -364,7 +371,8 @@ pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
             .map(|s| json!({"name": s.name, "size": s.size_bytes, "allocated": s.allocated_bytes, "resident": s.resident,
                 "compressed": s.compressed, "sparse": s.sparse}))
             .collect();
-        say_json(
+        say_of(
+            image,
             "stat",
             json!({
                 "path": path.to_string(), "kind": kind_name(found.kind), "size": found.size_bytes,
@@ -391,7 +399,8 @@ pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
     Ok(CLEAN)
 }
 
-pub(super) fn get(image: &Image, path: &str, out: &Path, recursive: bool, hash: bool) -> Result<u8> {
+pub(super) fn get(image: &Image, path: &str, out: &Path, recursive: bool) -> Result<u8> {
+    let hash = image.hash;
     let (_, machine, _) = open(image)?;
     let (fs, node, parsed) = node_of(&machine, path)?;
     if fs.metadata(node)?.kind == NodeKind::Directory {

@@ -4,10 +4,13 @@ mod baseline;
 mod batch;
 mod bcd;
 mod change;
+mod collect;
 mod demo;
 mod diagnose;
 mod disk;
+mod events;
 mod history;
+mod identity;
 mod look;
 mod mount;
 mod partition;
@@ -65,6 +68,9 @@ struct Image {
     /// Follow the paths that a disk names out of its own folder
     #[arg(long)]
     follow_paths: bool,
+    /// With the sha256 of the image in the output; for `get`: of every file that is copied out
+    #[arg(long)]
+    hash: bool,
 }
 
 impl Image {
@@ -76,6 +82,7 @@ impl Image {
             windows: self.windows,
             parent: Vec::new(),
             follow_paths: self.follow_paths,
+            hash: self.hash,
         }
     }
 }
@@ -149,9 +156,6 @@ enum Command {
         /// Whole trees
         #[arg(short, long)]
         recursive: bool,
-        /// Print the sha256 of every file
-        #[arg(long)]
-        hash: bool,
     },
     /// Everything known about a file
     Stat {
@@ -192,6 +196,10 @@ enum Command {
         #[command(subcommand)]
         command: Option<UpdatesCommand>,
     },
+    /// Event logs: what matters for the boot, or any log by name, number, level and time
+    Events(events::EventsArgs),
+    /// What support people ask for, as one archive with a manifest
+    Collect(collect::CollectArgs),
     /// Look into and change the registry
     Reg {
         #[command(subcommand)]
@@ -439,13 +447,15 @@ fn run(command: Command) -> Result<u8> {
         Command::Check { image, repair, changing } => look::check(&image, repair, &changing),
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),
-        Command::Get { image, path, out, recursive, hash } => look::get(&image, &path, &out, recursive, hash),
+        Command::Get { image, path, out, recursive } => look::get(&image, &path, &out, recursive),
         Command::Stat { image, path } => look::stat(&image, &path),
         Command::Find { image, path, name, kind, min_size } => {
             tree::find(&image, &path, &tree::Wanted { name, kind, min_size })
         }
         Command::Drivers { image, command } => run_drivers(image.as_ref(), command),
         Command::Updates { image, command } => run_updates(image.as_ref(), command),
+        Command::Events(args) => events::events(&args),
+        Command::Collect(args) => collect::collect(&args),
         Command::Reg { command } => registry::reg(command),
         Command::Bcd { command } => bcd::bcd(command),
         Command::Partition { command } => partition::partition(command),

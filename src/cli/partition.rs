@@ -1,6 +1,7 @@
 //! `partition`: the table and the boot sectors of a disk.
 
-use super::{CLEAN, Changing, Image, change, look, say, say_json, size};
+use super::identity::say_of;
+use super::{CLEAN, Changing, Image, change, look, say, size};
 use crate::error::Result;
 use crate::fs::ntfs;
 use crate::repair::{copy_boot_code, repair_boot_sector, repair_gpt, set_active, set_type};
@@ -122,7 +123,8 @@ fn list(image: &Image) -> Result<u8> {
                     "file_system": volume.fs.as_ref().map(|fs| fs.info().kind), "problems": problems})
             })
             .collect();
-        say_json(
+        say_of(
+            image,
             "partition-list",
             json!({"kind": machine.table.kind, "disk_id": machine.table.disk_id, "partitions": list}),
         )?;

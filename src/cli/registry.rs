@@ -1,7 +1,8 @@
 //! `reg`: keys by the paths that users type, or inside a hive file of its own.
 
+use super::identity::say_of;
 use super::progress::Bars;
-use super::{CLEAN, Changing, FINDINGS, Image, change, look, say, say_error, say_json};
+use super::{CLEAN, Changing, FINDINGS, Image, change, look, say, say_error};
 use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::limits::MAX_KEY_DEPTH;
@@ -333,7 +334,7 @@ fn query(image: &Image, path: &str, recursive: bool, search: Option<&str>, delet
     let text = search.map(str::to_lowercase);
     if image.json {
         let levels = if recursive || text.is_some() { MAX_KEY_DEPTH } else { 1 };
-        say_json("reg-query", key_json(&found, path, levels)?)?;
+        say_of(image, "reg-query", key_json(&found, path, levels)?)?;
     } else if let Some(text) = text {
         say_matches(&found, path, &text, 0)?;
     } else {
@@ -358,7 +359,7 @@ fn say_deleted(image: &Image, hive: &Hive) -> Result<u8> {
                 }
             })
             .collect();
-        say_json("reg-deleted", json!({"deleted": list}))?;
+        say_of(image, "reg-deleted", json!({"deleted": list}))?;
         return Ok(CLEAN);
     }
     for remnant in &remnants {
@@ -522,7 +523,7 @@ fn diff(image: &Image, other: &Path, key: &str) -> Result<u8> {
         };
         let list: Vec<serde_json::Value> =
             lines.iter().map(|(sign, path)| json!({"what": word(sign), "path": path})).collect();
-        say_json("reg-diff", json!({"differences": list}))?;
+        say_of(image, "reg-diff", json!({"differences": list}))?;
     } else {
         lines.iter().try_for_each(|(sign, path)| say(&format!("{sign} {path}")))?;
     }

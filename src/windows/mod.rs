@@ -7,11 +7,14 @@
 //! * [`store_versions`]: the versions of a file in the component store
 //! * [`Updates`]: packages, and what waits for the next start
 //!
-//! Missing: events, BitLocker.
+//! * [`events`]: event logs, and what they say on starts, stops and crashes
+//!
+//! Missing: BitLocker.
 
 pub mod bcd;
 mod boot;
 mod component_store;
+pub mod events;
 mod machine;
 mod pe;
 mod roles;

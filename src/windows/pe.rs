@@ -8,6 +8,8 @@ use serde::Serialize;
 
 /// Resource type of version information.
 const VERSION: u32 = 16;
+/// Resource type of message tables.
+const MESSAGE_TABLE: u32 = 11;
 /// Most sections that Windows loads.
 const MAX_SECTIONS: usize = 96;
 /// Entries that are looked at in one directory of resources.
@@ -112,6 +114,11 @@ impl PeInfo {
     }
 }
 
+/// The first message table (`RT_MESSAGETABLE`) of a PE file or a `.mui` file; the file need not be whole.
+pub(super) fn message_table(bytes: &[u8]) -> Option<&[u8]> {
+    (payload_kind(bytes) == Payload::Pe).then(|| Headers::read(bytes)?.resource(bytes, MESSAGE_TABLE))?
+}
+
 struct Section {
     address: u32,
     raw_bytes: u32,
@@ -167,11 +174,16 @@ impl Headers {
         })
     }
 
-    /// The bytes of the first version resource: type 16, first name, first language.
+    /// The bytes of the first version resource.
     fn version_resource<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        self.resource(bytes, VERSION)
+    }
+
+    /// The bytes of the first resource of a type: first name, first language.
+    fn resource<'a>(&self, bytes: &'a [u8], kind: u32) -> Option<&'a [u8]> {
         let root = self.place(self.resources).filter(|_| self.resources != 0)?;
         let mut at = root;
-        for wanted in [Some(VERSION), None, None] {
+        for wanted in [Some(kind), None, None] {
             let count = usize::from(u16_at(bytes, at + 12)?) + usize::from(u16_at(bytes, at + 14)?);
             let entry = (0..count.min(MAX_ENTRIES))
                 .map(|i| at + 16 + i * 8)

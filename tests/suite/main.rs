@@ -4,9 +4,12 @@
 
 mod batch;
 mod boot;
+mod collect;
 mod containers;
 mod demo;
 mod diagnose;
+mod events;
+mod forensic;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod mount;
