@@ -56,10 +56,27 @@ pub(super) const DOCS: &[RuleDoc] = &[
 /// What is wrong with the drivers of the start.
 pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let set = scene.control_set();
-    let mut found: Vec<Finding> =
-        scene.services().iter().filter_map(|service| driver(service, &set)).collect();
+    let all = scene.services().iter().filter_map(|service| driver(service, &set));
+    let (broken, others): (Vec<Finding>, Vec<Finding>) =
+        all.partition(|finding| finding.rule == "boot-driver-broken");
+    let mut found = together(broken);
+    found.extend(others);
     found.extend(overridden(scene));
     found
+}
+
+/// More broken drivers than this are told in one: a disk whose drivers are all gone is one finding, not fifty.
+const MOST_ALONE: usize = 4;
+
+fn together(broken: Vec<Finding>) -> Vec<Finding> {
+    if broken.len() <= MOST_ALONE {
+        return broken;
+    }
+    let title = format!("{} boot drivers cannot be loaded", broken.len());
+    let evidence = broken.iter().filter_map(|finding| finding.evidence.first().cloned()).collect();
+    let screen = "0xc0000098, 0xc0000221 or 0xc0000225, naming the first of them";
+    let fix = Fix::new("restore-boot-drivers", &[], Applicability::Safe);
+    vec![Finding::new("boot-driver-broken", evidence, screen, fix).titled(title)]
 }
 
 fn driver(service: &Service, set: &str) -> Option<Finding> {

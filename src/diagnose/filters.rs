@@ -19,14 +19,16 @@ pub(super) const DOCS: &[RuleDoc] = &[RuleDoc {
     confidence: Confidence::Likely,
     meaning: "UpperFilters and LowerFilters of a device class name drivers that every device of the class goes through. When one was removed or switched off without its entry, no device of the class starts, and Windows loses its disk.",
     seen: "names in UpperFilters and LowerFilters of the classes of disks, controllers and volumes, held against the services",
-    remedy: "Take the name out of the list.",
+    remedy: "Take the name of a foreign filter out of the list; put back the service of one that belongs to Windows.",
     source: &["WS-02", "WC-02", "0x7B"],
 }];
 
+/// Filters that belong to Windows: they are never taken out of a list, their driver is put back.
+const OWN: [&str; 6] = ["partmgr", "volsnap", "fvevol", "iorate", "rdyboost", "EhStorClass"];
+
 /// Entries of filter lists without a driver behind them.
 pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let services = scene.services();
-    if services.is_empty() {
+    if scene.services().is_empty() {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -37,17 +39,7 @@ pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
                 let value = key.value(list).ok().flatten();
                 let names = value.and_then(|value| value.as_multi_string()).unwrap_or_default();
                 for name in names.iter().filter(|name| !name.is_empty()) {
-                    let service = services.iter().find(|service| service.name.eq_ignore_ascii_case(name));
-                    let why = match service {
-                        None => "there is no such service".to_string(),
-                        Some(service) if service.start == Some(4) => "its service is disabled".to_string(),
-                        Some(service) => match &service.problem {
-                            Some(problem) => problem.clone(),
-                            None => continue,
-                        },
-                    };
-                    let parameters = [("name", name.clone()), ("class", class.to_string())];
-                    let fix = Fix::new("remove-filter-driver", &parameters, Applicability::Safe);
+                    let Some((why, fix)) = dangling(scene, name, class) else { continue };
                     let evidence = vec![format!("{path}: {list} names {name}: {why}")];
                     let title = format!("The filter {name} of {what} cannot be loaded");
                     let screen = "INACCESSIBLE_BOOT_DEVICE (0x7B)";
@@ -57,4 +49,25 @@ pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         });
     }
     found
+}
+
+/// Why a filter cannot be loaded, and what cures it; `None` when it can, or when its file is what is broken: that is named by the
+/// rule of boot drivers.
+fn dangling(scene: &Scene<'_>, name: &str, class: &str) -> Option<(String, Option<Fix>)> {
+    let own = OWN.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let remove = |how| {
+        let parameters = [("name", name.to_string()), ("class", class.to_string())];
+        if own { None } else { Fix::new("remove-filter-driver", &parameters, how) }
+    };
+    let service = scene.services().iter().find(|service| service.name.eq_ignore_ascii_case(name));
+    let Some(service) = service else {
+        return Some(("there is no such service".into(), remove(Applicability::Safe)));
+    };
+    if service.start == Some(4) {
+        let enable = Fix::new("enable-boot-driver", &[("name", service.name.clone())], Applicability::Safe);
+        let fix = if own { enable } else { remove(Applicability::Safe) };
+        return Some(("its service is disabled".into(), fix));
+    }
+    let problem = service.problem.as_ref().filter(|_| !own)?;
+    Some((problem.clone(), remove(Applicability::Unsafe)))
 }
