@@ -17,7 +17,7 @@
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
 //! collect/       what support people ask for, as one archive
-//! report/        text, JSON
+//! report/        what `inspect` and `diagnose` found, as JSON, text and HTML
 //! mount/         the disk for other programs: FUSE, NBD
 //! batch/         many images
 //! cli/           the command line
@@ -42,6 +42,7 @@ pub mod partition;
 pub mod progress;
 pub mod registry;
 pub mod repair;
+pub mod report;
 pub mod text;
 pub mod time;
 pub mod transaction;

@@ -1,4 +1,4 @@
-//! UTF-16 as Windows uses it: little-endian on disk, sometimes ill-formed.
+//! Text for people, and UTF-16 as Windows uses it: little-endian on disk, sometimes ill-formed.
 
 /// Text of UTF-16LE bytes, unpaired surrogates shown as U+FFFD; an odd last byte is ignored.
 pub fn utf16le_lossy(bytes: &[u8]) -> String {
@@ -28,6 +28,16 @@ pub fn hex(bytes: &[u8]) -> String {
         let _: std::fmt::Result = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Bytes for people.
+pub fn size(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let step = (bytes.max(1).ilog2() / 10).min(4);
+    if step == 0 {
+        return format!("{bytes} bytes");
+    }
+    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * step)) as f64, units[step as usize])
 }
 
 /// True when `name` fits a pattern with `*` and `?`; case does not matter.
@@ -73,5 +83,12 @@ mod tests {
         );
         assert!(!fits("*.sys", "acpi.sys.old") && !fits("?", "") && !fits("x", "xy"));
         assert!(!fits(&"*a".repeat(40), &"a".repeat(39)), "and quickly so");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(size(0), "0 bytes");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(256 << 20), "256.0 MiB");
     }
 }

@@ -1,6 +1,7 @@
 //! The reports of a batch: CSV, and one HTML page that needs nothing else. Everything from an image is escaped.
 
 use super::state::{Entry, Outcome};
+use crate::report::{STYLE, escaped};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -39,19 +40,11 @@ pub fn csv(entries: &[Entry]) -> String {
     text
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:76em;padding:0 1em;color:#1c2733;background:#fff}\
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse}td,th{border-bottom:1px solid #dde3ea;padding:.25em .6em;\
-text-align:left;vertical-align:top}thead th{position:sticky;top:0;background:inherit}.wide{overflow-x:auto}.bad{color:#b3261e}.find{color:#8a5a00}\
-.good{color:#1a7f37}.cards{display:flex;gap:1em;flex-wrap:wrap}.cards div{border:1px solid #dde3ea;border-radius:.5em;padding:.6em 1.2em}\
-.cards b{display:block;font-size:1.6em;line-height:1.2}code{font-size:.92em;overflow-wrap:anywhere}rect{fill:#4778b8}\
-.matrix th{font-weight:normal;font-size:.85em;vertical-align:bottom}.matrix .rule{writing-mode:vertical-rl;transform:rotate(180deg);max-height:16em;vertical-align:bottom}\
-.matrix td{text-align:center}.matrix td:first-child{text-align:left}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;background:#b3261e}.cured{background:#1a7f37}\
-@media(prefers-color-scheme:dark){body{background:#14181d;color:#d7dde4}td,th,.cards div{border-color:#333c46}.bad{color:#ff8a80}.find{color:#ffc766}\
-.good{color:#7ddc94}rect{fill:#7fb0f0}.dot{background:#ff8a80}.cured{background:#7ddc94}}";
+/// What only this page has; colours and type are those of all reports.
+const BATCH_STYLE: &str = ".cards{display:flex;gap:1em;flex-wrap:wrap}.cards div{border:1px solid var(--line);background:var(--card);border-radius:.4rem;padding:.6em 1.2em}\
+.cards b{display:block;font-size:1.6em;line-height:1.2}thead th{position:sticky;top:0;background:var(--paper)}.wide{overflow-x:auto}rect{fill:var(--windows)}\
+.matrix{width:auto}.matrix th{font-weight:normal;font-size:.85em;vertical-align:bottom}.matrix .rule{writing-mode:vertical-rl;transform:rotate(180deg);max-height:16em;vertical-align:bottom}\
+.matrix td{text-align:center}.matrix td:first-child{text-align:left}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;background:var(--bad)}.cured{background:var(--good)}";
 
 fn class(outcome: Outcome) -> &'static str {
     match outcome {
@@ -66,7 +59,7 @@ pub fn html(entries: &[Entry], what: &str, total: usize, stopped: Option<&str>) 
     let list = sorted(entries);
     let mut page = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>vmrescue batch {0}</title>\
-         <style>{STYLE}</style><h1>vmrescue batch {0}</h1>",
+         <style>{STYLE}{BATCH_STYLE}</style><h1>vmrescue batch {0}</h1>",
         escaped(what),
     );
     if let Some(why) = stopped {

@@ -26,6 +26,8 @@ pub(super) struct DiagnoseArgs {
     /// All rules with their documentation, as a page of Markdown
     #[arg(long, exclusive = true)]
     list_markdown: bool,
+    #[command(flatten)]
+    page: super::inspect::PageArgs,
 }
 
 pub(super) fn diagnose(arguments: &DiagnoseArgs) -> Result<u8> {
@@ -45,7 +47,10 @@ pub(super) fn diagnose(arguments: &DiagnoseArgs) -> Result<u8> {
     tell(image)?;
     let own: Vec<Vec<DataRule>> =
         arguments.own.iter().map(|path| DataRule::load(path)).collect::<Result<_>>()?;
-    let (_, machine, _) = look::open(image)?;
+    let (container, machine, _) = look::open(image)?;
+    if let Some(file) = &arguments.page.html {
+        super::inspect::report(image, &container, &machine, file, &own.concat())?;
+    }
     let findings = match machine.installation(image.windows) {
         Ok(installation) => diagnose_with(&machine, installation, &own.concat())?,
         // A disk without Windows may say why by itself.

@@ -15,7 +15,6 @@ use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The container and the machine in it, and what was read of the file.
 pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Counts>)> {
@@ -149,50 +148,6 @@ fn describe(i: &Installation) -> String {
 fn services_of(machine: &Machine, installation: &Installation) -> Result<Vec<Service>> {
     let hive = machine.hive(installation, "SYSTEM")?;
     services(machine, installation, &hive, installation.control_sets.default.max(1), true)
-}
-
-pub(super) fn inspect(image: &Image, io: bool) -> Result<u8> {
-    let (container, machine, counts) = open(image)?;
-    let mut drivers = Vec::new();
-    for installation in &machine.installations {
-        // Only what the boot needs is opened; `drivers` looks at all files.
-        let hive = machine.hive(installation, "SYSTEM")?;
-        let set = installation.control_sets.default.max(1);
-        let list = services(&machine, installation, &hive, set, false)?;
-        drivers.push(list);
-    }
-    let read = counts.bytes.load(Ordering::Relaxed);
-    if image.json {
-        let mut document = info_json(&container, &machine);
-        document["services"] = json!(drivers);
-        document["bytes_read"] = json!(read);
-        say_of(image, "inspect", document)?;
-        return Ok(CLEAN);
-    }
-    say_info(image, &container, &machine)?;
-    for (installation, list) in machine.installations.iter().zip(&drivers) {
-        let sets = installation.control_sets;
-        say(&format!(
-            "  control sets  current {}, default {}, failed {}, last known good {}",
-            sets.current, sets.default, sets.failed, sets.last_known_good
-        ))?;
-        let count = |start| list.iter().filter(|service| service.start == Some(start)).count();
-        say(&format!(
-            "  services      {}: {} at boot, {} system, {} automatic, {} on demand, {} disabled",
-            list.len(),
-            count(0),
-            count(1),
-            count(2),
-            count(3),
-            count(4)
-        ))?;
-        let boot: Vec<&str> = list.iter().filter(|s| s.start == Some(0)).map(|s| s.name.as_str()).collect();
-        say(&format!("  boot drivers  {}", boot.join(", ")))?;
-    }
-    if io {
-        say(&format!("  read          {} in {} reads", size(read), counts.reads.load(Ordering::Relaxed)))?;
-    }
-    Ok(CLEAN)
 }
 
 pub(super) fn drivers(image: &Image) -> Result<u8> {

@@ -11,6 +11,7 @@ mod disk;
 mod events;
 mod history;
 mod identity;
+mod inspect;
 mod look;
 mod mount;
 mod partition;
@@ -24,6 +25,7 @@ mod watch;
 mod worker;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::size;
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -111,14 +113,8 @@ enum Command {
         #[command(flatten)]
         image: Image,
     },
-    /// The installation: product, build, control sets, drivers and their files
-    Inspect {
-        #[command(flatten)]
-        image: Image,
-        /// Print how much was read from the image
-        #[arg(long)]
-        io: bool,
-    },
+    /// Everything about the disk and its installations
+    Inspect(inspect::InspectArgs),
     /// Why the machine does not boot, worst first, each with its fix
     Diagnose(diagnose::DiagnoseArgs),
     /// Check container, partition table, file systems, hives and boot store; or a hive file
@@ -442,7 +438,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<u8> {
     match command {
         Command::Info { image } => look::info(&image),
-        Command::Inspect { image, io } => look::inspect(&image, io),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
         Command::Check { image, repair, changing } => look::check(&image, repair, &changing),
         Command::Ls { image, path } => look::ls(&image, &path),
@@ -546,16 +542,6 @@ fn say_json(schema: &str, mut document: serde_json::Value) -> Result<()> {
     say(&text)
 }
 
-/// Bytes for people.
-fn size(bytes: u64) -> String {
-    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let step = (bytes.max(1).ilog2() / 10).min(4);
-    if step == 0 {
-        return format!("{bytes} bytes");
-    }
-    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * step)) as f64, units[step as usize])
-}
-
 /// Asks, unless `--yes`; off a terminal there is nobody to ask.
 fn agreed(yes: bool, question: &str) -> Result<bool> {
     if yes {
@@ -590,12 +576,5 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_read_well() {
-        assert_eq!(size(0), "0 bytes");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(256 << 20), "256.0 MiB");
     }
 }

@@ -8,6 +8,7 @@ use crate::guid::Guid;
 use crate::partition::{self, EFI_SYSTEM, Partition, Table, TableKind};
 use crate::registry::Hive;
 use crate::windows::bcd::{DiskMap, MapPartition, PartitionRef};
+use crate::windows::bitlocker::{BitLocker, bitlocker};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,8 @@ pub struct Volume {
     pub fs: Option<Arc<dyn FileSystem>>,
     /// Why it could not.
     pub error: Option<String>,
+    /// It is a BitLocker volume: what can be seen without a key.
+    pub bitlocker: Option<BitLocker>,
     /// The letter that the first installation gives it.
     pub letter: Option<char>,
     /// The firmware starts from here.
@@ -96,6 +99,10 @@ pub struct Machine {
     hives: Arc<Mutex<Hives>>,
 }
 
+/// What a user does about a locked volume.
+const UNLOCK: &str = "unlock it where the disk is attached to a Windows machine (manage-bde -unlock X: -RecoveryPassword ..., the \
+    password that is kept under the id above), and switch BitLocker off (manage-bde -off X:)";
+
 /// Path of a hive in its installation, from the Windows directory.
 pub fn config_path(hive: &str) -> [String; 3] {
     ["System32".into(), "config".into(), hive.into()]
@@ -138,18 +145,9 @@ impl Machine {
         };
         let mut volumes = Vec::new();
         for (number, range, partition) in places {
-            let opened = disk.window(range.clone()).and_then(crate::fs::open);
-            let (fs, error) = match opened {
-                Ok(fs) => (Some(fs), None),
-                Err(e) => {
-                    if e.kind() == ErrorKind::Damaged {
-                        defects.push(Defect::from_error("volume-unreadable", Severity::Error, &e));
-                    }
-                    (None, Some(e.to_string()))
-                }
-            };
+            let (fs, error, bitlocker) = open_volume(&disk, &range, &mut defects);
             let system = partition.as_ref().is_some_and(|p| p.type_guid == Some(EFI_SYSTEM) || p.active);
-            volumes.push(Volume { number, range, partition, fs, error, letter: None, system });
+            volumes.push(Volume { number, range, partition, fs, error, bitlocker, letter: None, system });
         }
         let mut machine =
             Machine { disk, table, volumes, installations: Vec::new(), defects, hives: Arc::default() };
@@ -244,8 +242,9 @@ impl Machine {
             self.volumes.get(volume).ok_or_else(|| Error::invalid(Layer::Windows, "no such volume"))?;
         volume.fs.clone().ok_or_else(|| {
             let why = volume.error.clone().unwrap_or_default();
-            Error::unsupported(Layer::Windows, format!("partition {} cannot be read", volume.number))
-                .found(why)
+            let e = Error::unsupported(Layer::Windows, format!("partition {} cannot be read", volume.number))
+                .found(why);
+            if volume.bitlocker.is_some() { e.advice(UNLOCK) } else { e }
         })
     }
 
@@ -311,7 +310,14 @@ impl Machine {
     /// `NotFound` without any; `Refused` with a list when there are several and none was named.
     pub fn installation(&self, number: Option<usize>) -> Result<&Installation> {
         match (number, self.installations.as_slice()) {
-            (_, []) => Err(Error::not_found(Layer::Windows, "no Windows installation on this disk")),
+            (_, []) => {
+                let e = Error::not_found(Layer::Windows, "no Windows installation on this disk");
+                let locked = self.volumes.iter().filter(|volume| volume.bitlocker.is_some());
+                let locked: Vec<String> = locked
+                    .map(|v| format!("partition {} is {}", v.number, v.error.clone().unwrap_or_default()))
+                    .collect();
+                Err(if locked.is_empty() { e } else { e.found(locked.join("; ")).advice(UNLOCK) })
+            }
             (None, [only]) => Ok(only),
             (Some(number), all) => number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
                 Error::not_found(Layer::Windows, format!("no installation {number}"))
@@ -345,6 +351,25 @@ impl Machine {
         });
         DiskMap { partitions: partitions.collect() }
     }
+}
+
+type Opened = (Option<Arc<dyn FileSystem>>, Option<String>, Option<BitLocker>);
+
+/// The file system of a volume, or why it has none that can be read.
+fn open_volume(disk: &Disk, range: &Range<u64>, defects: &mut Vec<Defect>) -> Opened {
+    let e = match disk.window(range.clone()).and_then(crate::fs::open) {
+        Ok(fs) => return (Some(fs), None, None),
+        Err(e) => e,
+    };
+    match disk.window(range.clone()).and_then(|window| bitlocker(&window)) {
+        Ok(Some(found)) => return (None, Some(found.locked_text()), Some(found)),
+        Ok(None) => {}
+        Err(e) => defects.push(Defect::from_error("bitlocker-unreadable", Severity::Error, &e)),
+    }
+    if e.kind() == ErrorKind::Damaged {
+        defects.push(Defect::from_error("volume-unreadable", Severity::Error, &e));
+    }
+    (None, Some(e.to_string()), None)
 }
 
 /// What a letter of `MountedDevices` stands for.

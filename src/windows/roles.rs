@@ -14,6 +14,18 @@ pub enum Role {
     HyperV,
     /// Node of a failover cluster.
     FailoverCluster,
+    /// Remote Desktop session host: more than two people work on it.
+    SessionHost,
+    /// Another part of Remote Desktop Services: broker, gateway, licensing.
+    RemoteDesktopServices,
+    /// DNS server.
+    DnsServer,
+    /// DHCP server.
+    DhcpServer,
+    /// Certificate authority.
+    CertificateAuthority,
+    /// Internet Information Services.
+    WebServer,
 }
 
 impl Role {
@@ -23,6 +35,12 @@ impl Role {
             Role::DomainController => "domain-controller",
             Role::HyperV => "hyper-v",
             Role::FailoverCluster => "failover-cluster",
+            Role::SessionHost => "session-host",
+            Role::RemoteDesktopServices => "remote-desktop-services",
+            Role::DnsServer => "dns-server",
+            Role::DhcpServer => "dhcp-server",
+            Role::CertificateAuthority => "certificate-authority",
+            Role::WebServer => "web-server",
         }
     }
 }
@@ -40,10 +58,26 @@ pub fn roles(machine: &Machine, installation: &Installation) -> Result<Vec<Role>
     if product.and_then(|value| value.as_string()).is_some_and(|text| text.eq_ignore_ascii_case("LanmanNT")) {
         found.push(Role::DomainController);
     }
-    for (service, role) in [("vmms", Role::HyperV), ("ClusSvc", Role::FailoverCluster)] {
-        if hive.key(&format!(r"{set}\Services\{service}"))?.is_some() {
+    let services = [
+        ("vmms", Role::HyperV),
+        ("ClusSvc", Role::FailoverCluster),
+        ("Tssdis", Role::RemoteDesktopServices),
+        ("TSGateway", Role::RemoteDesktopServices),
+        ("TermServLicensing", Role::RemoteDesktopServices),
+        ("DNS", Role::DnsServer),
+        ("DHCPServer", Role::DhcpServer),
+        ("CertSvc", Role::CertificateAuthority),
+        ("W3SVC", Role::WebServer),
+    ];
+    for (service, role) in services {
+        if !found.contains(&role) && hive.key(&format!(r"{set}\Services\{service}"))?.is_some() {
             found.push(role);
         }
+    }
+    let server = hive.key(&format!(r"{set}\Control\Terminal Server"))?;
+    let many = server.map(|key| key.value("TSAppCompat")).transpose()?.flatten();
+    if many.and_then(|value| value.as_u32()) == Some(1) {
+        found.push(Role::SessionHost);
     }
     Ok(found)
 }

@@ -18,4 +18,5 @@ mod ntfs_corpus;
 mod oracle;
 mod registry_corpus;
 mod registry_oracles;
+mod report;
 mod scripts;

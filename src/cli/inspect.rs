@@ -1,0 +1,138 @@
+//! `inspect`: everything about the disk and its installations; and the HTML report, which `diagnose` writes too.
+
+use super::identity::{self, say_of, tell};
+use super::{CLEAN, Image, look, say, size};
+use crate::block::Disk;
+use crate::diagnose::{DataRule, diagnose_disk, diagnose_with};
+use crate::error::{Error, Layer, Result};
+use crate::image::Container;
+use crate::report::html::{Page, PageEvent, html};
+use crate::report::{Inspection, text};
+use crate::time::FileTime;
+use crate::windows::events::{Kind, boot_events};
+use crate::windows::{Installation, Machine, services, updates};
+use clap::Args;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+/// What `inspect` takes.
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    #[command(flatten)]
+    image: Image,
+    /// Print how much was read from the image
+    #[arg(long)]
+    io: bool,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+/// How a report is written.
+#[derive(Debug, Args)]
+pub(super) struct PageArgs {
+    /// Write a report as one self-contained HTML file
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+}
+
+pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
+    let image = &args.image;
+    let (container, machine, counts) = look::open(image)?;
+    let inspection = Inspection::new(&container, &machine);
+    let read = counts.bytes.load(Ordering::Relaxed);
+    if let Some(file) = &args.page.html {
+        write_page(image, &machine, &inspection, file, &[])?;
+    }
+    if image.json {
+        let mut document = serde_json::to_value(&inspection)
+            .map_err(|e| Error::invalid(Layer::Cli, "JSON cannot be written").caused_by(e))?;
+        document["bytes_read"] = serde_json::json!(read);
+        say_of(image, "inspect", document)?;
+        return Ok(CLEAN);
+    }
+    if let Some(file) = &args.page.html {
+        say(&format!("report written to {}", file.display()))?;
+        return Ok(CLEAN);
+    }
+    say(&text(&inspection, &image.image.display().to_string()))?;
+    tell(image)?;
+    if args.io {
+        say(&format!("  read          {} in {} reads", size(read), counts.reads.load(Ordering::Relaxed)))?;
+    }
+    Ok(CLEAN)
+}
+
+/// The report of an open disk.
+pub(super) fn report(
+    image: &Image,
+    container: &Container<Disk>,
+    machine: &Machine,
+    file: &Path,
+    own: &[DataRule],
+) -> Result<()> {
+    write_page(image, machine, &Inspection::new(container, machine), file, own)
+}
+
+fn write_page(
+    image: &Image,
+    machine: &Machine,
+    inspection: &Inspection,
+    file: &Path,
+    own: &[DataRule],
+) -> Result<()> {
+    replaceable(file)?;
+    let list = &machine.installations;
+    let mut findings: Vec<_> =
+        list.iter().map(|i| diagnose_with(machine, i, own).map_err(|e| e.to_string())).collect();
+    if list.is_empty() {
+        findings.push(Ok(diagnose_disk(machine)));
+    }
+    let with_files = |i: &Installation| {
+        let set = i.control_sets.default.max(1);
+        let hive = machine.hive(i, "SYSTEM");
+        hive.and_then(|hive| services(machine, i, &hive, set, true)).unwrap_or_default()
+    };
+    let sha256 = if image.hash { identity::image(image)?["sha256"].clone() } else { Value::Null };
+    let page = Page {
+        inspection,
+        findings,
+        services: list.iter().map(with_files).collect(),
+        updates: list.iter().map(|i| updates(machine, i).unwrap_or_default()).collect(),
+        events: list.iter().map(|i| happenings(machine, i)).collect(),
+        image: image.image.display().to_string(),
+        sha256: sha256.as_str().map(String::from),
+        made: FileTime::now(),
+    };
+    std::fs::write(file, html(&page)).map_err(|e| Error::io("the report cannot be written", file, e))
+}
+
+/// Starts, stops and crashes that the event logs tell; logs that cannot be read tell nothing.
+fn happenings(machine: &Machine, installation: &Installation) -> Vec<PageEvent> {
+    let Ok(events) = boot_events(machine, installation) else { return Vec::new() };
+    let groups = [Kind::Crash, Kind::Start, Kind::Shutdown].into_iter();
+    let groups = groups.flat_map(|kind| events.of(kind).map(move |group| (kind == Kind::Crash, group)));
+    let all = groups.flat_map(|(crash, group)| {
+        let text = format!("{} {}: {}", group.provider, group.id, group.text);
+        group.times.iter().map(move |time| PageEvent { time: *time, crash, text: text.clone() })
+    });
+    all.collect()
+}
+
+/// Only reports are written over: a slip of the keyboard must not cost an image.
+fn replaceable(file: &Path) -> Result<()> {
+    use std::io::Read;
+    let mut first = Vec::new();
+    match std::fs::File::open(file) {
+        Ok(open) => open.take(15).read_to_end(&mut first),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => Err(e),
+    }
+    .map_err(|e| Error::io("cannot be read", file, e))?;
+    if first.is_empty() || first == b"<!doctype html>" {
+        return Ok(());
+    }
+    Err(Error::refused(Layer::Cli, "there is a file of that name, and it is no report")
+        .in_file(file)
+        .advice("name another file"))
+}
