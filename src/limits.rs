@@ -40,3 +40,9 @@ pub const MAX_BCD_OBJECTS: usize = 4096;
 pub const MAX_EVENT_CHUNKS: u64 = 1 << 18;
 /// Most files that are collected from one disk.
 pub const MAX_COLLECTED_FILES: usize = 1 << 17;
+/// Longest record of an NTFS log: tables of a checkpoint are the largest, 64 KiB and more.
+pub const MAX_LOG_RECORD_BYTES: usize = 4 << 20;
+/// Most clusters that the tables of an NTFS log may call dirty: 4 GiB of the usual size.
+pub const MAX_REPLAY_CLUSTERS: usize = 1 << 20;
+/// Most bytes that the replay of an NTFS log may change: four times the largest log that Windows makes by itself.
+pub const MAX_REPLAY_BYTES: u64 = 256 << 20;

@@ -8,6 +8,7 @@ use crate::fs::{NodeKind, read_file};
 use crate::registry::Hive;
 use crate::repair::{
     Change, Context, Options, Outcome, Script, Source, Target, plan_with, run_changes, run_on_hive,
+    with_unfinished,
 };
 use crate::windows::Machine;
 use clap::Args;
@@ -39,7 +40,7 @@ pub(super) fn changes(
 ) -> Result<u8> {
     let mut no = false;
     let asked = |machine: &Machine| {
-        let list = planned(machine)?;
+        let list = with_unfinished(machine, planned(machine)?, changing.discard())?;
         if !image.json {
             show_plan(title, &list)?;
         }
@@ -224,6 +225,7 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
         let findings = crate::diagnose::diagnose(machine, installation)?;
         found.extend(findings.iter().map(|finding| finding.rule.clone()));
         let list = safe_fixes(machine, installation, &findings, known, context)?;
+        let list = with_unfinished(machine, list, changing.discard())?;
         if !image.json {
             super::diagnose::say_findings(&findings)?;
             show_plan(title, &list)?;

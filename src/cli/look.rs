@@ -81,6 +81,7 @@ fn info_json(container: &Container<Disk>, machine: &Machine) -> Value {
                 "size": volume.range.end - volume.range.start,
                 "cluster_bytes": info.as_ref().map(|i| i.cluster_bytes),
                 "dirty": info.as_ref().map(|i| i.dirty), "error": volume.error,
+                "state": super::state::json_of(volume),
             })
         })
         .collect();
@@ -126,6 +127,7 @@ fn say_info(image: &Image, container: &Container<Disk>, machine: &Machine) -> Re
         };
         let bytes = size(volume.range.end - volume.range.start);
         say(&format!("  #{}  {letter}  {bytes:>11}  {kind:<20} {fs}", volume.number))?;
+        super::state::lines_of(volume).iter().try_for_each(|line| say(&format!("          {line}")))?;
     }
     for installation in &machine.installations {
         say(&describe(installation))?;

@@ -19,6 +19,7 @@ mod progress;
 mod registry;
 mod scripts;
 mod serve;
+mod state;
 mod stop;
 mod tree;
 mod watch;
@@ -104,6 +105,19 @@ struct Changing {
     /// Where the result goes: in-place, child:FILE (a new differencing disk) or new:FILE (a new image)
     #[arg(long = "to", value_name = "TARGET", default_value = "in-place", hide_default_value = true)]
     target: String,
+    /// Give up what $LogFile of a volume holds when it cannot be replayed
+    #[arg(long)]
+    discard_log: bool,
+    /// Give up the memory of a hibernated Windows, and unsaved work in it
+    #[arg(long)]
+    discard_hibernation: bool,
+}
+
+impl Changing {
+    /// What the user agrees to give up.
+    fn discard(&self) -> crate::repair::Discard {
+        crate::repair::Discard { log: self.discard_log, hibernation: self.discard_hibernation }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ mod open;
 pub mod path;
 pub mod wim;
 
-pub use open::{open, open_mut, read_file, resolve};
+pub use open::{open, open_mut, open_mut_with, read_file, resolve};
 
 use crate::error::{Defect, Result};
 use crate::progress::Progress;
@@ -257,6 +257,14 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// Damage.
     fn raw_part(&self, _node: NodeId, _part: RawPart) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// How the volume was left: unfinished changes, hibernation. `None` for a file system that does not say.
+    ///
+    /// # Errors
+    /// When what it is read from cannot be read.
+    fn state(&self) -> Result<Option<ntfs::VolumeState>> {
         Ok(None)
     }
 

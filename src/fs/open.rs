@@ -40,10 +40,18 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
 /// # Errors
 /// As [`open`]; `Refused` when the volume was not left cleanly.
 pub fn open_mut(disk: DiskMut) -> Result<Box<dyn FileSystemMut>> {
+    open_mut_with(disk, ntfs::WriteOptions::default())
+}
+
+/// The same; `options` count for NTFS.
+///
+/// # Errors
+/// As [`open_mut`].
+pub fn open_mut_with(disk: DiskMut, options: ntfs::WriteOptions) -> Result<Box<dyn FileSystemMut>> {
     let length = disk.geometry().length_bytes.min(512) as usize;
     let first = disk.as_disk().read_vec(0, length)?;
     if ntfs::is_ntfs(&first) {
-        return Ok(Box::new(ntfs::VolumeMut::open(disk)?));
+        return Ok(Box::new(ntfs::VolumeMut::open_with(disk, options)?));
     }
     if fat::is_fat(&first) {
         return Ok(Box::new(fat::FatVolume::open_mut(disk)?));

@@ -3,7 +3,7 @@
 use crate::registry::{DataType, ValueData};
 use serde::Serialize;
 
-/// A change. Paths are guest paths; `hive` is the guest path of a hive's file, `key` the path below its root.
+/// A change. Paths are guest paths; volumes are numbers of partitions; `hive` is the guest path of a hive's file, `key` the path below its root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
@@ -101,6 +101,29 @@ pub enum Change {
         /// The file.
         path: String,
     },
+    /// Finishes what $LogFile says was not finished, as Windows would on its next start.
+    ReplayLog {
+        /// The volume.
+        volume: u32,
+        /// Operations that are done again.
+        redone: u64,
+        /// Operations of transactions without an end, which are taken back.
+        undone: u64,
+    },
+    /// Throws away what $LogFile holds.
+    DiscardLog {
+        /// The volume.
+        volume: u32,
+        /// Why it cannot be replayed.
+        why: String,
+    },
+    /// Throws away the memory of a hibernated Windows.
+    DiscardHibernation {
+        /// The volume.
+        volume: u32,
+        /// What is lost.
+        lost: String,
+    },
 }
 
 impl Change {
@@ -168,6 +191,16 @@ impl std::fmt::Display for Change {
             Change::MakeDirectory { path } => write!(f, "make the directory {path}"),
             Change::FileRename { from, to } => write!(f, "rename {from} to {to}"),
             Change::FileDelete { path } => write!(f, "delete {path}"),
+            Change::ReplayLog { volume, redone, undone } => {
+                write!(
+                    f,
+                    "replay $LogFile of #{volume}  ({redone} operations done again, {undone} taken back)"
+                )
+            }
+            Change::DiscardLog { volume, why } => write!(f, "throw away $LogFile of #{volume}  ({why})"),
+            Change::DiscardHibernation { volume, lost } => {
+                write!(f, "end the hibernation of #{volume}  ({lost})")
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ mod sectors;
 mod source;
 mod stage;
 mod verify;
+mod volumes;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
@@ -31,3 +32,4 @@ pub use script::{
 pub use sectors::{copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, set_active, set_type};
 pub use source::{Donor, Source};
 pub use verify::Verdict;
+pub use volumes::{Discard, with_unfinished};

@@ -1,10 +1,12 @@
 //! Applies changes to a staged disk: each volume opened once for writing, each hive edited once.
 
 use super::change::Change;
+use super::volumes::write_options;
 use crate::block::DiskMut;
 use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystemMut, NodeId, NodeKind, open_mut, read_file, resolve};
+use crate::fs::ntfs::WriteOptions;
+use crate::fs::path::{GuestPath, VolumeName};
+use crate::fs::{FileSystemMut, NodeId, NodeKind, open_mut_with, read_file, resolve};
 use crate::registry::HiveEditor;
 use crate::time::FileTime;
 use crate::windows::{Machine, hive_of};
@@ -15,6 +17,8 @@ pub(super) struct Stage<'a> {
     machine: &'a Machine,
     disk: &'a DiskMut,
     volumes: BTreeMap<usize, Box<dyn FileSystemMut>>,
+    /// How volumes are opened, for those that are not opened as usual.
+    options: BTreeMap<usize, WriteOptions>,
     hives: BTreeMap<String, HiveEditor>,
 }
 
@@ -24,11 +28,13 @@ fn missing(path: &GuestPath) -> Error {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(machine: &'a Machine, disk: &'a DiskMut) -> Stage<'a> {
-        Stage { machine, disk, volumes: BTreeMap::new(), hives: BTreeMap::new() }
+        Stage { machine, disk, volumes: BTreeMap::new(), options: BTreeMap::new(), hives: BTreeMap::new() }
     }
 
     /// Applies all changes, then writes the hives back.
     pub(super) fn apply(mut self, changes: &[Change]) -> Result<()> {
+        let numbers = self.machine.volumes.iter().map(|volume| write_options(changes, volume.number));
+        self.options = numbers.enumerate().collect();
         for change in changes {
             self.apply_one(change).map_err(|e| e.context(format!("({change})")))?;
         }
@@ -44,7 +50,8 @@ impl<'a> Stage<'a> {
     fn volume(&mut self, index: usize) -> Result<&mut Box<dyn FileSystemMut>> {
         if !self.volumes.contains_key(&index) {
             let range = self.machine.volumes[index].range.clone();
-            self.volumes.insert(index, open_mut(self.disk.window(range)?)?);
+            let options = self.options.get(&index).copied().unwrap_or_default();
+            self.volumes.insert(index, open_mut_with(self.disk.window(range)?, options)?);
         }
         self.volumes.get_mut(&index).ok_or_else(|| Error::invalid(Layer::FileSystem, "no such volume"))
     }
@@ -123,6 +130,13 @@ impl<'a> Stage<'a> {
             Change::FileDelete { path } => {
                 let (index, directory, name) = self.place(path)?;
                 self.volume(index)?.remove(directory, &name)
+            }
+            // Opening it does that.
+            Change::ReplayLog { volume, .. }
+            | Change::DiscardLog { volume, .. }
+            | Change::DiscardHibernation { volume, .. } => {
+                let index = self.machine.volume_of(&VolumeName::Number(*volume))?;
+                self.volume(index).map(drop)
             }
             _ => Err(Error::invalid(Layer::FileSystem, "a change that is none of files")),
         }

@@ -42,7 +42,7 @@ pub(super) fn defects(machine: &Machine, changes: &[Change], progress: &dyn Prog
 }
 
 /// Guest paths that a change writes.
-fn paths(change: &Change) -> Vec<&str> {
+pub(super) fn paths(change: &Change) -> Vec<&str> {
     match change {
         Change::FileWrite { path, .. }
         | Change::MakeDirectory { path }

@@ -126,9 +126,13 @@ fn staged(old: &[u8], new: &[u8]) -> (Disk, Vec<std::ops::Range<u64>>) {
 
 /// Runs `work` with the power going at every step of image and state, and checks what recovery makes of it.
 fn sweep(old: &[u8], new: &[u8], undoing: bool) -> u64 {
+    sweep_at(old, new, undoing, 0..40)
+}
+
+fn sweep_at(old: &[u8], new: &[u8], undoing: bool, steps: impl Iterator<Item = u64> + Clone) -> u64 {
     let mut crashes = 0;
     for fate in [Fate::Lost, Fate::Kept, Fate::Torn] {
-        for (on_image, step) in (0..40).flat_map(|step| [(true, step), (false, step)]) {
+        for (on_image, step) in steps.clone().flat_map(|step| [(true, step), (false, step)]) {
             let place = MemoryPlace::default();
             place.dies_at.set(u64::MAX);
             let (disk, ranges) = staged(old, new);
@@ -182,6 +186,17 @@ fn a_crash_at_every_step_leaves_the_old_image_or_the_new_one() {
         assert!(sweep(&old, &new, false) > 15);
         assert!(sweep(&old, &new, true) > 15);
     }
+}
+
+/// A volume whose log is replayed as part of the change: after a crash there is the volume as it was, which every reader
+/// replays for itself, or the one with the replay and the change in it.
+#[test]
+fn a_crash_while_a_replay_is_published_leaves_it_undone_or_done() {
+    use crate::fs::ntfs::logfile::tests::{replayed, shown};
+    let (old, new) = replayed();
+    assert!(sweep_at(&old, &new, false, [0, 1, 2, 9, 30].into_iter()) > 5);
+    assert!(sweep_at(&old, &new, true, [0, 1, 2, 9, 30].into_iter()) > 5);
+    assert!(shown(&old) == shown(&new));
 }
 
 #[test]

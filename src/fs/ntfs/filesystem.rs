@@ -5,7 +5,7 @@ use super::index::{self, DOS, FileName};
 use super::node::{Attr, Node, Value, kind};
 use super::record::{DIRECTORY, Record, number_of};
 use super::reparse::{self, WOF};
-use super::state::LogState;
+use super::state::{LogState, VolumeState};
 use super::volume::{Volume, no_stream};
 use super::wof;
 use crate::bytes::u32_at;
@@ -300,6 +300,10 @@ impl FileSystem for Volume {
             None | Some(0) => Ok(None),
             Some(number) => self.descriptor(number),
         }
+    }
+
+    fn state(&self) -> Result<Option<VolumeState>> {
+        super::state::state(self).map(Some)
     }
 
     fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>> {

@@ -1,7 +1,8 @@
 //! NTFS 3.0 and 3.1: making, reading and writing volumes.
 //!
 //! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`, `security`,
-//! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left), `check`, and over them
+//! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left),
+//! `logfile` (replay of what was not finished), `check`, and over them
 //! `volume` and `filesystem`.
 
 mod boot;
@@ -12,6 +13,7 @@ mod directory;
 mod filesystem;
 mod huffman;
 mod index;
+pub(crate) mod logfile;
 mod lznt1;
 pub(crate) mod lzx;
 mod map;
@@ -32,7 +34,8 @@ pub(crate) mod xpress;
 pub use boot::{Boot, is_ntfs};
 pub use boot_repair::{boot_sector_problems, repair_boot_sector};
 pub use filesystem::Scanned;
+pub use logfile::{Counts, LogRecord, log_records};
 pub use mkfs::{FormatSpec, format};
-pub use state::{Hibernation, LogState, VolumeState, state};
+pub use state::{Hibernation, LogState, Replay, VolumeState, state};
 pub use volume::Volume;
 pub use write::{VolumeMut, WriteOptions};

@@ -1,20 +1,18 @@
-//! How the volume was left: the dirty flag, the restart pages of $LogFile, hibernation.
+//! How the volume was left: the dirty flag, the state of $LogFile and what became of it, hibernation.
 //!
-//! Missing: the records of $LogFile are not replayed.
+//! `hiberfil.sys` begins with PO_MEMORY_IMAGE, whose layout is not published but is in Microsoft's debug symbols. Whether
+//! Fast Startup made it stands in a field that moved with Windows; it is read where the length of the structure says
+//! which layout it is (64-bit Windows 10 and 11).
 
-use super::node::kind;
-use super::record::fix_up;
+use super::logfile::Counts;
+use super::logfile::restart::Found;
 use super::volume::Volume;
-use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::bytes::u32_at;
 use crate::error::Result;
 use crate::fs::FileSystem;
 
-/// Bytes from the start of $LogFile that hold both restart pages, whatever their size.
-const RESTART_BYTES: u64 = 128 << 10;
-/// Restart area flag: the volume was unmounted cleanly.
-const CLEAN: u16 = 2;
-/// "No client" in the lists of a restart area.
-const NO_CLIENT: u16 = 0xFFFF;
+/// File in the root directory that holds the memory of a hibernated Windows.
+pub(crate) const HIBERNATION_FILE: &str = "hiberfil.sys";
 
 /// What $LogFile says about the last unmount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,24 +27,137 @@ pub enum LogState {
     Unknown,
 }
 
+/// What became of the records of a log that is not clean.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Replay {
+    /// The log is clean.
+    #[default]
+    NotNeeded,
+    /// They were replayed: the volume is seen as Windows would make it on mount.
+    Done(Counts),
+    /// They could not be replayed, and why: the volume is seen as it lies there.
+    Impossible(String),
+}
+
+impl LogState {
+    /// The state of what was found at the start of $LogFile.
+    pub(crate) fn of(found: &Found) -> LogState {
+        match found {
+            Found::Empty => LogState::Empty,
+            // Chkdsk writes version 1.1.
+            Found::Checked => LogState::Clean(1, 1),
+            Found::Unreadable => LogState::Unknown,
+            Found::Restart(restart) => {
+                let (major, minor) = restart.version;
+                if restart.is_clean() {
+                    LogState::Clean(major, minor)
+                } else {
+                    LogState::NotClean(major, minor)
+                }
+            }
+        }
+    }
+
+    /// The word that stands in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogState::Empty => "empty",
+            LogState::Clean(..) => "clean",
+            LogState::NotClean(..) => "not-clean",
+            LogState::Unknown => "unreadable",
+        }
+    }
+}
+
 /// What `hiberfil.sys` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hibernation {
     /// There is no such file, or it is empty or marked as used up.
     No,
-    /// The memory of a running or logged-off (Fast Startup) Windows is in it: files of this volume may be stale.
+    /// The memory of a Windows with its users logged on: programs run and have unsaved work.
+    Full,
+    /// The memory of a Windows whose users had logged off: Fast Startup.
+    FastStartup,
+    /// One of the two; the header does not say which.
     Hibernated,
     /// A header that is not known; to be treated as hibernated.
     Unknown,
 }
 
+impl Hibernation {
+    /// What the first page of `hiberfil.sys` says.
+    pub(crate) fn of(head: &[u8]) -> Hibernation {
+        match head.get(..4) {
+            _ if crate::bytes::is_zero(head) => Hibernation::No,
+            Some(b"wake" | b"WAKE" | b"link" | b"LINK") => Hibernation::No,
+            Some(b"hibr" | b"HIBR") => match fast_startup(head) {
+                Some(true) => Hibernation::FastStartup,
+                Some(false) => Hibernation::Full,
+                None => Hibernation::Hibernated,
+            },
+            Some(b"RSTR" | b"rstr" | b"HORM") => Hibernation::Hibernated,
+            _ => Hibernation::Unknown,
+        }
+    }
+
+    /// The word that stands in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hibernation::No => "no",
+            Hibernation::Full => "full",
+            Hibernation::FastStartup => "fast-startup",
+            Hibernation::Hibernated => "hibernated",
+            Hibernation::Unknown => "unknown",
+        }
+    }
+
+    /// What is lost when the state is given up; `None` when there is none.
+    pub fn loss(self) -> Option<&'static str> {
+        match self {
+            Hibernation::No => None,
+            Hibernation::Full => Some(
+                "Windows is hibernated with its users logged on: unsaved work of their programs would be lost",
+            ),
+            Hibernation::FastStartup => Some(
+                "Windows was shut down by Fast Startup: no unsaved work, but the next start would be a cold one",
+            ),
+            Hibernation::Hibernated => Some(
+                "Windows is hibernated or was shut down by Fast Startup: unsaved work of logged-on users would be lost",
+            ),
+            Hibernation::Unknown => Some(
+                "hiberfil.sys has a header that is not known: Windows may be hibernated, and unsaved work would be lost",
+            ),
+        }
+    }
+}
+
+/// Field `Hiberboot` of PO_MEMORY_IMAGE, where the length of the structure says where it is.
+fn fast_startup(head: &[u8]) -> Option<bool> {
+    if u32_at(head, 0x18) != Some(4096) {
+        return None;
+    }
+    let place = match u32_at(head, 0x0C)? {
+        0x3B0 => 0x34C,
+        0x3C8 => 0x354,
+        0x3D8..=0x500 => 0x364,
+        _ => return None,
+    };
+    match head.get(place)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
 /// How a volume was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeState {
     /// The dirty flag of $Volume: Windows will run chkdsk.
     pub dirty: bool,
-    /// $LogFile.
+    /// $LogFile as it lies there.
     pub log: LogState,
+    /// What became of its records.
+    pub replay: Replay,
     /// `hiberfil.sys`.
     pub hibernation: Hibernation,
 }
@@ -59,98 +170,40 @@ pub fn state(volume: &Volume) -> Result<VolumeState> {
     Ok(VolumeState {
         dirty: volume.volume_flags() & 1 != 0,
         log: volume.log_state(),
+        replay: volume.replay().clone(),
         hibernation: hibernation(volume)?,
     })
 }
 
 fn hibernation(volume: &Volume) -> Result<Hibernation> {
-    let Some(file) = volume.lookup(volume.root(), "hiberfil.sys")? else { return Ok(Hibernation::No) };
+    let Some(file) = volume.lookup(volume.root(), HIBERNATION_FILE)? else { return Ok(Hibernation::No) };
     let mut head = [0; 4096];
     let length = volume.read(file, "", 0, &mut head)?;
-    let head = &head[..length];
-    Ok(match head.get(..4) {
-        _ if crate::bytes::is_zero(head) => Hibernation::No,
-        Some(b"wake" | b"WAKE" | b"link" | b"LINK") => Hibernation::No,
-        Some(b"hibr" | b"HIBR" | b"RSTR" | b"HORM") => Hibernation::Hibernated,
-        _ => Hibernation::Unknown,
-    })
-}
-
-/// Reads the restart pages of record 2.
-pub(crate) fn log_state(volume: &Volume) -> LogState {
-    let read = || -> Result<Vec<u8>> {
-        let node = volume.node(2)?;
-        let data = node.attribute(kind::DATA, &[]).ok_or_else(|| super::volume::no_stream(2, ""))?;
-        let mut bytes = vec![0; RESTART_BYTES.min(data.size()) as usize];
-        let length = volume.read_attribute(2, data, 0, &mut bytes)?;
-        bytes.truncate(length);
-        Ok(bytes)
-    };
-    read().map_or(LogState::Unknown, |bytes| restart_state(&bytes))
-}
-
-/// The newer of the two restart pages says how the log was left.
-pub(crate) fn restart_state(bytes: &[u8]) -> LogState {
-    if bytes.len() >= 4096 && bytes.iter().all(|byte| *byte == 0xFF) {
-        return LogState::Empty;
-    }
-    let page = u32_at(bytes, 0x10).filter(|size| (512..=65536).contains(size)).unwrap_or(4096) as usize;
-    [0, page, 4096]
-        .iter()
-        .filter_map(|start| restart_page(bytes.get(*start..)?))
-        .max_by_key(|(lsn, _)| *lsn)
-        .map_or(LogState::Unknown, |(_, state)| state)
-}
-
-/// LSN and state of one restart page.
-fn restart_page(bytes: &[u8]) -> Option<(u64, LogState)> {
-    let size = u32_at(bytes, 0x10).filter(|size| size.is_power_of_two())? as usize;
-    let mut page = bytes.get(..size)?.to_vec();
-    fix_up(&mut page, b"RSTR").ok()?;
-    let version = |at| u16_at(&page, at).map(|v| i16::from_le_bytes(v.to_le_bytes()));
-    let (minor, major) = (version(0x1A)?, version(0x1C)?);
-    let area = usize::from(u16_at(&page, 0x18)?);
-    let lsn = u64_at(&page, area)?;
-    let in_use = u16_at(&page, area + 0x0C)?;
-    let clean = u16_at(&page, area + 0x0E)? & CLEAN != 0 || in_use == NO_CLIENT;
-    Some((lsn, if clean { LogState::Clean(major, minor) } else { LogState::NotClean(major, minor) }))
+    Ok(Hibernation::of(&head[..length]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn page(lsn: u64, in_use: u16, flags: u16) -> Vec<u8> {
-        let mut page = vec![0; 4096];
-        page[..4].copy_from_slice(b"RSTR");
-        for (at, value) in
-            [(4, 0x1Eu16), (6, 9), (0x10, 4096), (0x14, 4096), (0x18, 0x30), (0x1A, 1), (0x1C, 1)]
-        {
-            page[at..at + 2].copy_from_slice(&value.to_le_bytes());
-        }
-        page[0x30..0x38].copy_from_slice(&lsn.to_le_bytes());
-        page[0x3C..0x3E].copy_from_slice(&in_use.to_le_bytes());
-        page[0x3E..0x40].copy_from_slice(&flags.to_le_bytes());
-        page
-    }
 
     #[test]
-    fn the_newer_page_decides() {
-        assert_eq!(restart_state(&[0xFF; 8192]), LogState::Empty);
-        assert_eq!(restart_state(&[0; 8192]), LogState::Unknown);
-        let both = |a: Vec<u8>, b: Vec<u8>| restart_state(&[a, b].concat());
-        assert_eq!(both(page(5, 0, 0), page(6, 0, 2)), LogState::Clean(1, 1));
-        assert_eq!(both(page(7, 0, 0), page(6, 0xFFFF, 0)), LogState::NotClean(1, 1));
-        assert_eq!(both(vec![1; 4096], page(6, 0xFFFF, 0)), LogState::Clean(1, 1));
-    }
-
-    proptest! {
-        #[test]
-        fn anything_is_read_without_panic(patches in proptest::collection::vec((0usize..8192, any::<u8>()), 0..40)) {
-            let mut bytes = [page(5, 0, 0), page(6, 0, 2)].concat();
-            for (at, byte) in patches { bytes[at] = byte; }
-            restart_state(&bytes);
+    fn the_header_says_what_kind_of_hibernation() {
+        let mut head = vec![0; 4096];
+        assert_eq!(Hibernation::of(&[]), Hibernation::No);
+        assert_eq!(Hibernation::of(&head), Hibernation::No);
+        head[..4].copy_from_slice(b"HIBR");
+        assert_eq!(Hibernation::of(&head), Hibernation::Hibernated);
+        head[0x18..0x1C].copy_from_slice(&4096u32.to_le_bytes());
+        for (length, place) in [(0x3B0u32, 0x34C), (0x3C8, 0x354), (0x3D8, 0x364), (0x448, 0x364)] {
+            head[0x0C..0x10].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(Hibernation::of(&head), Hibernation::Full, "{length:#x}");
+            head[place] = 1;
+            assert_eq!(Hibernation::of(&head), Hibernation::FastStartup, "{length:#x}");
+            head[place] = 0;
         }
+        head[..4].copy_from_slice(b"WAKE");
+        assert_eq!(Hibernation::of(&head), Hibernation::No);
+        head[..4].copy_from_slice(b"what");
+        assert_eq!(Hibernation::of(&head), Hibernation::Unknown);
     }
 }

@@ -5,14 +5,15 @@
 
 use super::boot::Boot;
 use super::cache::Generations;
+use super::logfile::{self, restart::Found};
 use super::map::RunMap;
 use super::node::{Attr, Clustered, ListEntries, Node, Value, kind};
 use super::record::{Body, Record, fix_up, number_of, sequence_of};
 use super::security::Places;
-use super::state::{LogState, log_state};
+use super::state::{LogState, Replay};
 use super::upcase::UpCase;
 use super::{lznt1, mkfs};
-use crate::block::Disk;
+use crate::block::{Disk, Overlay, OverlayOptions, WritableDevice};
 use crate::bytes::u16_at;
 use crate::error::{Error, Layer, Result};
 use crate::fs::NodeId;
@@ -46,6 +47,7 @@ struct Inner {
     version: (u8, u8),
     flags: u16,
     log: LogState,
+    replay: Replay,
     pages: Generations<u64, Vec<u8>>,
     nodes: Generations<u64, Node>,
     units: Generations<(u64, Vec<u8>, u64), Vec<u8>>,
@@ -59,11 +61,37 @@ impl std::fmt::Debug for Volume {
 }
 
 impl Volume {
-    /// Opens the volume that fills `disk`. A first record that is damaged is taken from $MFTMirr.
+    /// Opens the volume that fills `disk`. A first record that is damaged is taken from $MFTMirr. A volume that was not left
+    /// cleanly is seen as Windows would make it: its log is replayed in memory, see [`Volume::replay`].
     ///
     /// # Errors
     /// `Damaged` when boot sector or $MFT cannot be read; errors of the disk.
     pub fn open(disk: Disk) -> Result<Volume> {
+        let bare = Volume::bare(disk)?;
+        let found = logfile::find(&bare);
+        let log = found.as_ref().map_or(LogState::Unknown, LogState::of);
+        let Ok(Found::Restart(restart)) = found.as_ref() else { return bare.finish(log, Replay::NotNeeded) };
+        if restart.is_clean() {
+            return bare.finish(log, Replay::NotNeeded);
+        }
+        let replayed = logfile::replay(&bare, restart).and_then(|replayed| {
+            let overlay = Overlay::new(bare.disk().clone(), OverlayOptions::default())?;
+            for (place, bytes) in &replayed.writes {
+                overlay.write_at(*place, bytes)?;
+            }
+            Ok((Volume::bare(Disk::new(overlay))?, replayed.counts))
+        });
+        match replayed {
+            Ok((volume, counts)) => volume.finish(log, Replay::Done(counts)),
+            Err(error) => bare.finish(log, Replay::Impossible(error.to_string())),
+        }
+    }
+
+    /// Boot sector and $MFT only, as they lie there.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub(crate) fn bare(disk: Disk) -> Result<Volume> {
         // A damaged boot sector has a copy in the last sector of the partition; a writer does not start on it.
         let boot = Boot::parse(&disk.read_vec(0, 512)?).or_else(|first| {
             let copy =
@@ -71,7 +99,7 @@ impl Volume {
             copy.map_err(|_| first)
         })?;
         let mft = find_mft(&disk, &boot)?;
-        let mut volume = Volume(Arc::new(Inner {
+        Ok(Volume(Arc::new(Inner {
             disk,
             boot,
             mft,
@@ -80,19 +108,23 @@ impl Volume {
             version: (0, 0),
             flags: 0,
             log: LogState::Unknown,
+            replay: Replay::NotNeeded,
             pages: Generations::new(PAGES),
             nodes: Generations::new(NODES),
             units: Generations::new(UNITS),
             descriptors: OnceLock::new(),
-        }));
-        let upcase = volume.upcase_of_volume();
-        let facts = volume.node(3).ok();
-        let log = log_state(&volume);
+        })))
+    }
+
+    /// Reads what the rest of the volume says of itself.
+    fn finish(mut self, log: LogState, replay: Replay) -> Result<Volume> {
+        let upcase = self.upcase_of_volume();
+        let facts = self.node(3).ok();
         // Nobody else has a handle yet, so this never clones.
-        let Some(inner) = Arc::get_mut(&mut volume.0) else {
+        let Some(inner) = Arc::get_mut(&mut self.0) else {
             return Err(Error::invalid(Layer::Ntfs, "a volume that is shared while it is opened"));
         };
-        inner.log = log;
+        (inner.log, inner.replay) = (log, replay);
         if let Ok(upcase) = upcase {
             inner.upcase = upcase;
         }
@@ -103,7 +135,7 @@ impl Volume {
             inner.version = (facts.get(8).copied().unwrap_or(0), facts.get(9).copied().unwrap_or(0));
             inner.flags = u16_at(facts, 10).unwrap_or(0);
         }
-        Ok(volume)
+        Ok(self)
     }
 
     fn upcase_of_volume(&self) -> Result<UpCase> {
@@ -140,6 +172,16 @@ impl Volume {
     /// What $LogFile says about the last unmount.
     pub fn log_state(&self) -> LogState {
         self.0.log
+    }
+
+    /// What became of the records of a log that is not clean.
+    pub fn replay(&self) -> &Replay {
+        &self.0.replay
+    }
+
+    /// The runs of $MFT.
+    pub(crate) fn mft_map(&self) -> &RunMap {
+        &self.0.mft.map
     }
 
     pub(crate) fn upcase(&self) -> &UpCase {

@@ -1,18 +1,24 @@
 //! Opening a volume for writing: everything that must be right before the first change.
 
 use super::alloc::BitMap;
-use super::attribute::{Attribute, Body, Stream, kind};
+use super::attribute::{Attribute, Body, kind};
 use super::core::{Core, Geometry, damaged};
 use super::file::File;
 use super::names::ROOT;
 use super::record::{self, remove_fixups};
 use crate::block::DiskMut;
-use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::bytes::u16_at;
 use crate::error::{Error, Layer, Result};
+use crate::fs::ntfs::logfile::{self, restart::Found};
+use crate::fs::ntfs::state::{HIBERNATION_FILE, Hibernation};
+use crate::fs::ntfs::volume::Volume;
 use crate::time::FileTime;
 
 /// Most bytes of an allocation map: a volume of 2^32 clusters.
 const MAX_MAP_BYTES: u64 = 1 << 29;
+/// The way out when a log stands in the way.
+const DISCARD_LOG: &str =
+    "let Windows start once, or give those changes up with --discard-log and check the volume afterwards";
 /// Volume flag: dirty.
 const VOLUME_DIRTY: u16 = 1;
 
@@ -21,16 +27,18 @@ const VOLUME_DIRTY: u16 = 1;
 pub struct WriteOptions {
     /// Write although the volume is marked dirty (the mark stays: Windows will check the volume).
     pub allow_dirty: bool,
-    /// Write although $LogFile has changes that Windows would replay. The log is emptied: those changes are lost.
+    /// Do not replay what $LogFile holds: those changes are lost. For a log that cannot be replayed.
     pub discard_log: bool,
-    /// Write although Windows is hibernated on it.
-    pub allow_hibernated: bool,
+    /// Give up the memory of a hibernated Windows.
+    pub discard_hibernation: bool,
     /// The time that changes carry, instead of the clock's.
     pub time: Option<FileTime>,
 }
 
 /// Opens a volume; see [`super::VolumeMut::open_with`].
 pub(crate) fn open(disk: DiskMut, options: WriteOptions) -> Result<Core> {
+    // First of all: what follows reads the volume as it is after the replay.
+    let empty_log = finish_log(&disk, options)?;
     let geometry = Geometry::read(&disk)?;
     let mut core = Core::bare(disk, geometry);
     core.fixed_time = options.time;
@@ -48,10 +56,10 @@ pub(crate) fn open(disk: DiskMut, options: WriteOptions) -> Result<Core> {
     }
     core.upcase = crate::text::utf16le_units(&table);
     check_volume(&mut core, options)?;
-    check_log(&mut core, options)?;
-    if !options.allow_hibernated {
-        check_hibernation(&mut core)?;
+    if empty_log {
+        core.empty_log = Some(File::load(&mut core, 2)?.stream_mut(kind::DATA, "")?.clone());
     }
+    check_hibernation(&mut core, options)?;
     Ok(core)
 }
 
@@ -105,58 +113,54 @@ fn check_volume(core: &mut Core, options: WriteOptions) -> Result<()> {
     Ok(())
 }
 
-fn check_log(core: &mut Core, options: WriteOptions) -> Result<()> {
-    let stream = File::load(core, 2)?.stream_mut(kind::DATA, "")?.clone();
-    if log_is_clean(core, &stream)? {
-        return Ok(());
-    }
-    if !options.discard_log {
-        return Err(Error::refused(Layer::Ntfs, "$LogFile holds changes that were not finished")
-            .advice("let Windows start once, or allow the log to be discarded"));
-    }
-    core.empty_log = Some(stream);
-    Ok(())
+/// Sees to it that nothing of $LogFile is left to be replayed over what is going to be written: replays it into the staged
+/// disk, or closes it unread. Returns what must be filled with 0xFF because nothing else closes it.
+fn finish_log(disk: &DiskMut, options: WriteOptions) -> Result<bool> {
+    let volume = Volume::bare(disk.as_disk())?;
+    let found = logfile::find(&volume)?;
+    let restart = match found {
+        Found::Empty | Found::Checked => return Ok(false),
+        Found::Restart(restart) if restart.is_clean() => return Ok(false),
+        Found::Unreadable if options.discard_log => return Ok(true),
+        Found::Unreadable => {
+            return Err(Error::refused(Layer::Ntfs, "neither restart page of $LogFile can be read")
+                .found("it may hold changes that were not finished")
+                .advice(DISCARD_LOG));
+        }
+        Found::Restart(restart) => restart,
+    };
+    let writes = if options.discard_log {
+        logfile::close(&volume, &restart, restart.current_lsn)?
+    } else {
+        let replayed = logfile::replay(&volume, &restart).map_err(|error| {
+            let what =
+                format!("$LogFile holds changes that were not finished and cannot be replayed: {error}");
+            Error::refused(Layer::Ntfs, what).advice(DISCARD_LOG)
+        })?;
+        [replayed.writes, replayed.closing].concat()
+    };
+    writes.iter().try_for_each(|(place, bytes)| disk.write_at(*place, bytes))?;
+    Ok(false)
 }
 
-/// True when Windows would not replay anything: no restart pages, the "clean" flag, or no client in use.
-fn log_is_clean(core: &Core, stream: &Stream) -> Result<bool> {
-    let head = Stream { size_bytes: stream.size_bytes.min(1 << 16), ..stream.clone() };
-    let bytes = core.read_stream(&head, 1 << 16)?;
-    if bytes.iter().all(|b| *b == 0xFF) {
-        return Ok(true);
-    }
-    let mut best: Option<(u64, bool)> = None;
-    for at in [0, 4096] {
-        let Some(page) = bytes.get(at..) else { continue };
-        if page.get(..4) == Some(b"CHKD") {
-            return Ok(true);
-        }
-        let restart = || -> Option<(u64, bool)> {
-            let size = u32_at(page, 0x10)? as usize;
-            let mut page = page.get(..size).filter(|p| p.get(..4) == Some(b"RSTR"))?.to_vec();
-            if !remove_fixups(&mut page) {
-                return None;
-            }
-            let area = page.get(usize::from(u16_at(&page, 0x18)?)..)?;
-            let clean = u16_at(area, 0x0E)? & 2 != 0 || u16_at(area, 0x0C)? == 0xFFFF;
-            Some((u64_at(area, 0)?, clean))
-        };
-        if let Some(found) = restart() {
-            best = best.max(Some(found));
-        }
-    }
-    Ok(best.is_some_and(|(_, clean)| clean))
-}
-
-fn check_hibernation(core: &mut Core) -> Result<()> {
+/// Refuses a hibernated volume, or takes the mark of hibernation away: the first page becomes zero, as Windows itself
+/// leaves it after a resume.
+fn check_hibernation(core: &mut Core, options: WriteOptions) -> Result<()> {
     let root = File::load(core, ROOT)?.header.reference();
-    let Some(entry) = core.lookup(root, "hiberfil.sys")? else { return Ok(()) };
-    let file = File::open(core, entry.reference)?;
-    let mut head = [0; 4];
-    let read = core.read_data(&file, "", 0, &mut head)?;
-    if read == Some(4) && head.eq_ignore_ascii_case(b"hibr") {
-        return Err(Error::refused(Layer::Ntfs, "Windows is hibernated on this volume (or shut down by fast startup)")
-            .advice("writing now would be undone or cause damage when Windows resumes; allow it only to give up that state"));
+    let Some(entry) = core.lookup(root, HIBERNATION_FILE)? else { return Ok(()) };
+    let mut file = File::open(core, entry.reference)?;
+    let mut head = [0; 4096];
+    // What cannot be read as plain data (it never is anything else) is not a header that Windows would take.
+    let length = core.read_data(&file, "", 0, &mut head)?.unwrap_or(0);
+    let hibernation = Hibernation::of(&head[..length]);
+    let Some(loss) = hibernation.loss() else { return Ok(()) };
+    if !options.discard_hibernation {
+        return Err(Error::refused(Layer::Ntfs, loss)
+            .found("writing now would be undone or cause damage when Windows resumes")
+            .advice("start Windows and shut it down (shutdown /s /f /t 0), or give the state up with --discard-hibernation"));
     }
-    Ok(())
+    core.transact(|core| {
+        core.write_data(&mut file, "", 0, &vec![0; length])?;
+        file.store(core)
+    })
 }

@@ -272,7 +272,8 @@ fn what_must_not_be_is_refused() {
     volume.sync().unwrap();
     let disk = || DiskMut::new(Arc::<MemoryDevice>::clone(&device));
     assert_eq!(VolumeMut::open(disk()).err().map(|e| e.kind()), Some(ErrorKind::Refused));
-    VolumeMut::open_with(disk(), WriteOptions { allow_hibernated: true, ..WriteOptions::default() }).unwrap();
+    VolumeMut::open_with(disk(), WriteOptions { discard_hibernation: true, ..WriteOptions::default() })
+        .unwrap();
 }
 
 #[test]

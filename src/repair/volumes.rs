@@ -1,0 +1,80 @@
+//! What must become of a volume that was not left cleanly before anything is written to it: it is part of the plan.
+
+use super::change::Change;
+use super::verify::paths;
+use crate::error::{Error, Layer, Result};
+use crate::fs::ntfs::{Hibernation, LogState, Replay, VolumeState, WriteOptions};
+use crate::fs::path::GuestPath;
+use crate::windows::Machine;
+use std::collections::BTreeSet;
+
+/// What the user agrees to give up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Discard {
+    /// Changes in a log that cannot be replayed. One that can is replayed all the same.
+    pub log: bool,
+    /// The memory of a hibernated Windows.
+    pub hibernation: bool,
+}
+
+/// Puts in front of `changes` what has to be done to the volumes that they write.
+///
+/// # Errors
+/// `Refused` with the reason and the way out when something would be lost that `discard` does not give up.
+pub fn with_unfinished(machine: &Machine, changes: Vec<Change>, discard: Discard) -> Result<Vec<Change>> {
+    let mut touched = BTreeSet::new();
+    for path in changes.iter().flat_map(paths) {
+        touched.insert(machine.volume_of(&GuestPath::parse(path)?.volume)?);
+    }
+    let mut all = Vec::new();
+    for index in touched {
+        let number = machine.volumes[index].number;
+        if let Some(state) = machine.file_system(index)?.state()? {
+            all.extend(unfinished_log(number, &state, discard)?);
+            all.extend(hibernation(number, state.hibernation, discard)?);
+        }
+    }
+    all.extend(changes);
+    Ok(all)
+}
+
+fn unfinished_log(volume: u32, state: &VolumeState, discard: Discard) -> Result<Option<Change>> {
+    let why = match (&state.replay, state.log) {
+        (Replay::Done(counts), _) => {
+            return Ok(Some(Change::ReplayLog { volume, redone: counts.redone, undone: counts.undone }));
+        }
+        (Replay::Impossible(why), _) => why.clone(),
+        (Replay::NotNeeded, LogState::Unknown) => "neither of its restart pages can be read".to_string(),
+        (Replay::NotNeeded, _) => return Ok(None),
+    };
+    if discard.log {
+        return Ok(Some(Change::DiscardLog { volume, why }));
+    }
+    let what =
+        format!("$LogFile of volume #{volume} holds changes that were not finished and cannot be replayed");
+    Err(Error::refused(Layer::Ntfs, what).found(why).advice(
+        "let Windows start once, or give those changes up with --discard-log and run the check command afterwards",
+    ))
+}
+
+fn hibernation(volume: u32, state: Hibernation, discard: Discard) -> Result<Option<Change>> {
+    let Some(lost) = state.loss() else { return Ok(None) };
+    if discard.hibernation {
+        return Ok(Some(Change::DiscardHibernation { volume, lost: lost.to_string() }));
+    }
+    Err(Error::refused(Layer::Ntfs, format!("volume #{volume}: {lost}"))
+        .found("writing now would be undone or cause damage when Windows resumes")
+        .advice("start Windows and shut it down (shutdown /s /f /t 0), or give that state up with --discard-hibernation"))
+}
+
+/// How a volume may be opened for writing, as the plan says.
+pub(super) fn write_options(changes: &[Change], number: u32) -> WriteOptions {
+    let is = |found: &dyn Fn(&Change) -> bool| changes.iter().any(found);
+    WriteOptions {
+        discard_log: is(&|change| matches!(change, Change::DiscardLog { volume, .. } if *volume == number)),
+        discard_hibernation: is(
+            &|change| matches!(change, Change::DiscardHibernation { volume, .. } if *volume == number),
+        ),
+        ..WriteOptions::default()
+    }
+}
