@@ -263,10 +263,10 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
     Ok(code)
 }
 
-/// Writes every damaged hive anew from what can be read of it.
-pub(super) fn repair_hives(image: &Image, changing: &Changing) -> Result<u8> {
-    changes(image, "Rebuild damaged hives", changing, |machine| {
-        let mut list = Vec::new();
+/// Mends the file systems, and writes every damaged hive anew from what can be read of it.
+pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
+    changes(image, "Mend file systems and rebuild damaged hives", changing, |machine| {
+        let mut list = crate::repair::repair_file_systems(machine, &Bars::new())?;
         for installation in &machine.installations {
             for name in crate::windows::HIVES {
                 let Ok(hive) = machine.hive(installation, name) else { continue };

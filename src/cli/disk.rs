@@ -121,6 +121,8 @@ pub(super) enum DiskCommand {
         #[command(flatten)]
         changed: Changed,
     },
+    /// Make an empty file system on a volume
+    Format(super::format::Format),
     /// Make the virtual disk longer or shorter; partitions keep their sizes
     Resize {
         /// The image
@@ -133,7 +135,7 @@ pub(super) enum DiskCommand {
 }
 
 /// `10G` in bytes.
-fn bytes(text: &str) -> Result<u64> {
+pub(super) fn bytes(text: &str) -> Result<u64> {
     let bad = || {
         Error::invalid(Layer::Cli, "this is no size")
             .expected("bytes, or a number with K, M, G, T")
@@ -191,6 +193,7 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
         }
         DiskCommand::Merge { child, delete_child, changed } => merge(&child, delete_child, &changed),
         DiskCommand::Compact { image, zeros_only, changed } => compact(&image, zeros_only, &changed),
+        DiskCommand::Format(format) => super::format::format(&format),
         DiskCommand::Resize { image, size, changed } => {
             let size = bytes(&size)?;
             if !agreed(changed.yes, &format!("Make the disk {} long?", self::size(size)))? {

@@ -203,7 +203,7 @@ pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<
         return super::registry::check_hive(image, repair.then_some(changing));
     }
     let code = check_disk(image)?;
-    if repair && code != CLEAN { super::change::repair_hives(image, changing) } else { Ok(code) }
+    if repair && code != CLEAN { super::change::repair_disk(image, changing) } else { Ok(code) }
 }
 
 fn check_disk(image: &Image) -> Result<u8> {

@@ -9,6 +9,7 @@ mod demo;
 mod diagnose;
 mod disk;
 mod events;
+mod format;
 mod history;
 mod identity;
 mod inspect;
@@ -135,7 +136,7 @@ enum Command {
     Check {
         #[command(flatten)]
         image: Image,
-        /// Repair what has one right answer: hives are written anew from what can be read
+        /// Repair what has one right answer: NTFS volumes are mended, hives are written anew from what can be read
         #[arg(long)]
         repair: bool,
         #[command(flatten)]

@@ -1,22 +1,69 @@
-//! Volumes that cannot be opened: locked by BitLocker, or damaged.
+//! Volumes that cannot be opened, locked by BitLocker, and volumes that Windows will check at its next start.
 
-use super::Finding;
 use super::rule::{Confidence, RuleDoc, Severity};
+use super::{Applicability, Finding, Fix};
+use crate::fs::ntfs::{CODES, Mend};
+use crate::progress::Silent;
 use crate::windows::Machine;
+use crate::{Defect, Severity as Bad};
 
-pub(super) const DOCS: &[RuleDoc] = &[RuleDoc {
-    rule: "volume-locked",
-    title: "A volume is locked by BitLocker",
-    severity: Severity::Notice,
-    confidence: Confidence::Certain,
-    meaning: "Without its key nothing on the volume can be read or repaired. Nothing is wrong with it: on a disk whose Windows is locked the cause of the trouble may be behind the lock.",
-    seen: "the signature -FVE-FS- in the first sector of a volume",
-    remedy: "Unlock the disk on a Windows machine (manage-bde -unlock, with the recovery key or the .BEK file of Azure Key Vault), repair it there, or decrypt it (manage-bde -off) and come back.",
-    source: &["AZ-A07", "AZ-B30"],
-}];
+/// Most defects that are shown as evidence.
+const SHOWN: usize = 8;
 
-/// What the volumes themselves say; a volume whose file system is damaged is named by the rules of the start.
+pub(super) const DOCS: &[RuleDoc] = &[
+    RuleDoc {
+        rule: "volume-locked",
+        title: "A volume is locked by BitLocker",
+        severity: Severity::Notice,
+        confidence: Confidence::Certain,
+        meaning: "Without its key nothing on the volume can be read or repaired. Nothing is wrong with it: on a disk whose Windows is locked the cause of the trouble may be behind the lock.",
+        seen: "the signature -FVE-FS- in the first sector of a volume",
+        remedy: "Unlock the disk on a Windows machine (manage-bde -unlock, with the recovery key or the .BEK file of Azure Key Vault), repair it there, or decrypt it (manage-bde -off) and come back.",
+        source: &["AZ-A07", "AZ-B30"],
+    },
+    RuleDoc {
+        rule: "volume-dirty",
+        title: "A volume is marked dirty",
+        severity: Severity::Warning,
+        confidence: Confidence::Likely,
+        meaning: "Windows did not finish with the volume and checks it at its next start, which can take hours, or comes back at each start when the check does not come to an end.",
+        seen: "the flags of $Volume, and what the check finds",
+        remedy: "Check it from outside and mend what has one right answer (vmrescue check --repair); the mark goes when nothing else is left.",
+        source: &["AZ-B21", "RS-07"],
+    },
+];
+
+/// What the volumes themselves say; a volume whose file system cannot be opened is named by the rules of the start.
 pub(super) fn findings(machine: &Machine) -> Vec<Finding> {
+    let mut found = locked(machine);
+    found.extend(dirty(machine));
+    found
+}
+
+/// True for damage that a repair mends, or that does no harm.
+fn is_mendable(defect: &Defect) -> bool {
+    defect.severity == Bad::Note
+        || CODES.iter().any(|code| code.name == defect.code && code.mend == Mend::Mends)
+}
+
+/// The check, which takes a moment, runs only for volumes that carry the mark.
+fn dirty(machine: &Machine) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for volume in &machine.volumes {
+        let marked = volume.fs.as_ref().filter(|fs| fs.info().kind == "ntfs" && fs.info().dirty);
+        let Some(defects) = marked.and_then(|fs| fs.check(&Silent).ok()) else { continue };
+        let safe = defects.iter().all(is_mendable);
+        let evidence = defects.iter().take(SHOWN).map(ToString::to_string).collect();
+        let applicability = if safe { Applicability::Safe } else { Applicability::Unsafe };
+        let fix = Fix::new("check-file-system", &[("volume", volume.number.to_string())], applicability);
+        let screen = "\"Scanning and repairing drive\" or \"Checking file system\"";
+        let title = format!("Volume {} is marked dirty", volume.number);
+        found.push(Finding::new("volume-dirty", evidence, screen, fix).titled(title));
+    }
+    found
+}
+
+fn locked(machine: &Machine) -> Vec<Finding> {
     let locked = machine.volumes.iter().filter(|volume| {
         let mut head = [0; 11];
         volume.fs.is_none()

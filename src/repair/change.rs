@@ -84,6 +84,32 @@ pub enum Change {
         /// What for, for people.
         what: String,
     },
+    /// Makes an empty file system.
+    VolumeFormat {
+        /// Number of the volume.
+        volume: u32,
+        /// Kind, label and sizes, for people.
+        what: String,
+        /// Bytes that change.
+        bytes: u64,
+        /// Places on the virtual disk, and what goes there.
+        #[serde(skip)]
+        writes: Vec<(u64, Vec<u8>)>,
+    },
+    /// Puts a file system right.
+    FileSystemRepair {
+        /// Number of the volume.
+        volume: u32,
+        /// Each repair, for people.
+        repairs: Vec<String>,
+        /// What is left, for people.
+        left: Vec<String>,
+        /// Bytes that change.
+        bytes: u64,
+        /// Places on the virtual disk, and what goes there.
+        #[serde(skip)]
+        writes: Vec<(u64, Vec<u8>)>,
+    },
     /// Makes a directory.
     MakeDirectory {
         /// The directory.
@@ -125,6 +151,9 @@ pub enum Change {
         lost: String,
     },
 }
+
+/// Most repairs of a file system that are shown.
+const SHOWN: usize = 40;
 
 impl Change {
     /// The hive that it changes, and the key.
@@ -187,6 +216,21 @@ impl std::fmt::Display for Change {
             Change::FileLink { path, target, why } => write!(f, "link {path}\n       to {target}  ({why})"),
             Change::DiskWrite { offset, data, what } => {
                 write!(f, "{what}  ({} bytes of the disk at {offset:#x})", data.len())
+            }
+            Change::VolumeFormat { volume, what, bytes, .. } => {
+                write!(f, "format volume {volume}: {what}  ({bytes} bytes written; what was on it is lost)")
+            }
+            Change::FileSystemRepair { volume, repairs, left, bytes, .. } => {
+                write!(f, "mend the file system of volume {volume}  ({bytes} bytes)")?;
+                let list = |f: &mut std::fmt::Formatter<'_>, texts: &[String], sign: &str| {
+                    texts.iter().take(SHOWN).try_for_each(|text| write!(f, "\n      {sign} {text}"))?;
+                    match texts.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                        Some(more) => write!(f, "\n      {sign} and {more} more"),
+                        None => Ok(()),
+                    }
+                };
+                list(f, repairs, "-")?;
+                list(f, left, "left as it is:")
             }
             Change::MakeDirectory { path } => write!(f, "make the directory {path}"),
             Change::FileRename { from, to } => write!(f, "rename {from} to {to}"),

@@ -1,11 +1,12 @@
 //! Repairs as data: scripts are planned into [`Change`]s, staged, verified by readers that share no code with our
 //! writers, and published as one operation.
 //!
-//! Missing: repair of file systems, file permissions.
+//! Missing: file permissions.
 
 mod bare;
 mod change;
 mod coverage;
+mod file_system;
 mod first_boot;
 mod key_path;
 mod plan;
@@ -21,6 +22,7 @@ mod volumes;
 pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
 pub use coverage::{Coverage, coverage, coverage_page};
+pub use file_system::{format_volume, repair_file_system, repair_file_systems};
 pub use key_path::{KeyPath, key_path};
 pub use plan::{Context, Planned, plan, plan_with, registry_data};
 pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};

@@ -8,8 +8,24 @@ use crate::fs::ntfs;
 use crate::image;
 use crate::partition::{self, TableKind};
 use crate::windows::Machine;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Places on the disk, and what goes there.
+pub(super) type Writes = Vec<(u64, Vec<u8>)>;
+
+/// What `work` would write on the disk.
+pub(super) fn scratch(disk: &Disk, work: impl FnOnce(&DiskMut) -> Result<()>) -> Result<Writes> {
+    let overlay = Overlay::new(disk.clone(), OverlayOptions::default())?;
+    let scratch = DiskMut::new(Arc::clone(&overlay) as Arc<_>);
+    work(&scratch)?;
+    let read = |range: Range<u64>| {
+        let data = scratch.as_disk().read_vec(range.start, (range.end - range.start) as usize)?;
+        Ok((range.start, data))
+    };
+    overlay.dirty_ranges()?.into_iter().map(read).collect()
+}
 
 /// The sectors that `work` would change on the disk.
 ///
@@ -20,17 +36,8 @@ pub fn plan_sectors(
     what: &str,
     work: impl FnOnce(&DiskMut) -> Result<()>,
 ) -> Result<Vec<Change>> {
-    let overlay = Overlay::new(disk.clone(), OverlayOptions::default())?;
-    let scratch = DiskMut::new(Arc::clone(&overlay) as Arc<_>);
-    work(&scratch)?;
-    let ranges = overlay.dirty_ranges()?;
-    ranges
-        .into_iter()
-        .map(|range| {
-            let data = scratch.as_disk().read_vec(range.start, (range.end - range.start) as usize)?;
-            Ok(Change::DiskWrite { offset: range.start, data, what: what.to_string() })
-        })
-        .collect()
+    let change = |(offset, data)| Change::DiskWrite { offset, data, what: what.to_string() };
+    Ok(scratch(disk, work)?.into_iter().map(change).collect())
 }
 
 /// Marks a partition of an MBR disk as the one to start from.

@@ -110,6 +110,17 @@ impl<'a> Stage<'a> {
         }
         match change {
             Change::DiskWrite { offset, data, .. } => self.disk.write_at(*offset, data),
+            Change::FileSystemRepair { volume, writes, .. } | Change::VolumeFormat { volume, writes, .. } => {
+                // Planned on the volume as it was: nothing else may have been written to it before.
+                let index = self.machine.volumes.iter().position(|own| own.number == *volume);
+                if index.is_some_and(|index| self.volumes.contains_key(&index)) {
+                    return Err(Error::invalid(
+                        Layer::Script,
+                        "a file system is mended before its files are changed, not after",
+                    ));
+                }
+                writes.iter().try_for_each(|(offset, data)| self.disk.write_at(*offset, data))
+            }
             Change::FileWrite { path, data, .. } => self.write_file(path, data),
             Change::FileLink { path, target, .. } => self.link(path, target),
             Change::MakeDirectory { path } => {

@@ -12,6 +12,7 @@ use crate::windows::Machine;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::panic::AssertUnwindSafe;
 
 /// What verifying found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -33,6 +34,13 @@ pub(super) fn defects(machine: &Machine, changes: &[Change], progress: &dyn Prog
     let mut volumes = BTreeSet::new();
     for path in changes.iter().flat_map(paths) {
         volumes.insert(machine.volume_of(&GuestPath::parse(path)?.volume)?);
+    }
+    for change in changes {
+        if let Change::FileSystemRepair { volume, .. } | Change::VolumeFormat { volume, .. } = change {
+            // Before it is formatted, a volume may have no file system.
+            let whole = |own: &crate::windows::Volume| own.number == *volume && own.fs.is_some();
+            volumes.extend(machine.volumes.iter().position(whole));
+        }
     }
     let mut all = Vec::new();
     for index in volumes {
@@ -109,6 +117,11 @@ pub(super) fn verify(
     }
     verdict.agreed.push(format!("file system check: nothing new ({} defects before and after)", after.len()));
     verify_table(&machine, staged, &mut verdict)?;
+    for change in changes {
+        if let Change::FileSystemRepair { volume, .. } | Change::VolumeFormat { volume, .. } = change {
+            verify_volume(&machine, staged, *volume, &mut verdict)?;
+        }
+    }
     let written: BTreeSet<&str> = changes.iter().flat_map(paths).collect();
     for path in written {
         verify_file(&machine, staged, path, &mut verdict)?;
@@ -153,6 +166,50 @@ fn verify_table(machine: &Machine, staged: &DiskMut, verdict: &mut Verdict) -> R
     }
     verdict.agreed.push(format!("partition table: the crate gpt sees the same {} partitions", ours.len()));
     Ok(())
+}
+
+/// The root directory of a volume that was mended, by the crate `ntfs`.
+fn verify_volume(machine: &Machine, staged: &DiskMut, number: u32, verdict: &mut Verdict) -> Result<()> {
+    let Some(index) = machine.volumes.iter().position(|own| own.number == number) else { return Ok(()) };
+    let fs = machine.file_system(index)?;
+    let window = staged.as_disk().window(machine.volumes[index].range.clone())?;
+    let ours: BTreeSet<String> = fs.read_dir(fs.root())?.into_iter().map(|entry| entry.name).collect();
+    let asked = std::panic::catch_unwind(AssertUnwindSafe(|| root_by_other(&window)));
+    match asked.unwrap_or_else(|_| Err("it panics".into())) {
+        Ok(theirs) if theirs == ours => {
+            verdict
+                .agreed
+                .push(format!("volume {number}: both readers see the same {} files in its root", ours.len()));
+        }
+        Ok(theirs) => {
+            let other = ours.symmetric_difference(&theirs).next().cloned().unwrap_or_default();
+            return Err(disagreement("the crate ntfs sees other files in the root than we do", &other));
+        }
+        Err(reason) => {
+            verdict.only_one_reader.push(format!("volume {number}: the crate ntfs cannot look ({reason})"));
+        }
+    }
+    Ok(())
+}
+
+/// Names in the root directory, without separate DOS names.
+fn root_by_other(window: &Disk) -> std::result::Result<BTreeSet<String>, String> {
+    let text = |e: ntfs::NtfsError| e.to_string();
+    let mut reader = Positioned { disk: window.clone(), position: 0 };
+    let volume = ntfs::Ntfs::new(&mut reader).map_err(text)?;
+    let root = volume.root_directory(&mut reader).map_err(text)?;
+    let index = root.directory_index(&mut reader).map_err(text)?;
+    let (mut entries, mut names) = (index.entries(), BTreeSet::new());
+    while let Some(entry) = entries.next(&mut reader) {
+        let entry = entry.map_err(text)?;
+        let Some(key) = entry.key() else { continue };
+        let key = key.map_err(text)?;
+        let name = key.name().to_string_lossy();
+        if key.namespace() != ntfs::structured_values::NtfsFileNamespace::Dos && name != "." {
+            names.insert(name);
+        }
+    }
+    Ok(names)
 }
 
 fn verify_file(machine: &Machine, staged: &DiskMut, path: &str, verdict: &mut Verdict) -> Result<()> {

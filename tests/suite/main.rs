@@ -14,7 +14,9 @@ mod inspect;
 #[cfg(target_os = "linux")]
 mod mount;
 mod nbd;
+mod ntfs_check;
 mod ntfs_corpus;
+mod ntfs_format;
 mod oracle;
 mod registry_corpus;
 mod registry_oracles;

@@ -59,7 +59,7 @@ for number in range(fs.info.last_inum):
                 print("name", number, name.meta_addr, text(name.name))
 "#;
 
-fn corpus() -> Option<PathBuf> {
+pub(crate) fn corpus() -> Option<PathBuf> {
     let found = crate::oracle::corpus().filter(|path| path.is_dir());
     if found.is_none() {
         println!("SKIPPED: no corpus (set VMRESCUE_CORPUS to the unpacked directory)");
@@ -67,7 +67,7 @@ fn corpus() -> Option<PathBuf> {
     found
 }
 
-fn files_under(directory: &Path, out: &mut Vec<PathBuf>) {
+pub(crate) fn files_under(directory: &Path, out: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> =
         std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
     entries.sort();
@@ -77,7 +77,7 @@ fn files_under(directory: &Path, out: &mut Vec<PathBuf>) {
 }
 
 /// The disk as a raw file, and the NTFS volumes on it with the byte that each begins at.
-fn volumes(path: &Path, dir: &Path) -> Option<(PathBuf, Vec<(u64, Disk)>)> {
+pub(crate) fn volumes(path: &Path, dir: &Path) -> Option<(PathBuf, Vec<(u64, Disk)>)> {
     let container = open_path(path, &OpenOptions::default()).ok()?;
     let table = vmrescue::partition::read(&container.disk).ok()?;
     let mut places: Vec<_> = table.partitions.iter().map(|p| p.range.clone()).collect();

@@ -44,6 +44,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) child: Option<u64>,
     /// Ends the node.
     pub(crate) last: bool,
+    /// The whole entry; in view indexes the data lie in it, where the first two bytes say.
+    pub(crate) body: &'a [u8],
 }
 
 /// Takes $INDEX_ROOT apart.
@@ -115,7 +117,7 @@ impl<'a> Entries<'a> {
             _ => Some(u64_at(bytes, length.checked_sub(8).filter(|at| *at >= 0x10)?)?),
         };
         let key = if last { &[] } else { slice_at(bytes, 0x10, usize::from(u16_at(bytes, 0x0A)?))? };
-        Some(Entry { reference: u64_at(bytes, 0)?, key, child, last })
+        Some(Entry { reference: u64_at(bytes, 0)?, key, child, last, body: bytes })
     }
 }
 

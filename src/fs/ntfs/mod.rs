@@ -17,6 +17,7 @@ pub(crate) mod logfile;
 mod lznt1;
 pub(crate) mod lzx;
 mod map;
+mod mend;
 pub mod mkfs;
 mod node;
 mod record;
@@ -33,8 +34,10 @@ pub(crate) mod xpress;
 
 pub use boot::{Boot, is_ntfs};
 pub use boot_repair::{boot_sector_problems, repair_boot_sector};
+pub use check::{CODES, Code, Mend, codes_page};
 pub use filesystem::Scanned;
 pub use logfile::{Counts, LogRecord, log_records};
+pub use mend::{Mended, mend};
 pub use mkfs::{FormatSpec, format};
 pub use state::{Hibernation, LogState, Replay, VolumeState, state};
 pub use volume::Volume;

@@ -63,7 +63,7 @@ pub(crate) struct Attr {
 
 impl Attr {
     /// From its only or first segment.
-    fn first(attribute: &Attribute<'_>, clusters: u64) -> Result<Attr> {
+    pub(crate) fn first(attribute: &Attribute<'_>, clusters: u64) -> Result<Attr> {
         let value = match attribute.body {
             Body::Resident(value) => Value::Resident(value.to_vec()),
             Body::NonResident(mapped) => {

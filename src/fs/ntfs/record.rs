@@ -77,6 +77,11 @@ impl<'a> Record<'a> {
         Record { bytes }
     }
 
+    /// All bytes.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     fn field(&self, at: usize) -> u16 {
         u16_at(self.bytes, at).unwrap_or(0)
     }

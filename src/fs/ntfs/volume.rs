@@ -414,6 +414,16 @@ impl Volume {
         Ok(out)
     }
 
+    /// Where $MFT lies.
+    pub(crate) fn mft(&self) -> &Clustered {
+        &self.0.mft
+    }
+
+    /// Reads the records from `first` on, as they are on the disk; `buf` is a multiple of a record long.
+    pub(crate) fn read_records(&self, first: u64, buf: &mut [u8]) -> Result<()> {
+        self.read_clusters(&self.0.mft, first.saturating_mul(u64::from(self.0.boot.record_bytes)), buf)
+    }
+
     /// Hands every record of $MFT to `visit`, in order and with large reads: its number and the bytes as they are on
     /// the disk, which `visit` may change. Parts that cannot be read are skipped and returned as their errors.
     pub(crate) fn scan_raw(&self, mut visit: impl FnMut(u64, &mut [u8]) -> Result<()>) -> Result<Vec<Error>> {

@@ -14,11 +14,13 @@ pub use data::registry_data;
 pub(super) use donor::directory;
 
 use super::change::Change;
+use super::file_system::{repair_file_system, repair_file_systems};
 use super::rebuild_boot::rebuild_boot;
 use super::script::{Action, Script, Step};
 use super::sectors;
 use super::source::Source;
 use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::progress::Silent;
 use crate::registry::{DataType, Hive};
 use crate::windows::{Installation, Machine, Updates};
 use std::cell::OnceCell;
@@ -236,6 +238,14 @@ impl Planner<'_> {
             Action::PartitionRepairGpt {} => self.all(sectors::repair_gpt(self.machine)),
             Action::PartitionRepairBootSector { number } => {
                 self.all(sectors::repair_boot_sector(self.machine, number_of(&fill(number))?))
+            }
+            Action::FileSystemRepair { volume } => {
+                let volume = fill(volume);
+                self.all(match volume.trim() {
+                    "" => repair_file_systems(self.machine, &Silent),
+                    number => repair_file_system(self.machine, number_of(number)?, &Silent)
+                        .map(|change| change.into_iter().collect()),
+                })
             }
             Action::DriverRestore { name, version } => self.restore(&fill(name), &fill(version)),
             Action::DonorCopyTree { from, to } => self.copy_from_donor(&fill(from), &fill(to)),

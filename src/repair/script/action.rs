@@ -153,6 +153,13 @@ pub enum Action {
         /// Number of the partition.
         number: String,
     },
+    /// Checks NTFS volumes and mends what has one right answer; refuses other damage.
+    #[serde(rename = "file-system.repair")]
+    FileSystemRepair {
+        /// Number of the volume; all NTFS volumes when empty.
+        #[serde(default)]
+        volume: String,
+    },
     /// Puts a driver back to a healthy version of the component store.
     #[serde(rename = "driver.restore")]
     DriverRestore {

@@ -304,7 +304,7 @@ mod tests {
                 (attribute.file, attribute.kind, attribute.block_bytes),
                 (0x0005_0000_0000_0005, 0xA0, 4096)
             );
-            assert_eq!(attribute.name, if version == 0 { "$I" } else { "$I" });
+            assert_eq!(attribute.name, "$I");
         }
     }
 

@@ -1,12 +1,14 @@
 //! Makes an empty NTFS 3.1 volume, for demo and test disks and for new images.
 //!
 //! $LogFile is filled with 0xFF, which Windows and ntfs-3g take as an empty log. There is no boot code: the boot
-//! sector stops the processor. $Quota is left out: Windows makes it when quotas are turned on.
+//! sector stops the processor. $UsnJrnl is left out: Windows makes it when the change journal is turned on.
+//!
+//! Only what is not zero is written: a volume of 64 TiB on a sparse device takes the room of its own files.
 
-mod security;
+pub(crate) mod security;
 pub(crate) mod tables;
 
-use crate::block::DiskMut;
+use crate::block::{DiskMut, ExtentKind};
 use crate::error::{Error, Layer, Result};
 use crate::fs::Times;
 use crate::fs::ntfs::write::attribute::{Attribute, SPARSE, Stream, kind, put_all};
@@ -17,11 +19,16 @@ use crate::fs::ntfs::write::record::{self, DIRECTORY, EXTEND, Header, IN_USE, VI
 use crate::fs::ntfs::write::runs::{self, Run};
 use crate::text::utf16le_bytes;
 use crate::time::FileTime;
+use std::ops::Range;
 
 /// Records that a new $MFT has room for.
 const RECORDS: u64 = 64;
 /// Most clusters of a volume (Windows' own limit).
 const MAX_CLUSTERS: u64 = u32::MAX as u64;
+/// Largest cluster that Windows makes.
+const MAX_CLUSTER_BYTES: u32 = 2 << 20;
+/// Bytes that are looked at at once before they are cleared.
+const CLEAR_BYTES: u64 = 1 << 20;
 /// Bytes of $Boot.
 const BOOT_BYTES: u64 = 8192;
 /// System files are hidden and system.
@@ -33,8 +40,10 @@ const ROOT: u64 = 5;
 pub struct FormatSpec {
     /// Label; at most 32 UTF-16 units.
     pub label: String,
-    /// Bytes of a cluster, a power of two from the sector to 64 KiB; `None` for 4 KiB (more on very large volumes).
+    /// Bytes of a cluster, a power of two from the sector to 2 MiB; `None` for 4 KiB (more on very large volumes).
     pub cluster_bytes: Option<u32>,
+    /// Bytes of a file record, 1024 or 4096; `None` for what fits the sector.
+    pub record_bytes: Option<u32>,
     /// Serial number.
     pub serial: u64,
     /// Time that all files of the volume carry.
@@ -49,6 +58,7 @@ impl Default for FormatSpec {
         FormatSpec {
             label: String::new(),
             cluster_bytes: None,
+            record_bytes: None,
             serial: 0x1234_5678_9ABC_DEF0,
             created,
             hidden_sectors: 0,
@@ -84,14 +94,17 @@ impl Layout {
         let mut cluster_bytes = spec.cluster_bytes.unwrap_or(4096.max(sector_bytes));
         if spec.cluster_bytes.is_none() {
             while sectors * u64::from(sector_bytes) / u64::from(cluster_bytes) > MAX_CLUSTERS
-                && cluster_bytes < 65536
+                && cluster_bytes < MAX_CLUSTER_BYTES
             {
                 cluster_bytes *= 2;
             }
         }
-        if !cluster_bytes.is_power_of_two() || cluster_bytes < sector_bytes || cluster_bytes > 65536 {
+        if !cluster_bytes.is_power_of_two()
+            || cluster_bytes < sector_bytes
+            || cluster_bytes > MAX_CLUSTER_BYTES
+        {
             return Err(Error::invalid(Layer::Ntfs, "a cluster size that NTFS does not have")
-                .expected("a power of two from one sector to 64 KiB")
+                .expected("a power of two from one sector to 2 MiB")
                 .found(cluster_bytes));
         }
         if spec.label.encode_utf16().count() > 32 {
@@ -104,7 +117,13 @@ impl Layout {
         if sectors * u64::from(sector_bytes) < 3 << 20 {
             return Err(Error::no_space(Layer::Ntfs, "a volume of less than 3 MiB"));
         }
-        Ok(Layout { sector_bytes, cluster_bytes, record_bytes: 1024.max(sector_bytes), sectors, clusters })
+        let record_bytes = spec.record_bytes.unwrap_or(1024.max(sector_bytes));
+        if !matches!(record_bytes, 1024 | 4096) || record_bytes < sector_bytes {
+            return Err(Error::invalid(Layer::Ntfs, "a file record size that NTFS does not have")
+                .expected("1024 or 4096, and not less than a sector")
+                .found(record_bytes));
+        }
+        Ok(Layout { sector_bytes, cluster_bytes, record_bytes, sectors, clusters })
     }
 
     fn log_bytes(&self) -> u64 {
@@ -153,7 +172,25 @@ impl Maker<'_> {
     fn fill(&self, stream: &Stream, data: &[u8]) -> Result<()> {
         let start = self.offset(stream);
         self.disk.write_at(start, data)?;
-        self.disk.zero_at(start + data.len() as u64..start + stream.allocated_bytes)
+        self.clear(start + data.len() as u64..start + stream.allocated_bytes)
+    }
+
+    /// Makes a range read as zero, without writing where it does already.
+    fn clear(&self, range: Range<u64>) -> Result<()> {
+        let view = self.disk.as_disk();
+        let mut at = range.start;
+        while at < range.end {
+            let extent = view.extent_at(at)?;
+            let mut length = extent.length_bytes.min(range.end - at);
+            if extent.kind != ExtentKind::Zero {
+                length = length.min(CLEAR_BYTES);
+                if !crate::bytes::is_zero(&view.read_vec(at, length as usize)?) {
+                    self.disk.zero_at(at..at + length)?;
+                }
+            }
+            at += length.max(1);
+        }
+        Ok(())
     }
 
     fn times(&self) -> Times {
@@ -213,7 +250,7 @@ impl Maker<'_> {
         }
         self.disk.write_at(mft_at, &all)?;
         let mut map = vec![0u8; (RECORDS / 8) as usize];
-        for number in (0..16).chain(25..27) {
+        for number in (0..16).chain(24..27) {
             map[number / 8] |= 1 << (number % 8);
         }
         self.fill(&mft_bitmap, &map)?;
@@ -231,15 +268,24 @@ impl Maker<'_> {
         Ok(())
     }
 
+    /// The clusters that were taken, and the bits behind the last cluster, which stand for none.
     fn write_bitmap(&self, stream: &Stream) -> Result<()> {
-        let mut map = vec![0u8; stream.size_bytes as usize];
-        let mut set = |bit: u64| map[(bit / 8) as usize] |= 1 << (bit % 8);
-        for run in &self.used {
-            let lcn = run.lcn.unwrap_or(0);
-            (lcn..lcn + run.count).for_each(&mut set);
+        let start = self.offset(stream);
+        self.clear(start..start + stream.allocated_bytes)?;
+        let tail =
+            Run { lcn: Some(self.layout.clusters), count: stream.size_bytes * 8 - self.layout.clusters };
+        for run in self.used.iter().chain(Some(&tail).filter(|tail| tail.count > 0)) {
+            let (first, end) = (run.lcn.unwrap_or(0), run.lcn.unwrap_or(0) + run.count);
+            let (from, to) = (first / 8, end.div_ceil(8));
+            let mut map = vec![0u8; (to - from) as usize];
+            // Two runs may share a byte.
+            self.disk.read_at(start + from, &mut map)?;
+            for bit in first..end {
+                map[(bit / 8 - from) as usize] |= 1 << (bit % 8);
+            }
+            self.disk.write_at(start + from, &map)?;
         }
-        (self.layout.clusters..stream.size_bytes * 8).for_each(&mut set); // no clusters behind these bits
-        self.fill(stream, &map)
+        Ok(())
     }
 
     fn write_boot(&self, mft_at: u64, mirror_at: u64) -> Result<()> {
@@ -259,7 +305,7 @@ impl Maker<'_> {
                 (0x00, &[0xEB, 0x52, 0x90]),
                 (0x03, b"NTFS    "),
                 (0x0B, &(sector_bytes as u16).to_le_bytes()),
-                (0x0D, &[(cluster_bytes / sector_bytes) as u8]),
+                (0x0D, &[per_cluster(cluster_bytes / sector_bytes)]),
                 (0x15, &[0xF8]),
                 (0x18, &63u16.to_le_bytes()),
                 (0x1A, &255u16.to_le_bytes()),
@@ -275,10 +321,15 @@ impl Maker<'_> {
                 (0x1FE, &[0x55, 0xAA]),
             ],
         );
-        self.disk.zero_at(0..BOOT_BYTES)?;
+        self.clear(0..BOOT_BYTES.max(cluster))?;
         self.disk.write_at(0, &boot)?;
         self.disk.write_at(sectors * u64::from(sector_bytes), &boot)
     }
+}
+
+/// Sectors of a cluster as the boot sector has them: above 128 as the negative power of two.
+fn per_cluster(sectors: u32) -> u8 {
+    if sectors <= 128 { sectors as u8 } else { (sectors.ilog2() as u8).wrapping_neg() }
 }
 
 fn stream_of(run: Run, bytes: u64, cluster_bytes: u64) -> Stream {
@@ -387,6 +438,15 @@ impl Maker<'_> {
             name_flags: NAME_VIEW_INDEX,
             ..file(number, name, attributes)
         };
+        let quota = security::quota(self.spec.created);
+        files.push(extended(
+            24,
+            "$Quota",
+            vec![
+                view("$O", 0x11, cluster_bytes, quota.owners),
+                view("$Q", 0x10, cluster_bytes, quota.limits),
+            ],
+        ));
         files.push(extended(25, "$ObjId", vec![view("$O", 0x13, cluster_bytes, Vec::new())]));
         files.push(extended(26, "$Reparse", vec![view("$R", 0x13, cluster_bytes, Vec::new())]));
         Ok(files)

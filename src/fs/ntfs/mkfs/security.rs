@@ -1,6 +1,7 @@
 //! Default security of a new volume: descriptors ([MS-DTYP] 2.4.6, self-relative) and the three parts of $Secure.
 
 use crate::fs::ntfs::write::entry::Entry;
+use crate::time::FileTime;
 
 /// Security id of system files: SYSTEM and administrators may read.
 pub(crate) const SYSTEM_ID: u32 = 0x100;
@@ -56,6 +57,39 @@ fn descriptor(entries: &[(u8, u32, &[u32])]) -> Vec<u8> {
 pub(crate) fn hash(descriptor: &[u8]) -> u32 {
     let (words, _) = descriptor.as_chunks::<4>();
     words.iter().fold(0u32, |sum, word| sum.rotate_left(3).wrapping_add(u32::from_le_bytes(*word)))
+}
+
+/// The contents of $Quota.
+pub(crate) struct Quota {
+    /// $O: sorted by owner.
+    pub(crate) owners: Vec<Entry>,
+    /// $Q: sorted by the number of the owner.
+    pub(crate) limits: Vec<Entry>,
+}
+
+/// $Quota with quotas turned off: the limits for everybody and the entry of administrators, both without a limit.
+pub(crate) fn quota(now: FileTime) -> Quota {
+    let owner = 0x100u32;
+    let entry = |sid: &[u8]| {
+        let mut value = Vec::new();
+        value.extend_from_slice(&2u32.to_le_bytes()); // version
+        value.extend_from_slice(&1u32.to_le_bytes()); // the default limits hold
+        value.extend_from_slice(&0u64.to_le_bytes()); // bytes in use
+        value.extend_from_slice(&now.0.to_le_bytes());
+        value.extend_from_slice(&u64::MAX.to_le_bytes()); // no warning
+        value.extend_from_slice(&u64::MAX.to_le_bytes()); // no limit
+        value.extend_from_slice(&0u64.to_le_bytes()); // not exceeded
+        value.extend_from_slice(sid);
+        value
+    };
+    let administrators = sid(ADMINISTRATORS);
+    Quota {
+        owners: vec![Entry::view(&administrators, &owner.to_le_bytes())],
+        limits: vec![
+            Entry::view(&1u32.to_le_bytes(), &entry(&[])),
+            Entry::view(&owner.to_le_bytes(), &entry(&administrators)),
+        ],
+    }
 }
 
 /// The contents of $Secure.

@@ -196,11 +196,6 @@ impl File {
         self.attributes.iter().map(|a| a.encode(0).len()).sum()
     }
 
-    /// All clusters of the file, those of its attribute list too.
-    pub(crate) fn all_runs(&self) -> impl Iterator<Item = &runs::Run> {
-        self.attributes.iter().filter_map(stream_of).flat_map(|s| &s.runs).chain(&self.list)
-    }
-
     /// Gives back all clusters and records of the file. It is gone then.
     pub(crate) fn destroy(self, core: &mut Core) -> Result<()> {
         for stream in self.attributes.iter().filter_map(stream_of) {

@@ -13,6 +13,7 @@ pub(crate) mod core;
 mod data;
 pub(crate) mod entry;
 pub(crate) mod file;
+mod mend;
 mod names;
 mod open;
 pub(crate) mod record;
@@ -20,6 +21,7 @@ pub(crate) mod runs;
 mod tree;
 mod volume;
 
+pub(crate) use mend::Mender;
 pub use open::WriteOptions;
 pub use volume::VolumeMut;
 

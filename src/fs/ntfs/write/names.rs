@@ -183,7 +183,7 @@ impl File {
     }
 
     /// Leaves only the names that `keep` says.
-    fn retain_names(&mut self, keep: impl Fn(&FileName) -> bool) {
+    pub(super) fn retain_names(&mut self, keep: impl Fn(&FileName) -> bool) {
         self.attributes.retain(|a| {
             a.kind != kind::FILE_NAME || a.value().and_then(FileName::decode).is_none_or(|n| keep(&n))
         });
@@ -244,7 +244,7 @@ impl Core {
     }
 
     /// Puts a name into a directory and the file; the caller stores the file.
-    fn add_name(&mut self, file: &mut File, to: u64, name: &str) -> Result<()> {
+    pub(super) fn add_name(&mut self, file: &mut File, to: u64, name: &str) -> Result<()> {
         let units = check_name(name)?;
         let (mut parent, mut tree) = directory(self, to)?;
         if parent.header.number == EXTEND_RECORD {

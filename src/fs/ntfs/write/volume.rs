@@ -7,10 +7,9 @@ use super::entry::{FileName, NAME_DIRECTORY, namespace};
 use super::file::File;
 use super::names::{ROOT, check_data_target};
 use super::open::{WriteOptions, open};
-use super::record::{IN_USE, decode};
 use crate::block::DiskMut;
 use crate::bytes::u16_at;
-use crate::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
+use crate::error::{Defect, Error, ErrorKind, Layer, Result};
 use crate::fs::ntfs::Volume;
 use crate::fs::{
     Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, NodeName,
@@ -244,48 +243,8 @@ impl FileSystem for VolumeMut {
     }
 
     fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>> {
-        let mut defects = check_allocation(&mut self.core())?;
-        defects.extend(self.reader()?.check(progress)?);
-        Ok(defects)
+        self.reader()?.check(progress)
     }
-}
-
-/// Compares the clusters of all files with $Bitmap, and the records with $MFT's bitmap.
-fn check_allocation(core: &mut Core) -> Result<Vec<Defect>> {
-    let mut defects = Vec::new();
-    let mut note =
-        |code, detail: String| defects.push(Defect::new(code, Severity::Error, Layer::Ntfs, None, detail));
-    let mut used = vec![false; core.geometry.clusters as usize];
-    for number in 0..core.records.bits() {
-        let Ok(bytes) = core.record(number) else { continue };
-        let header = decode(&bytes, number).map(|(header, _)| header);
-        let in_use = header.as_ref().is_ok_and(|h| h.flags & IN_USE != 0);
-        if in_use != core.records.get(number) {
-            note("ntfs-record-bitmap", format!("record {number:#x} and $MFT's bitmap disagree"));
-        }
-        if !in_use || header.is_ok_and(|h| h.base != 0) {
-            continue;
-        }
-        match File::load(core, number) {
-            Err(error) => note("ntfs-record-damaged", error.to_string()),
-            Ok(file) => {
-                for run in file.all_runs() {
-                    let Some(lcn) = run.lcn else { continue };
-                    for cluster in lcn..lcn + run.count {
-                        if std::mem::replace(&mut used[cluster as usize], true) {
-                            note("ntfs-cross-linked", format!("cluster {cluster:#x} has two owners"));
-                        }
-                    }
-                }
-            }
-        }
-    }
-    for (cluster, used) in used.iter().enumerate() {
-        if *used != core.clusters.get(cluster as u64) {
-            note("ntfs-bitmap-mismatch", format!("cluster {cluster:#x} and $Bitmap disagree"));
-        }
-    }
-    Ok(defects)
 }
 
 impl FileSystemMut for VolumeMut {
