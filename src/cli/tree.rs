@@ -3,11 +3,11 @@
 use super::{CLEAN, Changing, Image, change, look, say};
 use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
-use crate::fs::{FileSystem, NodeId, NodeKind, read_file};
+use crate::fs::{FileSystem, NodeId, NodeKind, Order, read_file};
 use crate::limits::MAX_DIRECTORY_DEPTH;
 use crate::repair::Change;
 use crate::windows::Machine;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// What `find` looks for.
@@ -21,40 +21,34 @@ pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
     let (_, machine, _) = look::open(image)?;
     let (fs, node, parsed) = look::node_of(&machine, path)?;
     let start = parsed.to_string();
-    let mut pending = vec![(node, start.trim_end_matches('\\').to_string(), 0)];
-    while let Some((node, path, depth)) = pending.pop() {
-        if depth > MAX_DIRECTORY_DEPTH {
-            return Err(Error::limit(Layer::FileSystem, "directories are nested too deeply").found(path));
-        }
-        let mut entries = match fs.read_dir(node) {
-            Ok(entries) => entries,
-            Err(e) => {
-                super::say_error(&format!("warning: {path}: {e}"));
-                continue;
-            }
+    let start = start.trim_end_matches('\\');
+    let defects = fs.walk(node, Order::Tree, &mut |file| {
+        let kind = match file.kind {
+            NodeKind::Directory => 'd',
+            NodeKind::File => 'f',
+            NodeKind::Reparse => 'l',
         };
-        entries.sort_by(|a, b| b.name.cmp(&a.name));
-        for entry in entries.iter().rev() {
-            let full = format!("{path}\\{}", entry.name);
-            let kind = match entry.kind {
-                NodeKind::Directory => 'd',
-                NodeKind::File => 'f',
-                NodeKind::Reparse => 'l',
-            };
-            let named = wanted.name.as_ref().is_none_or(|pattern| crate::text::fits(pattern, &entry.name));
-            if named && wanted.kind.is_none_or(|wanted| wanted == kind) && entry.size_bytes >= wanted.min_size
-            {
-                if image.json {
-                    let line = json!({"path": full, "kind": kind.to_string(), "size": entry.size_bytes,
-                        "modified": entry.times.modified.to_string()});
-                    say(&line.to_string())?;
-                } else {
-                    say(&full)?;
-                }
-            }
+        let named = wanted.name.as_ref().is_none_or(|pattern| crate::text::fits(pattern, file.name()));
+        if !named || wanted.kind.is_some_and(|wanted| wanted != kind) || file.size_bytes < wanted.min_size {
+            return Ok(());
         }
-        let below = entries.into_iter().filter(|entry| entry.kind == NodeKind::Directory);
-        pending.extend(below.map(|entry| (entry.id, format!("{path}\\{}", entry.name), depth + 1)));
+        let full = format!("{start}\\{}", file.path);
+        if !image.json {
+            return say(&full);
+        }
+        let streams: Vec<Value> = file
+            .streams
+            .iter()
+            .map(|stream| json!({"name": stream.name, "size": stream.size_bytes}))
+            .collect();
+        let line = json!({
+            "path": full, "kind": kind.to_string(), "size": file.size_bytes, "attributes": file.attributes.0,
+            "modified": file.times.modified.to_string(), "streams": streams, "orphan": file.orphan,
+        });
+        say(&line.to_string())
+    })?;
+    for defect in &defects {
+        super::say_error(&format!("warning: {defect}"));
     }
     Ok(CLEAN)
 }

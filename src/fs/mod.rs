@@ -7,9 +7,11 @@ pub mod fat;
 pub mod ntfs;
 mod open;
 pub mod path;
+mod walk;
 pub mod wim;
 
 pub use open::{open, open_mut, open_mut_with, read_file, resolve};
+pub use walk::{Order, Visit, Walked};
 
 use crate::error::{Defect, Result};
 use crate::progress::Progress;
@@ -230,6 +232,29 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// As [`FileSystem::lookup`].
     fn read_dir(&self, directory: NodeId) -> Result<Vec<DirEntry>>;
+
+    /// Shows every name below a directory (not the directory itself) to `visit`, with all metadata, in the
+    /// `order` that is asked for. Reparse points are shown, not followed. What cannot be read is returned as defects, and
+    /// the walk goes on.
+    ///
+    /// The way to look at a whole volume: NTFS answers from one linear pass over $MFT, many times as fast as going
+    /// from directory to directory, and also shows the times of each name and, from the root, names that no directory leads to.
+    ///
+    /// ```no_run
+    /// # use vmrescue::fs::Order;
+    /// # fn list(fs: &dyn vmrescue::fs::FileSystem) -> vmrescue::Result<()> {
+    /// let defects = fs.walk(fs.root(), Order::Any, &mut |file| {
+    ///     println!("{} {} {:?}", file.path, file.times.modified, file.name_times.map(|times| times.modified));
+    ///     Ok(())
+    /// })?;
+    /// # drop(defects); Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of `visit`; when `from` is not there.
+    fn walk(&self, from: NodeId, _order: Order, visit: &mut Visit<'_>) -> Result<Vec<Defect>> {
+        walk::walk_directories(self, from, visit)
+    }
 
     /// The data streams of a node, unnamed first.
     ///

@@ -11,8 +11,8 @@ use super::wof;
 use crate::bytes::u32_at;
 use crate::error::{Defect, Error, Layer, Result};
 use crate::fs::{
-    Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, NodeName, RawPart, Reparse, StreamInfo,
-    Times, VolumeInfo,
+    Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, NodeName, Order, RawPart, Reparse,
+    StreamInfo, Times, Visit, VolumeInfo,
 };
 use crate::progress::Progress;
 use crate::text::{utf16le_bytes, utf16le_lossy};
@@ -242,6 +242,10 @@ impl FileSystem for Volume {
     fn read_dir(&self, directory: NodeId) -> Result<Vec<DirEntry>> {
         let node = self.node_of(directory)?;
         Directory::open(self, number_of(directory.0), &node)?.list()
+    }
+
+    fn walk(&self, from: NodeId, order: Order, visit: &mut Visit<'_>) -> Result<Vec<Defect>> {
+        self.walk_records(from, order, visit)
     }
 
     fn streams(&self, id: NodeId) -> Result<Vec<StreamInfo>> {

@@ -64,6 +64,11 @@ impl<'a> Bits<'a> {
         (taken / 16 + 1) * 2
     }
 
+    /// Where the next word is read from: what follows the coded bits.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     /// True when more was taken than there is.
     pub(crate) fn overrun(&self) -> bool {
         self.at * 8 - self.count as usize > self.input.len().saturating_add(2) * 8

@@ -10,7 +10,7 @@ const CHUNK: usize = 4096;
 ///
 /// # Errors
 /// `Damaged` when a chunk is cut off or points before its start.
-pub(crate) fn decompress(input: &[u8], output: &mut [u8]) -> Result<()> {
+pub fn decompress(input: &[u8], output: &mut [u8]) -> Result<()> {
     let bad = |at: usize| Error::damaged(Layer::Ntfs, "LZNT1 chunk").at(at as u64);
     let (mut at, mut done) = (0usize, 0usize);
     while done < output.len() {

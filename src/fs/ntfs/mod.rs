@@ -3,7 +3,7 @@
 //! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`, `security`,
 //! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left),
 //! `logfile` (replay of what was not finished), `check`, and over them
-//! `volume` and `filesystem`.
+//! `volume`, `filesystem` and `walk`.
 
 mod boot;
 mod boot_repair;
@@ -14,7 +14,7 @@ mod filesystem;
 mod huffman;
 mod index;
 pub(crate) mod logfile;
-mod lznt1;
+pub mod lznt1;
 pub(crate) mod lzx;
 mod map;
 mod mend;
@@ -28,9 +28,10 @@ mod state;
 mod tests;
 mod upcase;
 mod volume;
+mod walk;
 mod wof;
 pub mod write;
-pub(crate) mod xpress;
+pub mod xpress;
 
 pub use boot::{Boot, is_ntfs};
 pub use boot_repair::{boot_sector_problems, repair_boot_sector};

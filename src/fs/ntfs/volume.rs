@@ -29,8 +29,10 @@ const PAGES: usize = 128;
 const NODES: usize = 1024;
 /// Unpacked units that are kept (twice as many at most).
 const UNITS: usize = 32;
-/// Bytes that a scan reads at once.
-const SCAN_BYTES: u64 = 1 << 20;
+/// Bytes that a scan reads at once: they stay in the processor's cache until they were looked at.
+const SCAN_BYTES: u64 = 256 << 10;
+/// How many of these there are between the thread that reads and the one that looks.
+const SCAN_BUFFERS: usize = 4;
 /// Largest compression unit that is unpacked: Windows makes 16 clusters of at most 4 KiB.
 const MAX_UNIT_BYTES: u64 = 1 << 20;
 
@@ -199,7 +201,8 @@ impl Volume {
     /// Number of records that $MFT has room for.
     pub fn records(&self) -> u64 {
         let mapped = self.0.mft.map.end().saturating_mul(u64::from(self.0.boot.cluster_bytes));
-        self.0.mft.size.min(mapped) / u64::from(self.0.boot.record_bytes)
+        // $MFT has no holes, so it cannot be longer than the disk.
+        self.0.mft.size.min(mapped).min(self.0.disk.len()) / u64::from(self.0.boot.record_bytes)
     }
 
     /// Where a record begins on the volume.
@@ -426,27 +429,65 @@ impl Volume {
 
     /// Hands every record of $MFT to `visit`, in order and with large reads: its number and the bytes as they are on
     /// the disk, which `visit` may change. Parts that cannot be read are skipped and returned as their errors.
+    ///
+    /// A thread reads ahead, so that reading and looking take place at the same time.
     pub(crate) fn scan_raw(&self, mut visit: impl FnMut(u64, &mut [u8]) -> Result<()>) -> Result<Vec<Error>> {
         let size = u64::from(self.0.boot.record_bytes);
         let total = self.records();
         let batch = (SCAN_BYTES / size).max(1);
         let mut errors = Vec::new();
-        let mut buf = vec![0; (batch * size) as usize];
-        let mut number = 0;
-        while number < total {
-            let count = batch.min(total - number);
-            let part = &mut buf[..(count * size) as usize];
-            match self.read_clusters(&self.0.mft, number * size, part) {
-                Ok(()) => {
-                    for (index, record) in part.chunks_exact_mut(size as usize).enumerate() {
-                        visit(number + index as u64, record)?;
-                    }
+        let mut look = |number: u64, bytes: &mut [u8], read: bool| -> Result<()> {
+            for (index, record) in bytes.chunks_exact_mut(size as usize).enumerate() {
+                let number = number + index as u64;
+                // One bad sector must not take its neighbours with it.
+                let again =
+                    if read { Ok(()) } else { self.read_clusters(&self.0.mft, number * size, record) };
+                match again {
+                    Ok(()) => visit(number, record)?,
+                    Err(error) => errors.push(error),
                 }
-                Err(error) => errors.push(error),
             }
-            number += count;
-        }
-        Ok(errors)
+            Ok(())
+        };
+        let read = |number: u64, bytes: &mut Vec<u8>| {
+            bytes.resize((batch.min(total - number) * size) as usize, 0);
+            self.read_clusters(&self.0.mft, number * size, bytes).is_ok()
+        };
+        std::thread::scope(|scope| {
+            let (full, next) = std::sync::mpsc::sync_channel::<(u64, Vec<u8>, bool)>(SCAN_BUFFERS);
+            let (back, empty) = std::sync::mpsc::channel::<Vec<u8>>();
+            for _ in 0..SCAN_BUFFERS {
+                let _sent = back.send(Vec::new());
+            }
+            let ahead = move || {
+                let mut number = 0;
+                while number < total {
+                    // Ends when nobody looks any more.
+                    let Ok(mut bytes) = empty.recv() else { return };
+                    let good = read(number, &mut bytes);
+                    if full.send((number, bytes, good)).is_err() {
+                        return;
+                    }
+                    number += batch;
+                }
+            };
+            let thread = std::thread::Builder::new().name("mft".into());
+            if total * size > SCAN_BYTES && thread.spawn_scoped(scope, ahead).is_ok() {
+                for (number, mut bytes, good) in next {
+                    look(number, &mut bytes, good)?;
+                    let _sent = back.send(bytes);
+                }
+                return Ok(());
+            }
+            let (mut number, mut bytes) = (0, Vec::new());
+            while number < total {
+                let good = read(number, &mut bytes);
+                look(number, &mut bytes, good)?;
+                number += batch;
+            }
+            Ok(())
+        })
+        .map(|()| errors)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::{Defect, Error, ErrorKind, Layer, Result};
 use crate::fs::ntfs::Volume;
 use crate::fs::{
     Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, NodeName,
-    RawPart, StreamInfo, VolumeInfo,
+    Order, RawPart, StreamInfo, Visit, VolumeInfo,
 };
 use crate::progress::Progress;
 use crate::text::utf16le_lossy;
@@ -181,6 +181,10 @@ impl FileSystem for VolumeMut {
             }
         }
         Ok(out)
+    }
+
+    fn walk(&self, from: NodeId, order: Order, visit: &mut Visit<'_>) -> Result<Vec<Defect>> {
+        self.reader()?.walk(from, order, visit)
     }
 
     fn streams(&self, node: NodeId) -> Result<Vec<StreamInfo>> {
