@@ -9,7 +9,7 @@ use crate::error::{Defect, Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{FileSystem, NodeId, NodeKind, read_file};
 use crate::image::{self, Container, OpenOptions};
-use crate::windows::{Installation, Machine, Service, services};
+use crate::windows::{Installation, Machine};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;
@@ -138,64 +138,13 @@ fn say_info(image: &Image, container: &Container<Disk>, machine: &Machine) -> Re
     Ok(())
 }
 
-fn describe(i: &Installation) -> String {
+pub(super) fn describe(i: &Installation) -> String {
     let version =
         if i.display_version.is_empty() { String::new() } else { format!(" {}", i.display_version) };
     format!(
         "  {}  {}{version}, build {}.{}, {}, {}",
         i.path, i.product, i.build, i.ubr, i.architecture, i.computer_name
     )
-}
-
-fn services_of(machine: &Machine, installation: &Installation) -> Result<Vec<Service>> {
-    let hive = machine.hive(installation, "SYSTEM")?;
-    services(machine, installation, &hive, installation.control_sets.default.max(1), true)
-}
-
-pub(super) fn drivers(image: &Image) -> Result<u8> {
-    tell(image)?;
-    let (_, machine, _) = open(image)?;
-    let installation = machine.installation(image.windows)?;
-    let list = services_of(&machine, installation)?;
-    if image.json {
-        say_of(image, "drivers", json!({"services": list}))?;
-        return Ok(CLEAN);
-    }
-    for service in &list {
-        let problem = service.problem.as_deref().map(|problem| format!("  ! {problem}")).unwrap_or_default();
-        let version = service.version.as_deref().unwrap_or("-");
-        let file = service.file.as_deref().unwrap_or(&service.image_path);
-        say(&format!("{:<9} {:<24} {version:<18} {file}{problem}", service.start_name(), service.name))?;
-    }
-    Ok(CLEAN)
-}
-
-pub(super) fn updates(image: &Image) -> Result<u8> {
-    tell(image)?;
-    let (_, machine, _) = open(image)?;
-    let installation = machine.installation(image.windows)?;
-    let found = crate::windows::updates(&machine, installation)?;
-    if image.json {
-        let version =
-            json!({"product": installation.product, "build": installation.build, "ubr": installation.ubr});
-        say_of(
-            image,
-            "updates",
-            json!({"windows": version, "pending": found.pending, "packages": found.packages}),
-        )?;
-        return Ok(CLEAN);
-    }
-    say(&describe(installation))?;
-    for package in &found.packages {
-        let (kb, when) = (package.kb.as_deref().unwrap_or("-"), package.installed.as_deref().unwrap_or("-"));
-        let when = when.get(..19).unwrap_or(when);
-        say(&format!("{:<19}  {:<10} {when:<19}  {}", package.state_name, kb, package.identity))?;
-    }
-    if found.pending.is_empty() {
-        say("nothing waits for the next start")?;
-    }
-    found.pending.iter().try_for_each(|line| say(&format!("pending: {line}")))?;
-    Ok(CLEAN)
 }
 
 pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<u8> {

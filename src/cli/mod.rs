@@ -8,6 +8,7 @@ mod collect;
 mod demo;
 mod diagnose;
 mod disk;
+mod drivers;
 mod events;
 mod format;
 mod history;
@@ -23,6 +24,7 @@ mod serve;
 mod state;
 mod stop;
 mod tree;
+mod updates;
 mod watch;
 mod worker;
 
@@ -191,22 +193,12 @@ enum Command {
         #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
         min_size: u64,
     },
-    /// Services and drivers: start, file, version, problem
+    /// Services and drivers: what the boot needs first, load order, files, signatures, component store, filters
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-    Drivers {
-        #[command(flatten)]
-        image: Option<Image>,
-        #[command(subcommand)]
-        command: Option<DriversCommand>,
-    },
-    /// Packages with their states and KBs, and what waits for the next start
+    Drivers(drivers::DriversArgs),
+    /// Packages with their states and KBs, what waits for the next start, the story of the last update
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-    Updates {
-        #[command(flatten)]
-        image: Option<Image>,
-        #[command(subcommand)]
-        command: Option<UpdatesCommand>,
-    },
+    Updates(updates::UpdatesArgs),
     /// Event logs: what matters for the boot, or any log by name, number, level and time
     Events(events::EventsArgs),
     /// What support people ask for, as one archive with a manifest
@@ -368,67 +360,6 @@ enum Command {
     },
 }
 
-/// `vmrescue drivers ...`
-#[derive(Debug, Subcommand)]
-enum DriversCommand {
-    /// Put a driver back to a healthy version of the component store
-    Restore {
-        #[command(flatten)]
-        image: Image,
-        /// File name or name of the service
-        name: String,
-        #[command(flatten)]
-        using: change::Using,
-        #[command(flatten)]
-        changing: Changing,
-    },
-    /// Do not start a driver any more
-    Disable {
-        #[command(flatten)]
-        image: Image,
-        /// Name of the service
-        name: String,
-        #[command(flatten)]
-        changing: Changing,
-    },
-}
-
-/// `vmrescue updates ...`
-#[derive(Debug, Subcommand)]
-enum UpdatesCommand {
-    /// Set aside what an update left for the next start
-    RevertPending {
-        #[command(flatten)]
-        image: Image,
-        #[command(flatten)]
-        changing: Changing,
-    },
-}
-
-fn run_drivers(image: Option<&Image>, command: Option<DriversCommand>) -> Result<u8> {
-    let (image, script, name, using, changing) = match command {
-        Some(DriversCommand::Restore { image, name, using, changing }) => {
-            (image, "restore-driver", name, using, changing)
-        }
-        Some(DriversCommand::Disable { image, name, changing }) => {
-            (image, "disable-driver", name, change::Using::default(), changing)
-        }
-        None => return image.map_or_else(|| Err(no_image()), look::drivers),
-    };
-    let (names, set) = ([script.to_string()], [format!("name={name}")]);
-    change::repair(&image, &names, &set, &using, &changing)
-}
-
-fn run_updates(image: Option<&Image>, command: Option<UpdatesCommand>) -> Result<u8> {
-    match command {
-        Some(UpdatesCommand::RevertPending { image, changing }) => {
-            let names = ["revert-pending-updates".to_string()];
-            change::repair(&image, &names, &[], &change::Using::default(), &changing)
-        }
-        None => image.map_or_else(|| Err(no_image()), look::updates),
-    }
-}
-
 fn no_image() -> Error {
     Error::invalid(crate::Layer::Cli, "no image was named")
 }
@@ -463,8 +394,8 @@ fn run(command: Command) -> Result<u8> {
         Command::Find { image, path, name, kind, min_size } => {
             tree::find(&image, &path, &tree::Wanted { name, kind, min_size })
         }
-        Command::Drivers { image, command } => run_drivers(image.as_ref(), command),
-        Command::Updates { image, command } => run_updates(image.as_ref(), command),
+        Command::Drivers(args) => drivers::run(args),
+        Command::Updates(args) => updates::run(args),
         Command::Events(args) => events::events(&args),
         Command::Collect(args) => collect::collect(&args),
         Command::Reg { command } => registry::reg(command),

@@ -3,37 +3,60 @@
 //! * [`Machine`]: the disk, its volumes and installations, paths as the guest types them
 //! * [`BootLayout`]: firmware, system partition, boot stores
 //! * [`Service`]: services and drivers with the file behind each
+//! * [`DriverReport`]: the same with load order, filters, signatures and the component store
 //! * [`PeInfo`]: what a driver file says about itself
-//! * [`store_versions`]: the versions of a file in the component store
+//! * [`Store`]: the component store: which component a file is of, which versions there are
 //! * [`Updates`]: packages, and what waits for the next start
 //! * [`facts::Facts`]: everything that `inspect` tells, one file a subject
 //! * [`Dump`]: the header of a crash dump
 //! * [`bitlocker::BitLocker`]: an encrypted volume from the outside
 //! * [`events`]: event logs, and what they say on starts, stops and crashes
 
+mod authenticode;
 pub mod bcd;
 pub mod bitlocker;
 mod boot;
 mod bugcheck;
+mod catalog;
 mod component_store;
+mod der;
+mod drivers;
 mod dump;
 pub mod events;
 pub mod facts;
+mod filters;
 mod keys;
+mod load_order;
 mod machine;
 mod pe;
+mod pkcs7;
 mod roles;
 mod services;
 mod updates;
 mod version_resource;
+mod xml;
 
+pub use authenticode::{PeHashes, Signature, embedded_signature, pe_hashes};
 pub use boot::{BootLayout, boot_layout, boot_stores, load_store, partition_ref};
 pub use bugcheck::bugcheck_name;
-pub use component_store::{StoreFile, store_versions};
+pub use catalog::catalog_hashes;
+pub use component_store::{
+    ComponentName, ManifestState, Origin, Store, StoreFile, Tie, WinnerSource, store_versions,
+};
+pub use drivers::{
+    BootFile, BootReason, Driver, DriverOptions, DriverReport, FileFacts, OtherSet, SetDifference, Verdict,
+    driver_report,
+};
 pub use dump::{DUMP_HEADER_BYTES, Dump, KernelDump};
 pub use facts::facts;
+pub use filters::{Filter, FilterPlace, filters};
+pub use load_order::LoadOrder;
 pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
-pub use pe::{Payload, PeInfo, machine_name, payload_kind, pe_checksum};
+pub use pe::{Payload, PeInfo, machine_name, packing, payload_kind, pe_checksum, pe_imports};
 pub use roles::{Role, roles};
 pub use services::{Service, expand_image_path, services};
-pub use updates::{Package, Updates, state_name, updates};
+pub use updates::{
+    AgentResult, BuildStep, FileOperation, LogEnd, LogLine, LogSession, Package, PendingXml, Queue, Session,
+    SessionPhase, Story, StoryLevel, StoryLine, Updates, code_name, parse_pending_xml, state_name,
+    update_story, updates,
+};

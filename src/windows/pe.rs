@@ -12,8 +12,10 @@ const VERSION: u32 = 16;
 const MESSAGE_TABLE: u32 = 11;
 /// Most sections that Windows loads.
 const MAX_SECTIONS: usize = 96;
-/// Entries that are looked at in one directory of resources.
+/// Entries that are looked at in one directory of resources or imports.
 const MAX_ENTRIES: usize = 4096;
+/// Longest name of an imported file that is read.
+const MAX_IMPORT_NAME: usize = 260;
 
 /// What a payload of the component store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -29,12 +31,26 @@ pub enum Payload {
 
 /// Tells a PE file from packed payloads by its first bytes.
 pub fn payload_kind(bytes: &[u8]) -> Payload {
-    match bytes.get(..4) {
-        Some([b'M', b'Z', ..]) => Payload::Pe,
-        Some([b'D', b'C', b'S' | b'D' | b'M' | b'N' | b'H' | b'X', 1] | b"PA30" | b"PA31" | b"PA19") => {
-            Payload::Packed
-        }
+    match bytes {
+        [b'M', b'Z', ..] => Payload::Pe,
+        _ if packing(bytes).is_some() => Payload::Packed,
         _ => Payload::Other,
+    }
+}
+
+/// The head of a packed payload and what it means; `None` for everything else. A delta of an update package has its checksum ahead.
+pub fn packing(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    match bytes {
+        [b'D', b'C', b'S', 1, ..] => Some(("DCS", "a compressed file")),
+        [b'D', b'C', b'D', 1, ..] => Some(("DCD", "a delta against another version")),
+        [b'D', b'C', b'N', 1, ..] => Some(("DCN", "a file compressed as a delta against nothing")),
+        [b'D', b'C', b'M', 1, ..] => Some(("DCM", "a manifest compressed against a base in wcp.dll")),
+        [b'D', b'C', b'H' | b'X', 1, ..] => Some(("DCH", "a compressed file")),
+        [b'P', b'A', b'3', b'0' | b'1', ..] | [_, _, _, _, b'P', b'A', b'3', b'0', ..] => {
+            Some(("PA30", "a delta"))
+        }
+        [b'P', b'A', b'1', b'9', ..] => Some(("PA19", "a delta")),
+        _ => None,
     }
 }
 
@@ -119,6 +135,38 @@ pub(super) fn message_table(bytes: &[u8]) -> Option<&[u8]> {
     (payload_kind(bytes) == Payload::Pe).then(|| Headers::read(bytes)?.resource(bytes, MESSAGE_TABLE))?
 }
 
+/// Names of the files that the import directory asks for, as it spells them. Nothing when the headers cannot be read.
+pub fn pe_imports(bytes: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let Some(headers) = Headers::read(bytes) else { return names };
+    let Some(table) = headers.place(headers.imports).filter(|_| headers.imports != 0) else { return names };
+    for at in (0..MAX_ENTRIES).map(|i| table + i * 20) {
+        let Some(address) = u32_at(bytes, at + 12).filter(|address| *address != 0) else { break };
+        let text = headers.place(address).and_then(|place| bytes.get(place..));
+        let text = text
+            .and_then(|text| text.iter().take(MAX_IMPORT_NAME).position(|b| *b == 0).map(|end| &text[..end]));
+        match text.and_then(|text| std::str::from_utf8(text).ok()) {
+            Some(name) if !name.is_empty() => names.push(name.to_string()),
+            _ => break,
+        }
+    }
+    names
+}
+
+/// Places of what an Authenticode hash leaves out: the checksum field, the entry of the security directory, and the
+/// certificate table that this entry points to (empty without one).
+pub(super) fn signature_places(bytes: &[u8]) -> Option<(usize, usize, std::ops::Range<usize>)> {
+    let headers = Headers::read(bytes)?;
+    let entry = headers.security_entry?;
+    let (place, length) = (u32_at(bytes, entry)? as usize, u32_at(bytes, entry + 4)? as usize);
+    let table = if place == 0 || length == 0 {
+        bytes.len()..bytes.len()
+    } else {
+        place..place.checked_add(length)?
+    };
+    (table.end <= bytes.len() && table.start >= entry + 8).then_some((headers.checksum_place, entry, table))
+}
+
 struct Section {
     address: u32,
     raw_bytes: u32,
@@ -130,8 +178,12 @@ struct Headers {
     machine: u16,
     time_stamp: u32,
     checksum_place: usize,
+    /// Address of the import directory, 0 when there is none.
+    imports: u32,
     /// Address of the resource directory, 0 when there is none.
     resources: u32,
+    /// Place of the security directory's entry.
+    security_entry: Option<usize>,
     sections: Vec<Section>,
 }
 
@@ -161,6 +213,8 @@ impl Headers {
             machine: u16_at(bytes, pe + 4)?,
             time_stamp: u32_at(bytes, pe + 8)?,
             checksum_place: optional + 64,
+            imports: if directory_count > 1 { u32_at(bytes, directories + 8)? } else { 0 },
+            security_entry: (directory_count > 4).then_some(directories + 32),
             resources: if directory_count > 2 { u32_at(bytes, directories + 16)? } else { 0 },
             sections: (0..count).map(|i| section(table + i * 40)).collect::<Option<_>>()?,
         })
@@ -215,6 +269,8 @@ mod tests {
                 bytes[at] = value;
             }
             drop(PeInfo::parse(&bytes));
+            drop(pe_imports(&bytes));
+            signature_places(&bytes);
             bytes.truncate(cut.index(bytes.len()));
             drop(PeInfo::parse(&bytes));
             payload_kind(&bytes);

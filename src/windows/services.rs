@@ -8,7 +8,7 @@ use crate::registry::Hive;
 use serde::Serialize;
 
 /// A service or driver.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Service {
     /// Name of its key.
     pub name: String,
@@ -18,6 +18,16 @@ pub struct Service {
     pub kind: Option<u32>,
     /// Load order group.
     pub group: String,
+    /// Place in its group, looked up in `GroupOrderList`.
+    pub tag: Option<u32>,
+    /// What a failure does: 0 ignored, 1 logged, 2 last known good, 3 stops the start.
+    pub error_control: Option<u32>,
+    /// Groups of which at least one member has to be loaded before.
+    pub depend_on_group: Vec<String>,
+    /// Services that have to run before.
+    pub depend_on_service: Vec<String>,
+    /// The library that svchost loads for it.
+    pub service_dll: Option<String>,
     /// ImagePath as it stands in the registry.
     pub image_path: String,
     /// The file in the guest.
@@ -44,6 +54,19 @@ impl Service {
             Some(2) => "auto",
             Some(3) => "demand",
             Some(4) => "disabled",
+            _ => "?",
+        }
+    }
+
+    /// The word for the type.
+    pub fn kind_name(&self) -> &'static str {
+        match self.kind {
+            Some(1) => "kernel",
+            Some(2) => "file-system",
+            Some(4) => "adapter",
+            Some(8) => "recognizer",
+            Some(kind) if kind & 0x10 != 0 => "own-process",
+            Some(kind) if kind & 0x20 != 0 => "shared-process",
             _ => "?",
         }
     }
@@ -102,15 +125,27 @@ pub fn services(
         let text = |name: &str| -> Result<String> {
             Ok(entry.value(name)?.and_then(|value| value.as_string()).unwrap_or_default())
         };
+        let texts = |name: &str| -> Result<Vec<String>> {
+            Ok(entry.value(name)?.and_then(|value| value.as_multi_string()).unwrap_or_default())
+        };
         let (start, kind) = (number("Start")?, number("Type")?);
         if start.is_none() && kind.is_none() {
             continue;
         }
+        let service_dll = match entry.subkey("Parameters").ok().flatten() {
+            Some(parameters) => parameters.value("ServiceDll").ok().flatten(),
+            None => None,
+        };
         let mut service = Service {
             name: entry.name(),
             start,
             kind,
             group: text("Group")?,
+            tag: number("Tag")?,
+            error_control: number("ErrorControl")?,
+            depend_on_group: texts("DependOnGroup")?,
+            depend_on_service: texts("DependOnService")?,
+            service_dll: service_dll.and_then(|value| value.as_string()),
             image_path: text("ImagePath")?,
             file: None,
             size: None,

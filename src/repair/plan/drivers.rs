@@ -6,25 +6,27 @@ use crate::fs::path::GuestPath;
 use crate::repair::change::Change;
 use crate::repair::key_path::key_path;
 use crate::windows::{PeInfo, StoreFile, expand_image_path, machine_name, store_versions};
+use sha2::{Digest, Sha256};
 
 impl Planner<'_> {
     pub(super) fn restore(&mut self, name: &str, version: &str) -> Result<()> {
         let is_file =
             [".sys", ".exe", ".dll", ".efi"].iter().any(|ext| name.to_ascii_lowercase().ends_with(ext));
         let (file, place) = self.driver_place(name, is_file)?;
-        let versions = store_versions(self.machine, self.installation, &file)?;
         let architecture = &self.installation.architecture;
         let wanted = |found: &&StoreFile| {
             let own = found.pe.as_ref().and_then(|pe| pe.file_version.as_deref()).unwrap_or_default();
             version.is_empty() || own == version || found.component.contains(&format!("_{version}_"))
         };
-        let usable: Vec<_> = versions.iter().filter(|found| found.is_usable_on(architecture)).collect();
         let now = self.file(&place)?;
         let healthy = now.as_deref().map(PeInfo::parse).and_then(|pe| pe.ok());
         let healthy = healthy.filter(|pe| machine_name(pe.machine) == architecture && pe.checksum_right);
         if healthy.is_some() && version.is_empty() {
             return Ok(());
         }
+        // The whole store is gone through: only for a file that needs it.
+        let versions = store_versions(self.machine, self.installation, &file)?;
+        let usable: Vec<_> = versions.iter().filter(|found| found.is_usable_on(architecture)).collect();
         if !usable.iter().any(wanted)
             && self.restore_from_source(&file, &place, version, now.as_ref(), &versions)?
         {
@@ -104,13 +106,35 @@ impl Planner<'_> {
                 if now == Some(&found.data) {
                     return Ok(true);
                 }
-                // The file may be one with a component of another version, which must not get this content.
-                let node = self.machine.resolve(&GuestPath::parse(place)?)?.1;
-                let shared = store.iter().find(|entry| Some(entry.node) == node);
-                if shared.is_some_and(|entry| !entry.component.contains(&format!("_{own}_"))) {
-                    self.planned.changes.push(Change::FileDelete { path: place.to_string() });
+                let of_own_version = format!("_{own}_");
+                let entry = store.iter().find(|entry| {
+                    entry.component.contains(&of_own_version) && matches!(entry.payload, "pe" | "other")
+                });
+                let hash = crate::text::hex(&Sha256::digest(&found.data));
+                if entry
+                    .is_some_and(|entry| entry.expected_sha256.as_ref().is_some_and(|wanted| *wanted != hash))
+                {
+                    let why = "its SHA-256 is not the one of the component's manifest";
+                    self.planned.notes.push(format!("{}: not taken, {why}", found.from));
+                    continue;
                 }
                 let (size, from) = (found.data.len() as u64, format!("{}, version {own}", found.from));
+                let node = self.machine.resolve(&GuestPath::parse(place)?)?.1;
+                if let Some(entry) = entry.filter(|entry| Some(entry.node) != node) {
+                    // The store's own copy of this version is broken: both names get the content, as one file.
+                    let path = entry.path.clone();
+                    let why = format!("version {own}, as the store has it");
+                    let link = Change::FileLink { path: place.to_string(), target: path.clone(), why };
+                    self.planned
+                        .changes
+                        .extend([Change::FileWrite { path, data: found.data, size, from }, link]);
+                    return Ok(true);
+                }
+                // The file may be one with a component of another version, which must not get this content.
+                let shared = store.iter().find(|entry| Some(entry.node) == node);
+                if shared.is_some_and(|entry| !entry.component.contains(&of_own_version)) {
+                    self.planned.changes.push(Change::FileDelete { path: place.to_string() });
+                }
                 let path = place.to_string();
                 self.planned.changes.push(Change::FileWrite { path, data: found.data, size, from });
                 return Ok(true);

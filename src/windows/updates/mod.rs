@@ -1,6 +1,24 @@
-//! Packages of the component based servicing with their states, and everything that says that an update waits for the next start.
+//! Updates: packages of the component based servicing with their states, what waits for the next start, and the story of the last one.
 //!
-//! States: Microsoft's "CBS Servicing States Chart". Missing: the logs of servicing, the history of Windows Update.
+//! * [`updates`]: packages, builds, sessions, what is pending, from the hives alone
+//! * [`update_story`]: with pending.xml, the logs and the events: what the last update did, where it stopped, what the next start does
+//!
+//! States: Microsoft's "CBS Servicing States Chart". Missing: the database of Windows Update, persisted logs in cabinets.
+
+mod history;
+mod hresult;
+mod logs;
+mod pending_xml;
+mod sessions;
+mod story;
+mod when;
+
+pub use history::{AgentResult, BuildStep};
+pub use hresult::code_name;
+pub use logs::{LogEnd, LogLine, LogSession};
+pub use pending_xml::{FileOperation, PendingXml, Queue, parse_pending_xml};
+pub use sessions::{Session, SessionPhase};
+pub use story::{Story, StoryLevel, StoryLine, update_story};
 
 use super::machine::{Installation, Machine};
 use crate::error::{ErrorKind, Result};
@@ -22,8 +40,12 @@ pub struct Package {
     pub state_name: &'static str,
     /// `KB` and its number, where the identity or the name of its file says it.
     pub kb: Option<String>,
-    /// When it was installed.
+    /// When it was installed, UTC.
     pub installed: Option<String>,
+    /// Who installed it, such as `WindowsUpdateAgent`.
+    pub client: Option<String>,
+    /// Its state says that something is pending, and nothing that would finish it is there any more.
+    pub orphaned: bool,
 }
 
 /// What is known of updates.
@@ -33,6 +55,15 @@ pub struct Updates {
     pub packages: Vec<Package>,
     /// What waits for the next start, each with its place.
     pub pending: Vec<String>,
+    /// Builds that the installation had, the oldest first.
+    pub builds: Vec<BuildStep>,
+    /// Sessions of the servicing stack, the oldest first.
+    pub sessions: Vec<Session>,
+    /// What Windows Update says of its last work.
+    pub agent: Vec<AgentResult>,
+    /// Something is there that would finish what is pending.
+    #[serde(skip)]
+    unfinished: bool,
 }
 
 /// The name of a state.
@@ -69,11 +100,15 @@ pub fn updates(machine: &Machine, installation: &Installation) -> Result<Updates
     let mut found = Updates::default();
     if let Some(hive) = optional(machine.hive(installation, "SOFTWARE"))? {
         packages(&hive, &mut found)?;
+        found.sessions = sessions::sessions(&hive)?;
+        found.agent = history::agent_results(&hive)?;
         pending_software(&hive, &mut found)?;
     }
-    if let Some(hive) = optional(machine.hive(installation, "SYSTEM"))? {
-        pending_system(&hive, installation, &mut found)?;
+    let system = optional(machine.hive(installation, "SYSTEM"))?;
+    if let Some(hive) = &system {
+        pending_system(hive, installation, &mut found)?;
     }
+    found.builds = history::builds(&found.packages, system.as_deref())?;
     if let Some(hive) = optional(machine.hive(installation, "COMPONENTS"))? {
         for name in [
             "PendingXmlIdentifier",
@@ -83,6 +118,7 @@ pub fn updates(machine: &Machine, installation: &Installation) -> Result<Updates
             "NextQueueEntryIndex",
         ] {
             if hive.root().value(name)?.is_some() {
+                found.unfinished |= name == "PendingXmlIdentifier";
                 found.pending.push(format!(r"HKLM\COMPONENTS: the value {name} is there"));
             }
         }
@@ -90,8 +126,14 @@ pub fn updates(machine: &Machine, installation: &Installation) -> Result<Updates
     for file in [r"WinSxS\pending.xml", r"WinSxS\poqexec.log.pending", r"WinSxS\reboot.xml"] {
         let path = format!(r"{}\{file}", installation.path);
         if machine.resolve(&GuestPath::parse(&path)?)?.1.is_some() {
+            found.unfinished = true;
             found.pending.push(format!("{path} is there"));
         }
+    }
+    // What nothing will finish is left behind; the remains of a session that is not exclusive do nothing by themselves.
+    let unfinished = found.unfinished;
+    for package in found.packages.iter_mut().filter(|package| matches!(package.state, 0x5 | 0x60)) {
+        package.orphaned = !unfinished;
     }
     found.packages.sort_by(|a, b| b.installed.cmp(&a.installed).then_with(|| a.identity.cmp(&b.identity)));
     Ok(found)
@@ -120,7 +162,16 @@ fn packages(hive: &Hive, found: &mut Updates) -> Result<()> {
             high.zip(low).map(|(high, low)| FileTime(u64::from(high) << 32 | u64::from(low)).to_string());
         let identity = key.name();
         let kb = kb_of(&identity).or_else(|| kb_of(&file)).or_else(|| kb_of(&location));
-        found.packages.push(Package { state, state_name: state_name(state), kb, installed: time, identity });
+        let client = key.value("InstallClient")?.and_then(|value| value.as_string());
+        found.packages.push(Package {
+            state,
+            state_name: state_name(state),
+            kb,
+            installed: time,
+            client,
+            orphaned: false,
+            identity,
+        });
     }
     for package in found.packages.iter().filter(|package| matches!(package.state, 0x5 | 0x60)) {
         found.pending.push(format!("package {} is {}", package.identity, package.state_name));
@@ -131,16 +182,21 @@ fn packages(hive: &Hive, found: &mut Updates) -> Result<()> {
 fn pending_software(hive: &Hive, found: &mut Updates) -> Result<()> {
     for name in ["RebootPending", "RebootInProgress"] {
         if hive.key(&format!(r"{SERVICING}\{name}"))?.is_some() {
+            found.unfinished = true;
             found.pending.push(format!(r"HKLM\SOFTWARE\{SERVICING}\{name} is there"));
         }
     }
     for name in ["SessionsPending", "PackagesPending"] {
         let Some(key) = hive.key(&format!(r"{SERVICING}\{name}"))? else { continue };
-        let count = key.subkey_count();
+        // Windows 7 keeps sessions that ended.
+        let ended = |key: &Key<'_>| number(key, "Complete").ok().flatten() == Some(1);
+        let count = key.subkeys_lenient().0.iter().filter(|key| !ended(key)).count();
         if count > 0 {
+            found.unfinished |= name == "PackagesPending";
             found.pending.push(format!(r"HKLM\SOFTWARE\{SERVICING}\{name} has {count} entries"));
         }
         if number(&key, "Exclusive")?.is_some_and(|value| value != 0) {
+            found.unfinished = true;
             found.pending.push(format!(r"HKLM\SOFTWARE\{SERVICING}\{name}: a session is exclusive"));
         }
     }
@@ -157,6 +213,7 @@ fn pending_system(hive: &Hive, installation: &Installation, found: &mut Updates)
     for name in ["SetupExecute", "PendingFileRenameOperations", "PendingFileRenameOperations2"] {
         let texts = key.value(name)?.and_then(|value| value.as_multi_string()).unwrap_or_default();
         if !texts.is_empty() {
+            found.unfinished |= name == "SetupExecute";
             found.pending.push(format!(r"HKLM\SYSTEM\{path}: {name} has {} entries", texts.len()));
         }
     }

@@ -1,0 +1,157 @@
+//! Authenticode: the hash of a PE file without its signature, and the signature in it ("Windows Authenticode Portable Executable Signature
+//! Format", Microsoft, 2008).
+//!
+//! What is told: which hash the file has, and who says so in an embedded signature. Missing on purpose: checking the signature's own
+//! mathematics and the chain to a root; that takes a clock, a root store and revocation lists.
+
+use super::pe::signature_places;
+use super::pkcs7::SignedData;
+use crate::bytes::{slice_at, u16_at, u32_at};
+use serde::Serialize;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+/// `wCertificateType` of PKCS #7.
+const PKCS_SIGNED_DATA: u16 = 2;
+/// Signatures inside signatures that are looked at.
+const MAX_NESTED: usize = 4;
+
+/// The Authenticode hashes of a PE file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeHashes {
+    /// With SHA-1.
+    pub sha1: [u8; 20],
+    /// With SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// Hashes a PE file without checksum, security entry and certificate table. A file without a signature is padded with zeros to a
+/// multiple of eight bytes, as signing would pad it. `None` when the headers cannot be read.
+pub fn pe_hashes(bytes: &[u8]) -> Option<PeHashes> {
+    let (checksum, entry, table) = signature_places(bytes)?;
+    let padding = if table.is_empty() { bytes.len().next_multiple_of(8) - bytes.len() } else { 0 };
+    let parts = [
+        bytes.get(..checksum)?,
+        bytes.get(checksum + 4..entry)?,
+        bytes.get(entry + 8..table.start)?,
+        bytes.get(table.end..)?,
+        &[0; 8][..padding],
+    ];
+    let (mut sha1, mut sha256) = (Sha1::new(), Sha256::new());
+    for part in parts {
+        sha1.update(part);
+        sha256.update(part);
+    }
+    Some(PeHashes { sha1: sha1.finalize().into(), sha256: sha256.finalize().into() })
+}
+
+/// Who vouches for a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Signature {
+    /// A signature in the file names its hash.
+    Embedded {
+        /// Common name and organisation of the signer.
+        signer: String,
+        /// The same of who issued the signer's certificate.
+        issuer: String,
+        /// `sha1` or `sha256`.
+        algorithm: &'static str,
+    },
+    /// A signature in the file names another hash: the file was changed after it was signed.
+    Broken {
+        /// Common name and organisation of the signer.
+        signer: String,
+    },
+    /// A catalog names the file's hash.
+    Catalog {
+        /// File name of the catalog.
+        catalog: String,
+        /// Common name and organisation of the catalog's signer.
+        signer: String,
+    },
+    /// Neither was found.
+    Missing,
+    /// Nobody looked: see `--hash`.
+    NotLooked,
+}
+
+impl Signature {
+    /// In words.
+    pub fn text(&self) -> String {
+        match self {
+            Signature::Embedded { signer, algorithm, .. } => {
+                format!("embedded signature by {signer} ({algorithm})")
+            }
+            Signature::Broken { signer } => format!("the signature by {signer} is for other content"),
+            Signature::Catalog { catalog, signer } => format!("covered by catalog {catalog} of {signer}"),
+            Signature::Missing => "no signature found".into(),
+            Signature::NotLooked => "not looked at".into(),
+        }
+    }
+}
+
+/// What the embedded signature of a PE file says; `None` without one.
+pub fn embedded_signature(bytes: &[u8], hashes: &PeHashes) -> Option<Signature> {
+    let (_, _, table) = signature_places(bytes)?;
+    let certificate = slice_at(bytes, table.start, table.len()).filter(|table| table.len() > 8)?;
+    let length = u32_at(certificate, 0)? as usize;
+    if u16_at(certificate, 6)? != PKCS_SIGNED_DATA {
+        return None;
+    }
+    let mut pending = vec![certificate.get(8..length)?];
+    let mut broken = None;
+    for _ in 0..MAX_NESTED {
+        let Some(data) = pending.pop().and_then(SignedData::read) else { continue };
+        let (signer, issuer) = data.signers.first().cloned().unwrap_or_default();
+        let algorithm = match data.indirect_digest() {
+            Some(digest) if digest == hashes.sha256 => Some("sha256"),
+            Some(digest) if digest == hashes.sha1 => Some("sha1"),
+            _ => None,
+        };
+        if let Some(algorithm) = algorithm {
+            return Some(Signature::Embedded { signer, issuer, algorithm });
+        }
+        // SHA-384 and SHA-512 are not computed here, so nothing can be said against those.
+        if data.indirect_digest().is_some_and(|digest| matches!(digest.len(), 20 | 32)) {
+            broken = Some(Signature::Broken { signer });
+        }
+        pending.extend(data.nested);
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_checksum_does_not_change_the_hash_and_the_body_does() {
+        let driver = crate::demo::driver("x.sys", "10.0.1.2", 0x8664);
+        let hash = pe_hashes(&driver).unwrap();
+        let mut other = driver.clone();
+        other[0x98 + 64] ^= 1;
+        assert_eq!(pe_hashes(&other).unwrap(), hash);
+        *other.last_mut().unwrap() ^= 1;
+        assert_ne!(pe_hashes(&other).unwrap(), hash);
+        assert_eq!(embedded_signature(&driver, &hash), None);
+        assert_eq!(pe_hashes(b"MZ"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_are_hashed_without_panic(
+            hits in prop::collection::vec((0usize..700, any::<u8>()), 0..12), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = crate::demo::driver("x.sys", "10.0.1.2", 0x8664);
+            for (at, value) in hits {
+                bytes[at] = value;
+            }
+            bytes.truncate(cut.index(bytes.len()));
+            if let Some(hashes) = pe_hashes(&bytes) {
+                drop(embedded_signature(&bytes, &hashes));
+            }
+        }
+    }
+}

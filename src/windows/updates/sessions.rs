@@ -1,0 +1,77 @@
+//! Sessions of the servicing stack: `Component Based Servicing\SessionsPending\<high>_<low>`, each with the times of its phases.
+//!
+//! Windows 7 keeps finished sessions there (`Complete` = 1); later versions remove them. A phase `N_Name` has a text and a FILETIME in
+//! `N_NameTimeHigh` and `N_NameTimeLow`. Not documented by Microsoft; read from hives.
+
+use super::{SERVICING, number};
+use crate::error::Result;
+use crate::registry::{Hive, Key};
+use crate::time::FileTime;
+use serde::Serialize;
+
+/// Sessions that are read.
+const MAX_SESSIONS: usize = 4096;
+
+/// A phase of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionPhase {
+    /// Name, such as `Queued`, `Staged`, `Installed`, `Pended`, `ShutdownStart`, `StartupFinish`, `Complete`.
+    pub name: String,
+    /// When it was reached, UTC.
+    pub time: String,
+    #[serde(skip)]
+    pub(super) at: FileTime,
+}
+
+/// A session.
+#[derive(Debug, Clone, Serialize)]
+pub struct Session {
+    /// Its id, the time it was made as two numbers.
+    pub id: String,
+    /// It ended.
+    pub complete: bool,
+    /// No other session may run before it ended.
+    pub exclusive: bool,
+    /// Starts of the machine that it took.
+    pub reboot_counter: Option<u32>,
+    /// Its phases in the order of time.
+    pub phases: Vec<SessionPhase>,
+}
+
+impl Session {
+    /// The phase that it reached last, when it has one.
+    pub fn last_phase(&self) -> Option<&SessionPhase> {
+        self.phases.last()
+    }
+}
+
+/// All sessions, the oldest first.
+pub(super) fn sessions(hive: &Hive) -> Result<Vec<Session>> {
+    let Some(list) = hive.key(&format!(r"{SERVICING}\SessionsPending"))? else { return Ok(Vec::new()) };
+    let mut found: Vec<Session> =
+        list.subkeys_lenient().0.into_iter().take(MAX_SESSIONS).map(|key| session(&key)).collect();
+    found.sort_by_key(|session| session.phases.first().map(|phase| phase.at));
+    Ok(found)
+}
+
+fn session(key: &Key<'_>) -> Session {
+    let get = |name: &str| number(key, name).ok().flatten();
+    let mut phases = Vec::new();
+    for value in key.values_lenient().0 {
+        let name = value.name();
+        let Some(phase) = name.strip_suffix("TimeHigh") else { continue };
+        let (Some(high), Some(low)) = (value.as_u32(), get(&format!("{phase}TimeLow"))) else { continue };
+        let at = FileTime(u64::from(high) << 32 | u64::from(low));
+        let name = phase.split_once('_').map_or(phase, |(_, name)| name).to_string();
+        phases.push(SessionPhase { name, time: at.to_string(), at });
+    }
+    // The start and the end of one phase may have one time; `Complete` is always the last.
+    phases.sort_by_key(|phase| (phase.at, phase.name == "Complete"));
+    Session {
+        id: key.name(),
+        complete: get("Complete") == Some(1),
+        exclusive: get("Exclusive").is_some_and(|value| value != 0),
+        reboot_counter: get("RebootCounter"),
+        phases,
+    }
+}
