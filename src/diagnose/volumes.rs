@@ -72,7 +72,10 @@ fn locked(machine: &Machine) -> Vec<Finding> {
     });
     locked
         .map(|volume| {
-            let line = format!("partition {} begins with the signature of BitLocker", volume.number);
+            let line = match &volume.bitlocker {
+                Some(found) => format!("partition {} is {}", volume.number, found.locked_text()),
+                None => format!("partition {} begins with the signature of BitLocker", volume.number),
+            };
             Finding::new("volume-locked", vec![line], "none, or the recovery screen of BitLocker", None)
         })
         .collect()

@@ -24,9 +24,14 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// As [`escaped`], with leave to break the line after each backslash, so that paths do not break inside names.
+pub(super) fn breakable(text: &str) -> String {
+    escaped(text).replace('\\', "\\<wbr>")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{breakable, escaped};
     use proptest::prelude::*;
 
     #[test]
@@ -36,6 +41,11 @@ mod tests {
             "&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;"
         );
         assert_eq!(escaped("a\"b\u{0}\u{202e}c"), "a&quot;b\u{fffd}[U+202E]c");
+    }
+
+    #[test]
+    fn paths_break_between_their_names() {
+        assert_eq!(breakable(r"C:\<a>\b"), r"C:\<wbr>&lt;a&gt;\<wbr>b");
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The report of one disk as a single HTML page that needs nothing else: verdict, findings with their fixes, disk map, plot of what
 //! happened, facts, drivers, updates. A content security policy lets only our own script run, by its hash.
 
-use super::escape::escaped;
+use super::escape::{breakable, escaped};
 use super::history::{Happening, What, plot};
 use super::inspection::{Inspection, InstallationView};
 use super::map::{Role, Segment, segments};
@@ -224,22 +224,40 @@ fn shell(word: &str) -> String {
     }
 }
 
+/// What was seen; a long list is folded.
+fn evidence(out: &mut String, list: &[String]) {
+    const SHOWN: usize = 5;
+    let items = |out: &mut String, list: &[String]| {
+        out.push_str("<ul>");
+        for evidence in list {
+            let _infallible = write!(out, "<li>{}</li>", breakable(evidence));
+        }
+        out.push_str("</ul>");
+    };
+    // One that is hidden would save nothing.
+    let shown = if list.len() <= SHOWN + 1 { list.len() } else { SHOWN };
+    let (first, rest) = list.split_at(shown);
+    items(out, first);
+    if !rest.is_empty() {
+        let _infallible = write!(out, "<details><summary>{} more</summary>", rest.len());
+        items(out, rest);
+        out.push_str("</details>");
+    }
+}
+
 fn one_finding(out: &mut String, finding: &Finding, image: &str, windows: Option<usize>) {
     let class = finding.severity.name();
     let _infallible = write!(
         out,
-        "<article class=\"finding {class}\"><span class=\"tag\">{}</span> <span class=\"soft mono\">{}</span> <span class=\"soft\">· {}</span><h3>{}</h3>",
+        "<article class=\"finding {class}\"><span class=\"tag\">{}</span> <span class=\"soft small\"><code>{}</code> · {}</span><h3>{}</h3>",
         finding.severity.name(),
         escaped(&finding.rule),
         finding.confidence.name(),
         escaped(&finding.title)
     );
     if !finding.evidence.is_empty() {
-        out.push_str("<p class=\"label\">What was seen</p><ul>");
-        for evidence in &finding.evidence {
-            let _infallible = write!(out, "<li>{}</li>", escaped(evidence));
-        }
-        out.push_str("</ul>");
+        out.push_str("<p class=\"label\">What was seen</p>");
+        evidence(out, &finding.evidence);
     }
     if !finding.screen.is_empty() {
         let _infallible =
@@ -403,10 +421,11 @@ fn timeline(out: &mut String, page: &Page<'_>, i: usize, installation: &Installa
     }
     add(installation.facts.identity.installed, What::Mark, "Windows was installed".into());
     add(installation.facts.identity.last_shutdown, What::Start, "last clean shutdown".into());
-    let picture = plot(&all);
-    if !picture.is_empty() {
-        let _infallible = write!(out, "<section id=\"history-{i}\"><h2>History</h2>{picture}</section>");
+    let mut picture = plot(&all);
+    if picture.is_empty() {
+        picture.push_str("<p class=\"soft\">Nothing on this disk tells when things happened.</p>");
     }
+    let _infallible = write!(out, "<section id=\"history-{i}\"><h2>History</h2>{picture}</section>");
 }
 
 fn facts(out: &mut String, installation: &InstallationView, i: usize) {
@@ -462,7 +481,7 @@ fn updates(out: &mut String, updates: Option<&Updates>, i: usize) {
     } else {
         out.push_str("<p class=\"find\">Work waits for the next start:</p><ul>");
         for line in &updates.pending {
-            let _infallible = write!(out, "<li>{}</li>", escaped(line));
+            let _infallible = write!(out, "<li>{}</li>", breakable(line));
         }
         out.push_str("</ul>");
     }

@@ -96,7 +96,10 @@ fn segment(inspection: &Inspection, volume: &super::inspection::VolumeView) -> S
     };
     let letter = volume.letter.map(|letter| format!(" {letter}:")).unwrap_or_default();
     let label = volume.label.as_deref().filter(|label| !label.is_empty());
-    let system = volume.file_system.map(str::to_uppercase);
+    let system = volume
+        .file_system
+        .map(str::to_uppercase)
+        .or_else(|| volume.bitlocker.as_ref().map(|_| "BitLocker".to_string()));
     let words = [Some(kind.to_string()), system, label.map(|label| format!("“{label}”"))];
     Segment {
         offset: volume.offset,

@@ -20,7 +20,7 @@ p{margin:.4rem 0}
 a{color:var(--link)}
 code,pre,.mono{font-family:var(--mono);font-size:.86em}
 code,td,dd,li,.mono{overflow-wrap:anywhere}
-.soft{color:var(--soft)}
+.soft{color:var(--soft)}.small{font-size:.86rem}
 .bad{color:var(--bad)}.find{color:var(--find)}.good{color:var(--good)}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{text-align:left;vertical-align:top;padding:.4rem .9rem .4rem 0;border-bottom:1px solid var(--line)}

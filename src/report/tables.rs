@@ -1,6 +1,6 @@
 //! Tables of HTML reports, and the words of a section as a card.
 
-use super::escape::escaped;
+use super::escape::{breakable, escaped};
 use super::sections::{Section, Table};
 use std::fmt::Write;
 
@@ -53,7 +53,7 @@ pub(super) fn table(page: &mut String, name: Option<&str>, heads: &[&str], rows:
                 if cell.class.is_empty() { String::new() } else { format!(" class=\"{}\"", cell.class) };
             let sort =
                 cell.sort.as_ref().map(|sort| format!(" data-v=\"{}\"", escaped(sort))).unwrap_or_default();
-            let _infallible = write!(page, "<td{class}{sort}>{}</td>", escaped(&cell.text));
+            let _infallible = write!(page, "<td{class}{sort}>{}</td>", breakable(&cell.text));
         }
         page.push_str("</tr>");
     }
@@ -73,7 +73,7 @@ pub(super) fn card(page: &mut String, section: &Section) {
     if section.rows.iter().all(|(name, _)| name.is_empty()) {
         page.push_str("<ul>");
         for (_, value) in &section.rows {
-            let _infallible = write!(page, "<li>{}</li>", escaped(value));
+            let _infallible = write!(page, "<li>{}</li>", breakable(value));
         }
         page.push_str("</ul>");
     } else {
@@ -81,7 +81,7 @@ pub(super) fn card(page: &mut String, section: &Section) {
         for (name, value) in &section.rows {
             let absent = matches!(value.as_str(), "not set" | "unknown" | "none");
             let class = if absent { " class=\"absent\"" } else { "" };
-            let _infallible = write!(page, "<dt>{}</dt><dd{class}>{}</dd>", escaped(name), escaped(value));
+            let _infallible = write!(page, "<dt>{}</dt><dd{class}>{}</dd>", escaped(name), breakable(value));
         }
         page.push_str("</dl>");
     }
