@@ -23,6 +23,7 @@ mod scripts;
 mod serve;
 mod state;
 mod stop;
+mod timeline;
 mod tree;
 mod updates;
 mod watch;
@@ -201,6 +202,8 @@ enum Command {
     Updates(updates::UpdatesArgs),
     /// Event logs: what matters for the boot, or any log by name, number, level and time
     Events(events::EventsArgs),
+    /// Everything on the disk that has a time: files, registry keys, events
+    Timeline(timeline::TimelineArgs),
     /// What support people ask for, as one archive with a manifest
     Collect(collect::CollectArgs),
     /// Look into and change the registry
@@ -397,6 +400,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Drivers(args) => drivers::run(args),
         Command::Updates(args) => updates::run(args),
         Command::Events(args) => events::events(&args),
+        Command::Timeline(args) => timeline::timeline(&args),
         Command::Collect(args) => collect::collect(&args),
         Command::Reg { command } => registry::reg(command),
         Command::Bcd { command } => bcd::bcd(command),

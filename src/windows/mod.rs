@@ -11,6 +11,7 @@
 //! * [`Dump`]: the header of a crash dump
 //! * [`bitlocker::BitLocker`]: an encrypted volume from the outside
 //! * [`events`]: event logs, and what they say on starts, stops and crashes
+//! * [`timeline`]: everything that has a time
 
 mod authenticode;
 pub mod bcd;
@@ -32,6 +33,7 @@ mod pe;
 mod pkcs7;
 mod roles;
 mod services;
+pub mod timeline;
 mod updates;
 mod version_resource;
 mod xml;

@@ -50,7 +50,8 @@ fn looking_leaves_image_and_folder_as_they_were() {
         read_only(&folder, true);
         let (before, hash) = (listing(&folder), sha(&path));
         let target = |name: &str| out.join(format!("{}-{name}", kind as u8)).to_str().unwrap().to_string();
-        let (hive, tree, file, zip) = (target("x.reg"), target("tree"), target("file"), target("c.zip"));
+        let (hive, tree, file, line, zip) =
+            (target("x.reg"), target("tree"), target("file"), target("body"), target("c.zip"));
         let golden = target("golden.json");
         let system = r"HKLM\SYSTEM\Select";
         let looks: Vec<Vec<&str>> = vec![
@@ -71,6 +72,7 @@ fn looking_leaves_image_and_folder_as_they_were() {
             vec!["updates", "IMAGE"],
             vec!["events", "IMAGE"],
             vec!["events", "IMAGE", "--list"],
+            vec!["timeline", "IMAGE", "--out", &line],
             vec!["collect", "IMAGE", "-o", &zip],
             vec!["collect", "IMAGE", "--dry-run"],
             vec!["history", "IMAGE"],

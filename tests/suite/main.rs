@@ -25,4 +25,5 @@ mod registry_corpus;
 mod registry_oracles;
 mod report;
 mod scripts;
+mod timeline;
 mod updates;
