@@ -103,20 +103,17 @@ impl Overlay {
             _ if range.is_empty() => {}
             _ => ranges.push(range),
         };
-        for number in numbers {
+        let mut base = Ahead { disk: &self.base, numbers: &numbers, start: 0, bytes: Vec::new() };
+        for (place, number) in numbers.iter().enumerate() {
             let start = number * PAGE_BYTES;
-            let Some(bytes) = page_bytes(&mut state, number)? else { continue };
+            let Some(bytes) = page_bytes(&mut state, *number)? else { continue };
             let end = (start + PAGE_BYTES).min(state.length);
             if start >= end {
                 continue;
             }
             let old_end = end.min(self.base.len()).max(start);
-            let old = if old_end > start {
-                self.base.read_vec(start, (old_end - start) as usize)?
-            } else {
-                Vec::new()
-            };
-            for range in differences(&old, &bytes[..old.len()]) {
+            let old = base.read(place, start..old_end)?;
+            for range in differences(old, &bytes[..old.len()]) {
                 add(start + range.start as u64..start + range.end as u64);
             }
             add(old_end..end);
@@ -201,7 +198,7 @@ impl Overlay {
         Ok(bytes)
     }
 
-    fn put_page(&self, state: &mut State, number: u64, bytes: Vec<u8>) -> Result<()> {
+    fn put_page(&self, state: &mut State, number: u64, bytes: Arc<[u8]>) -> Result<()> {
         let old = state.pages.get(&number).cloned();
         if let Some(savepoint) = state.savepoints.last_mut() {
             savepoint.before.entry(number).or_insert_with(|| old.clone());
@@ -213,7 +210,7 @@ impl Overlay {
             Page::Spilled(self.spill(state, &bytes)?)
         } else {
             state.memory += PAGE_BYTES as usize;
-            Page::Memory(bytes.into())
+            Page::Memory(bytes)
         };
         state.pages.insert(number, page);
         Ok(())
@@ -265,16 +262,54 @@ fn page_bytes(state: &mut State, number: u64) -> Result<Option<Arc<[u8]>>> {
     }
 }
 
+/// Reads the base under staged pages: as many at once as lie side by side.
+struct Ahead<'a> {
+    disk: &'a Disk,
+    numbers: &'a [u64],
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead<'_> {
+    /// Most pages of one read.
+    const PAGES: usize = 256;
+
+    /// The bytes of a range inside the page at `place` of the list.
+    fn read(&mut self, place: usize, range: Range<u64>) -> Result<&[u8]> {
+        if range.is_empty() {
+            return Ok(&[]);
+        }
+        if range.start < self.start || range.end > self.start + self.bytes.len() as u64 {
+            let rest = &self.numbers[place..];
+            let side_by_side = (0u64..).zip(rest.iter().take(Ahead::PAGES));
+            let count = side_by_side.take_while(|(step, number)| **number == rest[0] + step).count() as u64;
+            let end = (range.start + count * PAGE_BYTES).min(self.disk.len()).max(range.end);
+            self.start = range.start;
+            self.bytes.resize((end - range.start) as usize, 0);
+            self.disk.read_at(range.start, &mut self.bytes)?;
+        }
+        let at = (range.start - self.start) as usize;
+        Ok(&self.bytes[at..at + (range.end - range.start) as usize])
+    }
+}
+
 /// Ranges where two equally long slices differ; gaps shorter than 16 bytes are bridged.
 fn differences(old: &[u8], new: &[u8]) -> Vec<Range<usize>> {
+    /// Compared at once, so that what is equal costs little, and what differs throughout no more.
+    const STEP: usize = 64;
     let mut ranges: Vec<Range<usize>> = Vec::new();
     if old == new {
         return ranges;
     }
-    for (place, _) in old.iter().zip(new).enumerate().filter(|(_, (a, b))| a != b) {
-        match ranges.last_mut() {
-            Some(last) if place < last.end + 16 => last.end = place + 1,
-            _ => ranges.push(place..place + 1),
+    for (step, (a, b)) in old.chunks(STEP).zip(new.chunks(STEP)).enumerate() {
+        if a == b {
+            continue;
+        }
+        for place in (0..a.len()).filter(|at| a[*at] != b[*at]).map(|at| step * STEP + at) {
+            match ranges.last_mut() {
+                Some(last) if place < last.end + 16 => last.end = place + 1,
+                _ => ranges.push(place..place + 1),
+            }
         }
     }
     ranges
@@ -334,12 +369,13 @@ impl WritableDevice for Overlay {
             let number = offset / PAGE_BYTES;
             let within = (offset % PAGE_BYTES) as usize;
             let count = data.len().min(PAGE_BYTES as usize - within);
-            let mut page = if count == PAGE_BYTES as usize {
-                vec![0; PAGE_BYTES as usize]
+            let page: Arc<[u8]> = if count == PAGE_BYTES as usize {
+                data[..count].into()
             } else {
-                self.current_page(&mut state, number)?
+                let mut page = self.current_page(&mut state, number)?;
+                page[within..within + count].copy_from_slice(&data[..count]);
+                page.into()
             };
-            page[within..within + count].copy_from_slice(&data[..count]);
             self.put_page(&mut state, number, page)?;
             offset += count as u64;
             data = &data[count..];
@@ -371,12 +407,12 @@ impl WritableDevice for Overlay {
             if !length_bytes.is_multiple_of(PAGE_BYTES) {
                 let mut page = self.current_page(&mut state, first)?;
                 page[(length_bytes % PAGE_BYTES) as usize..].fill(0);
-                self.put_page(&mut state, first, page)?;
+                self.put_page(&mut state, first, page.into())?;
             }
             let gone: Vec<u64> =
                 state.pages.range(length_bytes.div_ceil(PAGE_BYTES)..).map(|(number, _)| *number).collect();
             for number in gone {
-                self.put_page(&mut state, number, vec![0; PAGE_BYTES as usize])?;
+                self.put_page(&mut state, number, vec![0; PAGE_BYTES as usize].into())?;
             }
             state.base_visible = state.base_visible.min(length_bytes);
         }

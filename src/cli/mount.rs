@@ -57,8 +57,8 @@ pub(super) struct MountArgs {
     /// Let every user look, as far as the mode bits go
     #[arg(long)]
     allow_other: bool,
-    /// Threads that answer
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    /// Threads that answer; more than one only pays when several programs read at the same time
+    #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
     /// Return when it is mounted, and go on in the background
     #[arg(long)]

@@ -266,6 +266,18 @@ impl Door {
         }
     }
 
+    /// Publishes in a thread of its own, so that others are answered meanwhile.
+    fn publish(&self, reply: ReplyEmpty) {
+        let (session, complain) = (Arc::clone(&self.session), Arc::clone(&self.complain));
+        std::thread::spawn(move || match session.publish(&Silent) {
+            Ok(_) => reply.ok(),
+            Err(e) => {
+                complain(&e);
+                reply.error(errno(Fault::from(e).reason));
+            }
+        });
+    }
+
     fn listing(&self, number: u64, handle: u64, offset: u64) -> Answer<Arc<Vec<Item>>> {
         if !self.tree().is_writable() {
             return self.tree().listed(number);
@@ -699,11 +711,11 @@ impl Filesystem for Door {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.empty(self.session.publish(&Silent).map(drop).map_err(Fault::from), reply);
+        self.publish(reply);
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.empty(self.session.publish(&Silent).map(drop).map_err(Fault::from), reply);
+        self.publish(reply);
     }
 
     fn fallocate(

@@ -21,8 +21,8 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-/// Staged bytes beyond which a publish does not wait for its time: below the memory of an overlay, so that it seldom spills.
-const MUCH_STAGED_BYTES: u64 = 192 << 20;
+/// Staged bytes beyond which a publish does not wait for its time. The overlay keeps a quarter of it in memory and the rest in a file.
+const MUCH_STAGED_BYTES: u64 = 1 << 30;
 /// Most files that a publish reads again; with more, one reader has to do.
 const MAX_VERIFIED: usize = 2000;
 

@@ -2,6 +2,7 @@
 //!
 //! Layout, little-endian: magic `VMRJRNL1`, u64 length of the image before, u64 length after, u64 count of entries;
 //! each entry u64 offset, u32 bytes before, u32 bytes after, u32 CRC-32C of before, u32 CRC-32C of after, then both.
+//! A count of bytes with the highest bit set means so many zeros, which are not stored: what a file grows into mostly was zero.
 //! The last four bytes are the CRC-32C of everything ahead of them. Bytes beyond the old (new) end of the image
 //! are not part of before (after).
 
@@ -19,6 +20,9 @@ const HEADER_BYTES: u64 = 32;
 const ENTRY_BYTES: u64 = 24;
 /// Most bytes of one entry, so that writing and applying take bounded memory.
 const CHUNK_BYTES: u64 = 1 << 20;
+
+/// In a count of bytes: they are zeros, and not in the journal.
+const ZEROS: u32 = 1 << 31;
 
 /// Which bytes of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,31 +82,54 @@ pub(super) fn write(
     out.put(&(chunks.len() as u64).to_le_bytes())?;
     for range in &chunks {
         let (before, after) = (read_inside(&image, range)?, read_inside(staged, range)?);
+        let zeros = [&before, &after].map(|bytes| !bytes.is_empty() && crate::bytes::is_zero(bytes));
+        let count = |bytes: &[u8], zeros| bytes.len() as u32 | if zeros { ZEROS } else { 0 };
         out.put(&range.start.to_le_bytes())?;
-        out.put(&(before.len() as u32).to_le_bytes())?;
-        out.put(&(after.len() as u32).to_le_bytes())?;
+        out.put(&count(&before, zeros[0]).to_le_bytes())?;
+        out.put(&count(&after, zeros[1]).to_le_bytes())?;
         out.put(&crc32c::crc32c(&before).to_le_bytes())?;
         out.put(&crc32c::crc32c(&after).to_le_bytes())?;
-        out.put(&before)?;
-        out.put(&after)?;
+        for (bytes, zeros) in [&before, &after].into_iter().zip(zeros) {
+            if !zeros {
+                out.put(bytes)?;
+            }
+        }
     }
     let sum = out.sum;
     out.put(&sum.to_le_bytes())
 }
 
+/// The bytes of one side of an entry.
+#[derive(Clone, Copy)]
+struct Stored {
+    /// Where they are in the journal; `None` for zeros.
+    place: Option<u64>,
+    length: usize,
+    sum: u32,
+}
+
+impl Stored {
+    fn read(self, file: &Disk) -> Result<Vec<u8>> {
+        let Some(place) = self.place else { return Ok(vec![0; self.length]) };
+        let data = file.read_vec(place, self.length)?;
+        if crc32c::crc32c(&data) != self.sum {
+            return Err(broken("wrong checksum of an entry", place));
+        }
+        Ok(data)
+    }
+}
+
 struct Entry {
     offset: u64,
-    before: Range<u64>,
-    after: Range<u64>,
-    before_sum: u32,
-    after_sum: u32,
+    before: Stored,
+    after: Stored,
 }
 
 impl Entry {
-    fn side(&self, side: Side) -> (Range<u64>, u32) {
+    fn side(&self, side: Side) -> Stored {
         match side {
-            Side::Before => (self.before.clone(), self.before_sum),
-            Side::After => (self.after.clone(), self.after_sum),
+            Side::Before => self.before,
+            Side::After => self.after,
         }
     }
 }
@@ -139,17 +166,24 @@ impl Journal {
         for _ in 0..number(24) {
             let head = file.read_vec(place, ENTRY_BYTES as usize).map_err(|_| broken("cut off", place))?;
             let small = |at| u32_at(&head, at).unwrap_or_default();
-            let before = place + ENTRY_BYTES..place + ENTRY_BYTES + u64::from(small(8));
-            let after = before.end..before.end + u64::from(small(12));
-            if after.end > length - 4 || u64::from(small(8).max(small(12))) > CHUNK_BYTES {
+            let offset = u64_at(&head, 0).unwrap_or_default();
+            let mut end = place + ENTRY_BYTES;
+            let mut side = |count: u32, sum: u32| {
+                let length = count & !ZEROS;
+                let stored =
+                    Stored { place: (count & ZEROS == 0).then_some(end), length: length as usize, sum };
+                end += if count & ZEROS == 0 { u64::from(length) } else { 0 };
+                stored
+            };
+            let (before, after) = (side(small(8), small(16)), side(small(12), small(20)));
+            if end > length - 4 || before.length.max(after.length) as u64 > CHUNK_BYTES {
                 return Err(broken("an entry does not fit", place));
             }
-            place = after.end;
-            let offset = u64_at(&head, 0).unwrap_or_default();
+            place = end;
             if offset.checked_add(CHUNK_BYTES).is_none() {
                 return Err(broken("an entry lies beyond every disk", place));
             }
-            entries.push(Entry { offset, before, after, before_sum: small(16), after_sum: small(20) });
+            entries.push(Entry { offset, before, after });
         }
         Ok(Journal { length_before: number(8), length_after: number(16), entries, file })
     }
@@ -167,9 +201,9 @@ impl Journal {
             return Ok(false);
         }
         for entry in &self.entries {
-            let (bytes, sum) = entry.side(side);
-            let there = read_inside(image, &(entry.offset..entry.offset + (bytes.end - bytes.start)))?;
-            if there.len() as u64 != bytes.end - bytes.start || crc32c::crc32c(&there) != sum {
+            let stored = entry.side(side);
+            let there = read_inside(image, &(entry.offset..entry.offset + stored.length as u64))?;
+            if there.len() != stored.length || crc32c::crc32c(&there) != stored.sum {
                 return Ok(false);
             }
         }
@@ -183,11 +217,7 @@ impl Journal {
             image.set_length(length)?;
         }
         for entry in &self.entries {
-            let (bytes, sum) = entry.side(side);
-            let data = self.file.read_vec(bytes.start, (bytes.end - bytes.start) as usize)?;
-            if crc32c::crc32c(&data) != sum {
-                return Err(broken("wrong checksum of an entry", bytes.start));
-            }
+            let data = entry.side(side).read(&self.file)?;
             image.write_at(entry.offset, &data)?;
             progress.advance(data.len() as u64);
         }

@@ -1,7 +1,7 @@
 //! An open volume: finds $MFT (fragmented or not), reads records, attributes and streams.
 //!
 //! A [`Volume`] is cheap to clone and never changes: who writes opens it again. Caches are bounded (pages of $MFT,
-//! files taken apart, unpacked units of compressed streams), about 30 MiB in all.
+//! files taken apart, unpacked units of compressed streams), about 50 MiB in all.
 
 use super::boot::Boot;
 use super::cache::Generations;
@@ -21,10 +21,10 @@ use crate::limits::{MAX_ATTRIBUTE_LIST_BYTES, MAX_FILE_IN_MEMORY_BYTES};
 use crate::text::utf16le_lossy;
 use std::sync::{Arc, OnceLock};
 
-/// Bytes of one cached page of $MFT.
-const PAGE_BYTES: u64 = 64 << 10;
+/// Bytes of one cached page of $MFT: a walk over directories takes records from everywhere, and most of a large page in vain.
+const PAGE_BYTES: u64 = 16 << 10;
 /// Pages of $MFT that are kept (twice as many at most).
-const PAGES: usize = 128;
+const PAGES: usize = 1024;
 /// Files taken apart that are kept (twice as many at most).
 const NODES: usize = 1024;
 /// Unpacked units that are kept (twice as many at most).
