@@ -1,7 +1,7 @@
 #!/bin/bash
 # The mount against ntfs-3g over the same image, in one run: bench-mount.sh IMAGE.raw [PARTITION] [RUNS]
 # IMAGE is a raw disk; PARTITION the number of an NTFS partition of it (its largest when absent). Needs root and a release build.
-# Works on a copy (reflinked where it can be) in ${BENCH_DIR:-/tmp/vmrescue-bench}, prints one line a measurement: what, ours, theirs, ratio.
+# With SVG=FILE also draws a graph. Works on a copy (reflinked where it can be) in ${BENCH_DIR:-/tmp/vmrescue-bench}, prints one line a measurement: what, ours, theirs, ratio.
 set -euo pipefail
 image=$1 number=${2:-} runs=${3:-3}
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -110,13 +110,31 @@ for run in $(seq "$runs"); do
     done
     rm -rf "$work.vmrescue"
 done
-printf '%-36s %10s %10s %8s\n' what ours ntfs-3g ratio
+table=$dir/table
 for what in "find, cold" "find, warm" "read 500 MB, cold" "read 500 MB, image cached" "write 500 MB, until close" "write 500 MB, until durable" \
     "create 5,000 files" "create 5,000 files, until durable" "read 5,000 files" "delete 5,000 files" memory "memory writing"; do
-    python3 - "$what" "${best[$what/ours]}" "${best[$what/theirs]}" <<'P'
-import sys
-what, ours, theirs = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
-print(f"{what:<36} {ours:>10.3f} {theirs:>10.3f} {theirs / ours:>7.2f}x")
-P
-done
+    echo "$what|${best[$what/ours]}|${best[$what/theirs]}"
+done > "$table"
 rm -rf "$dir/work.raw" "$dir/work.raw.vmrescue"
+# The table, and with SVG=FILE a graph of it: seconds, the shorter bar is the better one.
+python3 - "$table" "${SVG:-}" <<'P'
+import sys
+rows = [line.rstrip("\n").split("|") for line in open(sys.argv[1])]
+print(f"{'what':<36} {'ours':>10} {'ntfs-3g':>10} {'ratio':>8}")
+for what, ours, theirs in rows:
+    print(f"{what:<36} {float(ours):>10.3f} {float(theirs):>10.3f} {float(theirs) / float(ours):>7.2f}x")
+if sys.argv[2]:
+    rows = [row for row in rows if not row[0].startswith("memory")]
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="820" height="{60 + 46 * len(rows)}" role="img" aria-label="vmrescue mount beside ntfs-3g, seconds">',
+           '<rect width="100%" height="100%" fill="#ffffff"/><g font-family="sans-serif" font-size="13">',
+           '<rect x="240" y="14" width="12" height="12" fill="#2a78d6"/><text x="258" y="25">vmrescue mount</text>',
+           '<rect x="390" y="14" width="12" height="12" fill="#9aa0a6"/><text x="408" y="25">ntfs-3g; seconds, shorter is better, each pair to its longer bar</text>']
+    for n, (what, ours, theirs) in enumerate(rows):
+        y, most = 44 + 46 * n, max(float(ours), float(theirs))
+        out.append(f'<text x="10" y="{y + 19}">{what}</text>')
+        for k, (value, colour) in enumerate([(float(ours), "#2a78d6"), (float(theirs), "#9aa0a6")]):
+            width = 480 * value / most
+            out.append(f'<rect x="240" y="{y + 17 * k}" width="{width:.1f}" height="14" fill="{colour}"/>')
+            out.append(f'<text x="{246 + width:.1f}" y="{y + 12 + 17 * k}">{value:.2f}</text>')
+    open(sys.argv[2], "w").write("\n".join(out + ["</g></svg>"]) + "\n")
+P

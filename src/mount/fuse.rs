@@ -268,13 +268,11 @@ impl Door {
 
     /// Publishes in a thread of its own, so that others are answered meanwhile.
     fn publish(&self, reply: ReplyEmpty) {
-        let (session, complain) = (Arc::clone(&self.session), Arc::clone(&self.complain));
+        let session = Arc::clone(&self.session);
+        // A failure is told by the session itself.
         std::thread::spawn(move || match session.publish(&Silent) {
             Ok(_) => reply.ok(),
-            Err(e) => {
-                complain(&e);
-                reply.error(errno(Fault::from(e).reason));
-            }
+            Err(e) => reply.error(errno(Fault::from(e).reason)),
         });
     }
 

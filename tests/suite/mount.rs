@@ -48,7 +48,12 @@ impl Mounted {
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        run(Command::new("fusermount3").arg("-u").arg(&self.dir));
+        // Whoever writes there still holds a file for a moment.
+        let end = Instant::now() + Duration::from_secs(5);
+        while !Command::new("fusermount3").arg("-u").arg(&self.dir).output().unwrap().status.success() {
+            assert!(Instant::now() < end, "the mount stays");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
