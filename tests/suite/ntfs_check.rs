@@ -730,7 +730,7 @@ fn random_damage_is_mended_or_refused() {
     ]
     .to_vec();
     let (mut mended, mut refused) = (0, 0);
-    for round in 0..250 {
+    for round in 0..60 {
         let mut volume = healthy.clone();
         for _ in 0..=random.below(3) {
             let range = &places[random.below(places.len())];

