@@ -157,7 +157,7 @@ impl Applier<'_, '_> {
             data: half.data,
             record_offset: operation.record_offset,
             attribute_offset: operation.attribute_offset,
-            same_length: operation.redo_data.len() == operation.undo_data.len(),
+            same_length: operation.same_length,
             clusters: self.sizes.clusters,
         };
         file_record::apply(&mut record, &change).map_err(damaged)?;

@@ -3,6 +3,7 @@
 //! A record may go on over several pages and round the end of the log. Its header repeats its own LSN, so that a record of
 //! an earlier lap is never taken for one of this lap.
 
+use super::ops;
 use super::page::Pages;
 use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Layer};
@@ -104,6 +105,8 @@ pub(crate) struct Operation<'a> {
     pub(crate) redo_data: &'a [u8],
     /// The bytes for `undo`.
     pub(crate) undo_data: &'a [u8],
+    /// Both have the same length, also where one has no bytes.
+    pub(crate) same_length: bool,
     /// Attribute: a place in the table of open attributes.
     pub(crate) target: u16,
     /// Clusters that the target covers, 8 bytes each.
@@ -124,15 +127,21 @@ impl<'a> Operation<'a> {
         let data = &record.data[..];
         let field = |at| u16_at(data, at).map(usize::from);
         let (redo, undo) = (u16_at(data, 0)?, u16_at(data, 2)?);
-        let part = |without: u16, at: usize| -> Option<&'a [u8]> {
+        let part = |operation: u16, without: u16, at: usize| -> Option<&'a [u8]> {
             let (offset, length) = (field(at)?, field(at + 2)?);
-            if record.flags & without != 0 { ZEROS.get(..length) } else { slice_at(data, offset, length) }
+            match slice_at(data, offset, length) {
+                _ if record.flags & without != 0 => ZEROS.get(..length),
+                // What takes another record back is itself never taken back: the length stands for the other's.
+                None if matches!(operation, ops::NOOP | ops::COMPENSATION) => Some(&[]),
+                bytes => bytes,
+            }
         };
         Some(Operation {
             redo,
             undo,
-            redo_data: part(NO_REDO, 4)?,
-            undo_data: part(NO_UNDO, 8)?,
+            redo_data: part(redo, NO_REDO, 4)?,
+            undo_data: part(undo, NO_UNDO, 8)?,
+            same_length: field(6)? == field(10)?,
             target: u16_at(data, 0x0C)?,
             lcns: slice_at(data, 0x20, field(0x0E)? * 8)?,
             record_offset: field(0x10)?,
