@@ -304,10 +304,35 @@ fn complete_copy(
     (!hive.check().iter().any(|defect| defect.severity == crate::Severity::Error)).then_some(path)
 }
 
-pub(super) fn put(image: &Image, file: &Path, path: &str, changing: &Changing) -> Result<u8> {
+pub(super) fn put(
+    image: &Image,
+    file: &Path,
+    path: &str,
+    like: Option<&str>,
+    changing: &Changing,
+) -> Result<u8> {
     let data = std::fs::read(file).map_err(|e| Error::io("cannot be read", file, e))?;
     let from = file.display().to_string();
-    changes(image, &format!("put {path}"), changing, |machine| write_of(machine, path, data, from))
+    changes(image, &format!("put {path}"), changing, |machine| {
+        let mut list = write_of(machine, path, data, from)?;
+        list.extend(security_of(machine, path, like)?);
+        Ok(list)
+    })
+}
+
+/// The change that gives `path` the security of the file that the user names; none when it has it.
+pub(super) fn security_of(machine: &Machine, path: &str, like: Option<&str>) -> Result<Option<Change>> {
+    let Some(model) = like else { return Ok(None) };
+    let (fs, node, parsed) = look::node_of(machine, model)?;
+    let wanted = fs.security(node)?.ok_or_else(|| {
+        Error::not_found(Layer::Cli, "the model has no security that could be taken over").found(&parsed)
+    })?;
+    if let (volume, Some(node)) = machine.resolve(&GuestPath::parse(path)?)?
+        && machine.file_system(volume)?.security(node)? == Some(wanted)
+    {
+        return Ok(None);
+    }
+    Ok(Some(Change::FileSecurity { path: path.to_string(), model: parsed.to_string() }))
 }
 
 /// The change that gives `path` this content; none when it has it.

@@ -210,7 +210,7 @@ pub(super) fn node_of(machine: &Machine, text: &str) -> Result<(Arc<dyn FileSyst
     Ok((machine.file_system(volume)?, node, path))
 }
 
-fn kind_name(kind: NodeKind) -> &'static str {
+pub(super) fn kind_name(kind: NodeKind) -> &'static str {
     match kind {
         NodeKind::File => "file",
         NodeKind::Directory => "directory",
@@ -263,46 +263,6 @@ pub(super) fn cat(image: &Image, path: &str) -> Result<u8> {
         written(out.write_all(&buf[..count]))?;
         offset += count as u64;
     }
-}
-
-pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
-    tell(image)?;
-    let (_, machine, _) = open(image)?;
-    let (fs, node, path) = node_of(&machine, path)?;
-    let found = fs.metadata(node)?;
-    let streams = fs.streams(node)?;
-    if image.json {
-        let list: Vec<Value> = streams
-            .iter()
-            .map(|s| json!({"name": s.name, "size": s.size_bytes, "allocated": s.allocated_bytes, "resident": s.resident,
-                "compressed": s.compressed, "sparse": s.sparse}))
-            .collect();
-        say_of(
-            image,
-            "stat",
-            json!({
-                "path": path.to_string(), "kind": kind_name(found.kind), "size": found.size_bytes,
-                "allocated": found.allocated_bytes, "attributes": found.attributes.0, "links": found.links,
-                "times": {"created": found.times.created.to_string(), "modified": found.times.modified.to_string(),
-                    "changed": found.times.changed.to_string(), "accessed": found.times.accessed.to_string()},
-                "node": format!("{:#x}", node.0), "streams": list,
-            }),
-        )?;
-        return Ok(CLEAN);
-    }
-    say(&format!("{path}"))?;
-    say(&format!("  kind        {}", kind_name(found.kind)))?;
-    say(&format!("  size        {} bytes, {} allocated", found.size_bytes, found.allocated_bytes))?;
-    say(&format!("  attributes  {:#x}", found.attributes.0))?;
-    say(&format!("  links       {}", found.links))?;
-    say(&format!("  created     {}", found.times.created))?;
-    say(&format!("  modified    {}", found.times.modified))?;
-    say(&format!("  changed     {}", found.times.changed))?;
-    say(&format!("  accessed    {}", found.times.accessed))?;
-    for stream in streams.iter().filter(|stream| !stream.name.is_empty()) {
-        say(&format!("  stream      {} ({} bytes)", stream.name, stream.size_bytes))?;
-    }
-    Ok(CLEAN)
 }
 
 pub(super) fn get(image: &Image, path: &str, out: &Path, recursive: bool) -> Result<u8> {

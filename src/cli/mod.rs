@@ -21,6 +21,7 @@ mod progress;
 mod registry;
 mod scripts;
 mod serve;
+mod stat;
 mod state;
 mod stop;
 mod timeline;
@@ -246,6 +247,9 @@ enum Command {
         /// A folder with everything below
         #[arg(short, long)]
         recursive: bool,
+        /// Give what is put the security of this file of the guest, instead of what it inherits from its directory
+        #[arg(long, value_name = "MODEL")]
+        like: Option<String>,
         #[command(flatten)]
         changing: Changing,
     },
@@ -393,7 +397,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),
         Command::Get { image, path, out, recursive } => look::get(&image, &path, &out, recursive),
-        Command::Stat { image, path } => look::stat(&image, &path),
+        Command::Stat { image, path } => stat::stat(&image, &path),
         Command::Find { image, path, name, kind, min_size } => {
             tree::find(&image, &path, &tree::Wanted { name, kind, min_size })
         }
@@ -408,10 +412,12 @@ fn run(command: Command) -> Result<u8> {
         Command::Repair { image, scripts, set, using, changing } => {
             change::repair(&image, &scripts, &set, &using, &changing)
         }
-        Command::Put { image, file, path, recursive: true, changing } => {
-            tree::put(&image, &file, &path, &changing)
+        Command::Put { image, file, path, recursive: true, like, changing } => {
+            tree::put(&image, &file, &path, like.as_deref(), &changing)
         }
-        Command::Put { image, file, path, changing, .. } => change::put(&image, &file, &path, &changing),
+        Command::Put { image, file, path, like, changing, .. } => {
+            change::put(&image, &file, &path, like.as_deref(), &changing)
+        }
         Command::Rm { image, path, recursive: true, changing } => tree::rm(&image, &path, &changing),
         Command::Rm { image, path, changing, .. } => change::rm(&image, &path, &changing),
         Command::Mv { image, from, to, changing } => change::mv(&image, &from, &to, &changing),

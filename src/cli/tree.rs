@@ -61,10 +61,23 @@ fn directory(machine: &Machine, path: &str, list: &mut Vec<Change>) -> Result<()
     Ok(())
 }
 
-pub(super) fn put(image: &Image, folder: &Path, path: &str, changing: &Changing) -> Result<u8> {
+pub(super) fn put(
+    image: &Image,
+    folder: &Path,
+    path: &str,
+    like: Option<&str>,
+    changing: &Changing,
+) -> Result<u8> {
     change::changes(image, &format!("put -r {path}"), changing, |machine| {
         let mut list = Vec::new();
         put_below(machine, folder, path.trim_end_matches('\\'), 0, &mut list)?;
+        let mut models = Vec::new();
+        for made in &list {
+            if let Change::FileWrite { path, .. } | Change::MakeDirectory { path } = made {
+                models.extend(change::security_of(machine, path, like)?);
+            }
+        }
+        list.extend(models);
         Ok(list)
     })
 }

@@ -7,13 +7,15 @@ pub mod fat;
 pub mod ntfs;
 mod open;
 pub mod path;
+pub mod security;
 mod walk;
 pub mod wim;
 
 pub use open::{open, open_mut, open_mut_with, read_file, resolve};
 pub use walk::{Order, Visit, Walked};
 
-use crate::error::{Defect, Result};
+use crate::error::{Defect, Error, Layer, Result};
+use crate::guid::Guid;
 use crate::progress::Progress;
 use crate::time::FileTime;
 use std::ops::Range;
@@ -157,6 +159,8 @@ pub struct NodeName {
     pub name: String,
     /// It is an 8.3 name, alone or at the same time as the long one.
     pub short: bool,
+    /// The times of $FILE_NAME, which Windows sets when the name is given and then leaves alone.
+    pub times: Times,
 }
 
 /// Parts of a node that few callers ask for, each as its bytes lie on the volume.
@@ -170,6 +174,17 @@ pub enum RawPart {
     ExtendedAttributes,
     /// The object id: 16 bytes, or 64 with the ids of its birth.
     ObjectId,
+}
+
+/// An extended attribute (of OS/2, and of Linux files in WSL).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtendedAttribute {
+    /// Name, ASCII; NTFS keeps it in upper case.
+    pub name: String,
+    /// Who does not understand it must not open the file.
+    pub needed: bool,
+    /// Value, never empty.
+    pub value: Vec<u8>,
 }
 
 /// What is known of a volume.
@@ -293,6 +308,40 @@ pub trait FileSystem: Send + Sync {
         Ok(None)
     }
 
+    /// The security descriptor of a node, self-relative ([`security::Descriptor::parse`] takes it apart). `None` where
+    /// there is none.
+    ///
+    /// # Errors
+    /// Damage.
+    fn security(&self, node: NodeId) -> Result<Option<Vec<u8>>> {
+        self.raw_part(node, RawPart::SecurityDescriptor)
+    }
+
+    /// The extended attributes of a node.
+    ///
+    /// # Errors
+    /// Damage.
+    fn extended_attributes(&self, node: NodeId) -> Result<Vec<ExtendedAttribute>> {
+        let list = self.raw_part(node, RawPart::ExtendedAttributes)?;
+        list.map_or(Ok(Vec::new()), |bytes| ntfs::ea::parse(&bytes))
+    }
+
+    /// The object id of a node, by which links find it after it was moved.
+    ///
+    /// # Errors
+    /// Damage.
+    fn object_id(&self, node: NodeId) -> Result<Option<Guid>> {
+        Ok(self.raw_part(node, RawPart::ObjectId)?.and_then(|bytes| Guid::at(&bytes, 0)))
+    }
+
+    /// True for a directory in which names differ by case.
+    ///
+    /// # Errors
+    /// As [`FileSystem::metadata`].
+    fn is_case_sensitive(&self, _directory: NodeId) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Looks at everything and changes nothing: this trait cannot write.
     ///
     /// # Errors
@@ -307,8 +356,12 @@ pub struct MetadataChange {
     pub attributes: Option<Attributes>,
     /// New times.
     pub times: Option<Times>,
+    /// New times of $FILE_NAME, the second set of NTFS that no program of Windows can set; of all names.
+    pub name_times: Option<Times>,
     /// Take over the security of this node of the same volume.
     pub security_from: Option<NodeId>,
+    /// This security descriptor, self-relative. Goes before `security_from`.
+    pub security: Option<Vec<u8>>,
 }
 
 /// A file system that can be changed. Every method leaves the volume consistent, or fails and leaves it as it was.
@@ -361,9 +414,54 @@ pub trait FileSystemMut: FileSystem {
     /// `NotFound`, damage.
     fn set_metadata(&mut self, node: NodeId, change: &MetadataChange) -> Result<()>;
 
+    /// Makes a part of a stream a hole: it reads as zero and whole clusters of it are freed. The length stays.
+    ///
+    /// # Errors
+    /// `Unsupported` where there are no holes; `NotFound`, damage.
+    fn punch(&mut self, _node: NodeId, _stream: &str, _range: Range<u64>) -> Result<()> {
+        Err(lacks("holes"))
+    }
+
+    /// Makes a node a reparse point with this tag, length and data, or an ordinary node again.
+    ///
+    /// # Errors
+    /// `Unsupported` where there are none; `Invalid` for data that is no reparse point and for a directory that is not
+    /// empty.
+    fn set_reparse(&mut self, _node: NodeId, _data: Option<&[u8]>) -> Result<()> {
+        Err(lacks("reparse points"))
+    }
+
+    /// Sets or removes one extended attribute.
+    ///
+    /// # Errors
+    /// `Unsupported` where there are none; `Invalid` names and sizes.
+    fn set_extended_attribute(&mut self, _node: NodeId, _name: &str, _value: Option<&[u8]>) -> Result<()> {
+        Err(lacks("extended attributes"))
+    }
+
+    /// Sets or removes the object id.
+    ///
+    /// # Errors
+    /// `Unsupported` where there are none; `AlreadyExists` when another node has it.
+    fn set_object_id(&mut self, _node: NodeId, _id: Option<Guid>) -> Result<()> {
+        Err(lacks("object ids"))
+    }
+
+    /// Lets names in a directory differ by case, or not.
+    ///
+    /// # Errors
+    /// `Unsupported` where it cannot be; `Invalid` for a directory that is not empty and for files.
+    fn set_case_sensitive(&mut self, _directory: NodeId, _sensitive: bool) -> Result<()> {
+        Err(lacks("case-sensitive directories"))
+    }
+
     /// Writes everything that is still in memory to the staged disk.
     ///
     /// # Errors
     /// Of the staged disk.
     fn sync(&mut self) -> Result<()>;
+}
+
+fn lacks(what: &str) -> Error {
+    Error::unsupported(Layer::FileSystem, format!("this file system has no {what}"))
 }

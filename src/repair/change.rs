@@ -66,6 +66,13 @@ pub enum Change {
         /// Where it comes from, for people.
         from: String,
     },
+    /// Gives a file or directory the security descriptor of another one.
+    FileSecurity {
+        /// What gets it.
+        path: String,
+        /// Whose it is.
+        model: String,
+    },
     /// Makes `path` another name of the file `target`; what `path` was before loses this name.
     FileLink {
         /// The new name.
@@ -212,6 +219,9 @@ impl std::fmt::Display for Change {
             }
             Change::FileWrite { path, size, from, .. } => {
                 write!(f, "write {path}  ({size} bytes from {from})")
+            }
+            Change::FileSecurity { path, model } => {
+                write!(f, "give {path} the security of {model}")
             }
             Change::FileLink { path, target, why } => write!(f, "link {path}\n       to {target}  ({why})"),
             Change::DiskWrite { offset, data, what } => {

@@ -6,7 +6,7 @@ use crate::block::DiskMut;
 use crate::error::{Error, ErrorKind, Layer, Result};
 use crate::fs::ntfs::WriteOptions;
 use crate::fs::path::{GuestPath, VolumeName};
-use crate::fs::{FileSystemMut, NodeId, NodeKind, open_mut_with, read_file, resolve};
+use crate::fs::{FileSystemMut, MetadataChange, NodeId, NodeKind, open_mut_with, read_file, resolve};
 use crate::registry::HiveEditor;
 use crate::time::FileTime;
 use crate::windows::{Machine, hive_of};
@@ -139,9 +139,17 @@ impl<'a> Stage<'a> {
                 self.volume(index)?.rename(from_dir, &from_name, to_dir, &to_name)
             }
             Change::FileDelete { path } => {
+                let stream = GuestPath::parse(path)?.stream;
                 let (index, directory, name) = self.place(path)?;
-                self.volume(index)?.remove(directory, &name)
+                let volume = self.volume(index)?;
+                if stream.is_empty() {
+                    return volume.remove(directory, &name);
+                }
+                let node = volume.lookup(directory, &name)?;
+                let node = node.ok_or_else(|| Error::not_found(Layer::FileSystem, path))?;
+                volume.remove_stream(node, &stream)
             }
+            Change::FileSecurity { path, model } => self.take_security(path, model),
             // Opening it does that.
             Change::ReplayLog { volume, .. }
             | Change::DiscardLog { volume, .. }
@@ -166,6 +174,20 @@ impl<'a> Stage<'a> {
             volume.set_len(node, &stream, data.len() as u64)?;
         }
         volume.write(node, &stream, 0, data)
+    }
+
+    fn take_security(&mut self, path: &str, model: &str) -> Result<()> {
+        let missing =
+            |path: &str| Error::not_found(Layer::FileSystem, "no such file in the guest").found(path);
+        let (other, directory, name) = self.place(model)?;
+        let volume = self.volume(other)?;
+        let node = volume.lookup(directory, &name)?.ok_or_else(|| missing(model))?;
+        let security = volume.security(node)?;
+        let security = Some(security.ok_or_else(|| missing(model))?);
+        let (index, directory, name) = self.place(path)?;
+        let volume = self.volume(index)?;
+        let node = volume.lookup(directory, &name)?.ok_or_else(|| missing(path))?;
+        volume.set_metadata(node, &MetadataChange { security, ..MetadataChange::default() })
     }
 
     fn link(&mut self, path: &str, target: &str) -> Result<()> {

@@ -55,6 +55,7 @@ pub(super) fn paths(change: &Change) -> Vec<&str> {
         Change::FileWrite { path, .. }
         | Change::MakeDirectory { path }
         | Change::FileDelete { path }
+        | Change::FileSecurity { path, .. }
         | Change::FileLink { path, .. } => vec![path],
         Change::FileRename { from, to } => vec![from, to],
         registry => registry.registry_key().map(|(hive, _)| vec![hive]).unwrap_or_default(),
@@ -284,6 +285,19 @@ fn verify_change(machine: &Machine, change: &Change, hives: &mut Hives) -> Resul
             Ok(())
         } else {
             Err(disagreement("the file does not hold what was written", path))
+        };
+    }
+    if let Change::FileSecurity { path, model } = change {
+        let security = |path: &str| {
+            let (index, node) = machine.resolve(&GuestPath::parse(path)?)?;
+            let fs = machine.file_system(index)?;
+            Ok(node.map(|node| fs.security(node)).transpose()?.flatten())
+        };
+        let (found, wanted): (Option<Vec<u8>>, Option<Vec<u8>>) = (security(path)?, security(model)?);
+        return if found.is_some() && found == wanted {
+            Ok(())
+        } else {
+            Err(disagreement("the file does not have the security of the other", path))
         };
     }
     if let Change::DiskWrite { offset, data, what } = change {

@@ -391,8 +391,11 @@ impl FileSystemMut for FatVolume {
         Err(Error::unsupported(Layer::Fat, "FAT has no streams").found(stream))
     }
 
-    fn set_metadata(&mut self, _node: NodeId, _change: &MetadataChange) -> Result<()> {
-        // FAT has no security, and the library keeps times by itself: nothing that a caller could rely on.
+    fn set_metadata(&mut self, _node: NodeId, change: &MetadataChange) -> Result<()> {
+        if change.security.is_some() || change.security_from.is_some() {
+            return Err(Error::unsupported(Layer::Fat, "FAT has no security"));
+        }
+        // The library keeps times by itself: nothing that a caller could rely on.
         Ok(())
     }
 

@@ -281,6 +281,7 @@ impl FileSystem for Volume {
                 directory: NodeId(name.parent()),
                 name: utf16le_lossy(name.name_bytes()),
                 short: name.namespace() & DOS != 0,
+                times: name.times(),
             })
             .collect())
     }
@@ -308,6 +309,10 @@ impl FileSystem for Volume {
 
     fn state(&self) -> Result<Option<VolumeState>> {
         super::state::state(self).map(Some)
+    }
+
+    fn is_case_sensitive(&self, directory: NodeId) -> Result<bool> {
+        Ok(is_case_sensitive(&*self.node_of(directory)?))
     }
 
     fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>> {

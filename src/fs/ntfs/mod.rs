@@ -1,6 +1,7 @@
 //! NTFS 3.0 and 3.1: making, reading and writing volumes.
 //!
-//! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`, `security`,
+//! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`,
+//! `security` and `sds` ($Secure), `ea`, `usn` (the change journal),
 //! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left),
 //! `logfile` (replay of what was not finished), `check`, and over them
 //! `volume`, `filesystem` and `walk`.
@@ -10,6 +11,7 @@ mod boot_repair;
 mod cache;
 mod check;
 mod directory;
+pub(crate) mod ea;
 mod filesystem;
 mod huffman;
 mod index;
@@ -22,11 +24,13 @@ pub mod mkfs;
 mod node;
 mod record;
 mod reparse;
+mod sds;
 mod security;
 mod state;
 #[cfg(test)]
 mod tests;
 mod upcase;
+pub mod usn;
 mod volume;
 mod walk;
 mod wof;
@@ -40,6 +44,7 @@ pub use filesystem::Scanned;
 pub use logfile::{Counts, LogRecord, log_records};
 pub use mend::{Mended, mend};
 pub use mkfs::{FormatSpec, format};
+pub use reparse::{mount_point, symbolic_link};
 pub use state::{Hibernation, LogState, Replay, VolumeState, state};
 pub use volume::Volume;
 pub use write::{VolumeMut, WriteOptions};

@@ -1,5 +1,6 @@
 //! Default security of a new volume: descriptors ([MS-DTYP] 2.4.6, self-relative) and the three parts of $Secure.
 
+pub(crate) use crate::fs::ntfs::sds::{MIRROR_BYTES, hash};
 use crate::fs::ntfs::write::entry::Entry;
 use crate::time::FileTime;
 
@@ -7,8 +8,6 @@ use crate::time::FileTime;
 pub(crate) const SYSTEM_ID: u32 = 0x100;
 /// Security id of the root and of what is made in it: the rights that Windows gives to the root of a data volume.
 pub(crate) const USER_ID: u32 = 0x101;
-/// The second copy of each $SDS entry lies this far behind the first.
-pub(crate) const MIRROR_BYTES: u64 = 0x40000;
 
 /// S-1-5-18, local system.
 const SYSTEM: &[u32] = &[18];
@@ -51,12 +50,6 @@ fn descriptor(entries: &[(u8, u32, &[u32])]) -> Vec<u8> {
     out.extend_from_slice(&owner);
     out.extend_from_slice(&group);
     out
-}
-
-/// The hash that $SDH sorts by: each 32-bit word is added to the sum rotated left by 3.
-pub(crate) fn hash(descriptor: &[u8]) -> u32 {
-    let (words, _) = descriptor.as_chunks::<4>();
-    words.iter().fold(0u32, |sum, word| sum.rotate_left(3).wrapping_add(u32::from_le_bytes(*word)))
 }
 
 /// The contents of $Quota.

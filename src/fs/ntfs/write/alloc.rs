@@ -65,6 +65,25 @@ impl BitMap {
         self.bytes.get((bit / 8) as usize).is_none_or(|byte| byte & (1 << (bit % 8)) != 0)
     }
 
+    /// True when all bits of a range are set.
+    pub(crate) fn all_set(&self, range: Range<u64>) -> bool {
+        if range.end > self.bits {
+            return false;
+        }
+        let (mut at, end) = (range.start, range.end);
+        while at < end {
+            let whole = at.is_multiple_of(8) && end - at >= 8;
+            if whole && self.bytes[(at / 8) as usize] == 0xFF {
+                at += 8;
+            } else if self.get(at) {
+                at += 1;
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+
     pub(crate) fn begin(&mut self) {
         self.changes.clear();
         self.bits_before = self.bits;
@@ -134,6 +153,16 @@ impl BitMap {
         Some(start..at)
     }
 
+    /// All ranges of free bits, in order.
+    pub(crate) fn free_runs(&self) -> Vec<Range<u64>> {
+        let (mut at, mut out) = (0, Vec::new());
+        while let Some(run) = self.free_run(at, self.bits, u64::MAX) {
+            at = run.end;
+            out.push(run);
+        }
+        out
+    }
+
     /// Finds `count` free bits, near `hint`, in one run where there is one.
     fn find(&self, count: u64, hint: u64) -> Option<Vec<Range<u64>>> {
         if count > self.free {
@@ -189,6 +218,7 @@ impl Core {
     /// # Errors
     /// `NoSpace`.
     pub(crate) fn allocate(&mut self, count: u64, hint: Option<u64>) -> Result<Vec<Run>> {
+        self.count_allocation()?;
         let hint = hint.unwrap_or(self.clusters.cursor);
         let found = self.clusters.find(count, hint).ok_or_else(|| {
             Error::no_space(Layer::Ntfs, "no free clusters left on the volume")
@@ -202,6 +232,19 @@ impl Core {
             runs::push(&mut taken, Run { lcn: Some(range.start), count: range.end - range.start });
         }
         Ok(taken)
+    }
+
+    /// Fails where a test wants to see what happens then.
+    #[cfg_attr(not(test), allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests only"))]
+    fn count_allocation(&mut self) -> Result<()> {
+        #[cfg(test)]
+        if let Some(left) = &mut self.allocations_left {
+            if *left == 0 {
+                return Err(Error::no_space(Layer::Ntfs, "a test says so"));
+            }
+            *left -= 1;
+        }
+        Ok(())
     }
 
     /// Gives clusters back, once the operation has succeeded.
@@ -234,6 +277,7 @@ impl Core {
 
     /// Takes a free file record: its number and the sequence number it goes on with.
     pub(crate) fn allocate_record(&mut self, for_mft: bool) -> Result<(u64, u16)> {
+        self.count_allocation()?;
         let range = if for_mft { MFT_EXTENSIONS } else { FIRST_USER_RECORD..self.records.bits() };
         let from = if for_mft { range.start } else { self.records.cursor.max(range.start) };
         let mut found = self.records.free_run(from, range.end, 1);

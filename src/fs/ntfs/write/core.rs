@@ -6,13 +6,16 @@
 
 use super::alloc::BitMap;
 use super::attribute::Stream;
+use super::journal::{Journal, Said};
 use super::record::{apply_fixups, remove_fixups};
 use super::runs;
+use super::secure::Secure;
 use crate::block::DiskMut;
 use crate::bytes::{u16_at, u64_at};
 use crate::error::{Error, Layer, Result};
 use crate::time::FileTime;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 /// Most blocks that stay in memory between two operations.
 const MAX_CACHED_BLOCKS: usize = 1 << 16;
@@ -123,6 +126,27 @@ pub(crate) struct Core {
     pub(crate) empty_log: Option<Stream>,
     /// Clusters to free when the operation has succeeded: until then nothing else may overwrite them.
     pub(crate) freed: Vec<runs::Run>,
+    /// What is known of $Secure.
+    pub(crate) secure: Option<Secure>,
+    /// Security ids that were inherited: from which id, and whether by a directory.
+    pub(crate) inherited: HashMap<(u32, bool), u32>,
+    /// The change journal: not looked for yet, none, or this.
+    pub(crate) journal: Option<Option<Journal>>,
+    /// What the journal was told of each file since the last sync.
+    pub(crate) said: Said,
+    /// The files that this operation told it of.
+    pub(crate) said_now: Vec<u64>,
+    /// Whether long names get short ones, when the caller has said so.
+    pub(crate) short_names: Option<bool>,
+    /// Whether they do in a directory, as found out.
+    pub(crate) short_known: HashMap<u64, bool>,
+    /// Bytes that the next flush writes as they are: what is appended to system files.
+    late: Vec<(u64, Vec<u8>)>,
+    /// How many of them belong to operations that have succeeded.
+    late_before: usize,
+    /// Allocations that may still succeed.
+    #[cfg(test)]
+    pub(crate) allocations_left: Option<u64>,
     blocks: BTreeMap<u64, Block>,
     undo: Undo,
 }
@@ -146,6 +170,17 @@ impl Core {
             fixed_time: None,
             empty_log: None,
             freed: Vec::new(),
+            secure: None,
+            inherited: HashMap::new(),
+            journal: None,
+            said: Said::new(),
+            said_now: Vec::new(),
+            short_names: None,
+            short_known: HashMap::new(),
+            late: Vec::new(),
+            late_before: 0,
+            #[cfg(test)]
+            allocations_left: None,
             blocks: BTreeMap::new(),
             undo: Undo::default(),
         }
@@ -168,6 +203,8 @@ impl Core {
         self.clusters.begin();
         self.records.begin();
         self.freed.clear();
+        self.late_before = self.late.len();
+        self.said_now.clear();
         let result = operation(self).and_then(|value| {
             for run in std::mem::take(&mut self.freed) {
                 self.release_now(run)?;
@@ -176,6 +213,7 @@ impl Core {
         });
         match &result {
             Ok(_) => {
+                self.late_before = self.late.len();
                 if self.blocks.len() > MAX_CACHED_BLOCKS {
                     self.flush()?;
                     self.blocks.clear();
@@ -184,6 +222,12 @@ impl Core {
             Err(_) => {
                 self.clusters.rollback();
                 self.records.rollback();
+                self.late.truncate(self.late_before);
+                self.secure = None;
+                self.inherited.clear();
+                for file in std::mem::take(&mut self.said_now) {
+                    self.said.remove(&file);
+                }
                 let undo = std::mem::take(&mut self.undo);
                 for (key, block) in undo.blocks {
                     match block {
@@ -197,6 +241,24 @@ impl Core {
             }
         }
         result
+    }
+
+    /// Writes into a stream with the next flush, if the operation succeeds.
+    pub(crate) fn write_late(&mut self, stream: &Stream, offset: u64, data: &[u8]) -> Result<()> {
+        let mut at = 0;
+        for (place, length) in self.pieces(stream, offset, data.len())? {
+            self.late.push((place, data[at..at + length].to_vec()));
+            at += length;
+        }
+        Ok(())
+    }
+
+    /// Writes what operations before this one have appended.
+    pub(crate) fn flush_late(&mut self) -> Result<()> {
+        for (place, bytes) in self.late.drain(..std::mem::take(&mut self.late_before)) {
+            self.disk.write_at(place, &bytes)?;
+        }
+        Ok(())
     }
 
     /// Keeps the state of $MFT before its first change in this operation.
@@ -226,7 +288,7 @@ impl Core {
         Ok(pieces)
     }
 
-    fn read_pieces(&self, pieces: &[(u64, usize)]) -> Result<Vec<u8>> {
+    pub(crate) fn read_pieces(&self, pieces: &[(u64, usize)]) -> Result<Vec<u8>> {
         let mut bytes = vec![0; pieces.iter().map(|(_, length)| length).sum()];
         let mut at = 0;
         for (offset, length) in pieces {
@@ -270,6 +332,11 @@ impl Core {
         Ok(())
     }
 
+    /// True when a record or an index block begins in this range of the volume.
+    pub(crate) fn has_blocks(&self, range: Range<u64>) -> bool {
+        self.blocks.range(range).next().is_some()
+    }
+
     /// Forgets the blocks in clusters that were freed.
     pub(crate) fn drop_blocks(&mut self, lcn: u64, count: u64) {
         let cluster = self.geometry.cluster_bytes;
@@ -279,6 +346,8 @@ impl Core {
             let before = self.blocks.remove(&key);
             self.undo.blocks.entry(key).or_insert(before);
         }
+        let range = lcn * cluster..(lcn + count) * cluster;
+        self.late.retain(|(place, _)| !range.contains(place));
     }
 
     /// The bytes of a file record, without fixups.
@@ -319,6 +388,7 @@ impl Core {
         for number in 0..self.mirrored() {
             self.mirror(number)?;
         }
+        self.flush_late()?;
         let keys: Vec<u64> = self.blocks.iter().filter(|(_, b)| b.dirty).map(|(k, _)| *k).collect();
         for key in keys {
             let Some(block) = self.blocks.get_mut(&key) else { continue };
@@ -345,7 +415,10 @@ impl Core {
     }
 
     fn is_dirty(&self) -> bool {
-        self.blocks.values().any(|b| b.dirty) || self.clusters.is_dirty() || self.records.is_dirty()
+        !self.late.is_empty()
+            || self.blocks.values().any(|b| b.dirty)
+            || self.clusters.is_dirty()
+            || self.records.is_dirty()
     }
 
     fn flush_bits(&mut self, stream: &Stream, records: bool) -> Result<()> {

@@ -7,6 +7,8 @@ use super::record;
 use super::runs::{self, Run};
 use crate::bytes::u32_at;
 use crate::error::{Error, Layer, Result};
+use crate::fs::Attributes;
+use std::ops::Range;
 
 /// Largest file of NTFS.
 const MAX_FILE_BYTES: u64 = 1 << 44;
@@ -14,6 +16,10 @@ const MAX_FILE_BYTES: u64 = 1 << 44;
 const MAX_ZEROED_BYTES: u64 = 64 << 20;
 /// Reparse tag of files that WOF compressed.
 const WOF_TAG: u32 = 0x8000_0017;
+/// The stream with the keys of encrypted files.
+const EFS_STREAM: &str = "$EFS";
+/// Bytes that are unpacked at a time.
+const UNPACK_BYTES: u64 = 1 << 20;
 /// The stream that WOF keeps the compressed bytes in.
 const WOF_STREAM: &str = "WofCompressedData";
 
@@ -47,6 +53,7 @@ impl Core {
         let mut at = 0;
         self.for_pieces(stream, offset, data.len() as u64, |place, length| {
             let place = place.ok_or_else(|| damaged("a hole where clusters were taken"))?;
+            self.check_place(place, length)?;
             self.disk.write_at(place, &data[at..at + length as usize])?;
             at += length as usize;
             Ok(())
@@ -59,9 +66,28 @@ impl Core {
             return Ok(());
         }
         self.for_pieces(stream, from, to - from, |place, length| match place {
-            Some(place) => self.disk.zero_at(place..place + length),
+            Some(place) => {
+                self.check_place(place, length)?;
+                self.disk.zero_at(place..place + length)
+            }
             None => Ok(()),
         })
+    }
+
+    /// Data is only written to clusters that are taken, and never over a record or an index block: whatever the runs
+    /// say, a mistake here must not reach the disk.
+    fn check_place(&self, place: u64, length: u64) -> Result<()> {
+        let cluster = self.geometry.cluster_bytes;
+        let taken = self.clusters.all_set(place / cluster..(place + length).div_ceil(cluster));
+        if taken && !self.has_blocks(place..place + length) {
+            return Ok(());
+        }
+        let what = if taken {
+            "file data would be written over a record or an index block"
+        } else {
+            "file data would be written to free clusters"
+        };
+        Err(damaged(what).at(place).advice("the map and the files disagree: run the check command"))
     }
 
     /// Writes all of a small system stream, with zeros up to the end of its clusters.
@@ -108,8 +134,15 @@ impl Core {
         Ok(Some(length))
     }
 
-    /// Writes into a stream of an open file; the caller stores the file.
-    pub(crate) fn write_data(&mut self, file: &mut File, name: &str, offset: u64, data: &[u8]) -> Result<()> {
+    /// Prepares writing into a stream of an open file. The caller stores the file, and then writes the data into the
+    /// stream that this returns, if it does: what was there is kept until everything else has succeeded.
+    pub(crate) fn write_data(
+        &mut self,
+        file: &mut File,
+        name: &str,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<Option<Stream>> {
         let end = offset
             .checked_add(data.len() as u64)
             .filter(|end| *end <= MAX_FILE_BYTES)
@@ -117,20 +150,102 @@ impl Core {
         let place = self.data_of(file, name)?;
         self.plain(file, place)?;
         if data.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let size = file.attributes[place].size_bytes().max(end);
         self.grow(file, place, size)?;
         match &mut file.attributes[place].body {
-            Body::Resident(value) => value[offset as usize..end as usize].copy_from_slice(data),
+            Body::Resident(value) => {
+                value[offset as usize..end as usize].copy_from_slice(data);
+                Ok(None)
+            }
             Body::Runs(stream) => {
                 let mut stream = stream.clone();
                 self.fill_holes(&mut stream, offset, end)?;
                 self.zero_runs(&stream, stream.initialized_bytes, offset)?;
-                self.write_runs(&stream, offset, data)?;
                 stream.initialized_bytes = stream.initialized_bytes.max(end);
-                file.attributes[place].body = Body::Runs(stream);
+                file.attributes[place].body = Body::Runs(stream.clone());
+                Ok(Some(stream))
             }
+        }
+    }
+
+    /// Makes a part of a stream a hole. As with writing, the caller stores the file and then zeroes the ranges of the
+    /// stream that this returns.
+    pub(crate) fn punch_data(
+        &mut self,
+        file: &mut File,
+        name: &str,
+        range: Range<u64>,
+    ) -> Result<Option<(Stream, [Range<u64>; 2])>> {
+        let place = file.find(kind::DATA, name).ok_or_else(|| no_stream(name))?;
+        self.plain(file, place)?;
+        let size = file.attributes[place].size_bytes();
+        let (start, end) = (range.start.min(size), range.end.min(size));
+        if start >= end {
+            return Ok(None);
+        }
+        let mut stream = match &mut file.attributes[place].body {
+            Body::Resident(value) => {
+                value[start as usize..end as usize].fill(0);
+                return Ok(None);
+            }
+            Body::Runs(stream) => stream.clone(),
+        };
+        let cluster = self.geometry.cluster_bytes;
+        let all = runs::clusters(&stream.runs);
+        let (first, last) = (start.div_ceil(cluster), if end == size { all } else { end / cluster });
+        let stored = |at: u64| at.min(stream.initialized_bytes);
+        if first >= last {
+            return Ok(Some((stream.clone(), [stored(start)..stored(end), 0..0])));
+        }
+        let edges = [stored(start)..stored(first * cluster), stored(last * cluster)..stored(end)];
+        let gone = runs::slice(&stream.runs, first, last - first);
+        let mut left = runs::slice(&stream.runs, 0, first);
+        runs::push(&mut left, Run { lcn: None, count: last - first });
+        runs::slice(&stream.runs, last, all - last).into_iter().for_each(|run| runs::push(&mut left, run));
+        let freed: u64 = gone.iter().filter(|run| run.lcn.is_some()).map(|run| run.count).sum();
+        stream.runs = left;
+        stream.total_allocated_bytes = stream.total_allocated_bytes.saturating_sub(freed * cluster);
+        self.release(&gone);
+        let attribute = &mut file.attributes[place];
+        attribute.flags |= SPARSE;
+        attribute.body = Body::Runs(stream.clone());
+        file.set_bits(0, Attributes::SPARSE)?;
+        Ok(Some((stream, edges)))
+    }
+
+    /// True when a stream has compressed data that must be unpacked before a part of it is changed.
+    pub(crate) fn is_packed(&self, file: &File, name: &str) -> bool {
+        let attribute = file.find(kind::DATA, name).map(|place| &file.attributes[place]);
+        attribute.is_some_and(|a| {
+            let wof = name.is_empty() && file.is_wof();
+            a.size_bytes() > 0 && a.flags & ENCRYPTED == 0 && (a.flags & COMPRESSED != 0 || wof)
+        })
+    }
+
+    /// Stores compressed data plainly. `read` reads what it was, which stays on the disk until the operation has
+    /// succeeded.
+    pub(crate) fn unpack(
+        &mut self,
+        file: &mut File,
+        name: &str,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<usize>,
+    ) -> Result<()> {
+        let place = file.find(kind::DATA, name).ok_or_else(|| no_stream(name))?;
+        let size = file.attributes[place].size_bytes();
+        self.empty(file, place)?;
+        let mut buf = vec![0; UNPACK_BYTES.min(size) as usize];
+        let mut at = 0;
+        while at < size {
+            let length = (size - at).min(buf.len() as u64) as usize;
+            if read(at, &mut buf[..length])? < length {
+                return Err(damaged("compressed data that is shorter than it says"));
+            }
+            if let Some(stream) = self.write_data(file, name, at, &buf[..length])? {
+                self.write_runs(&stream, at, &buf[..length])?;
+            }
+            at += length as u64;
         }
         Ok(())
     }
@@ -200,7 +315,7 @@ impl Core {
         if attribute.size_bytes() == 0 {
             return self.empty(file, place);
         }
-        Err(Error::unsupported(Layer::Ntfs, "writing into a compressed or encrypted stream")
+        Err(Error::unsupported(Layer::Ntfs, "writing into an encrypted stream")
             .advice("cut it to length 0 and write all of it: it is then stored plainly"))
     }
 
@@ -208,9 +323,18 @@ impl Core {
     fn empty(&mut self, file: &mut File, place: usize) -> Result<()> {
         let attribute = &mut file.attributes[place];
         let unnamed = attribute.name.is_empty();
+        let encrypted = attribute.flags & ENCRYPTED != 0;
         attribute.flags &= !(COMPRESSED | ENCRYPTED | SPARSE);
         if let Body::Runs(stream) = std::mem::replace(&mut attribute.body, Body::Resident(Vec::new())) {
             self.release(&stream.runs);
+        }
+        if encrypted && !file.attributes.iter().any(|a| a.kind == kind::DATA && a.flags & ENCRYPTED != 0) {
+            // The keys of a file that is no longer encrypted.
+            if let Some(place) = file.find(kind::LOGGED_STREAM, EFS_STREAM)
+                && let Body::Runs(stream) = file.attributes.remove(place).body
+            {
+                self.release(&stream.runs);
+            }
         }
         if unnamed {
             file.clear_storage_flags();
@@ -230,10 +354,18 @@ impl Core {
     fn grow(&mut self, file: &mut File, place: usize, size: u64) -> Result<()> {
         let room = record::room(self.geometry.record_bytes) as u64;
         let used = file.encoded_bytes() as u64;
+        let sparse = file.attributes[place].flags & SPARSE != 0;
         let old = match &mut file.attributes[place].body {
             Body::Runs(stream) => {
                 let mut stream = stream.clone();
-                self.extend(&mut stream, size)?;
+                if sparse {
+                    let cluster = self.geometry.cluster_bytes;
+                    let more = size.div_ceil(cluster).saturating_sub(runs::clusters(&stream.runs));
+                    runs::push(&mut stream.runs, Run { lcn: None, count: more });
+                    stream.allocated_bytes = runs::clusters(&stream.runs) * cluster;
+                } else {
+                    self.extend(&mut stream, size)?;
+                }
                 stream.size_bytes = stream.size_bytes.max(size);
                 file.attributes[place].body = Body::Runs(stream);
                 return Ok(());
@@ -272,7 +404,8 @@ impl Core {
                 runs::push(&mut filled, run);
                 continue;
             }
-            for run in self.allocate(run.count, None)? {
+            let hint = filled.iter().rev().find_map(|r| r.lcn.map(|lcn| lcn + r.count));
+            for run in self.allocate(run.count, hint)? {
                 let at = run.lcn.unwrap_or(0) * cluster;
                 self.disk.zero_at(at..at + run.count * cluster)?;
                 stream.total_allocated_bytes += run.count * cluster;
@@ -285,6 +418,10 @@ impl Core {
         stream.runs = filled;
         Ok(())
     }
+}
+
+fn no_stream(name: &str) -> Error {
+    Error::not_found(Layer::Ntfs, format!("the file has no stream {name:?}"))
 }
 
 fn too_large() -> Error {

@@ -378,7 +378,11 @@ impl File {
                 push_piece(&mut groups, whole);
                 continue;
             }
-            let Body::Runs(stream) = &attribute.body else {
+            let runs = match &attribute.body {
+                Body::Runs(stream) => &stream.runs[..],
+                Body::Resident(_) => &[],
+            };
+            if runs.is_empty() {
                 if whole.length > room {
                     return Err(Error::no_space(
                         Layer::Ntfs,
@@ -389,8 +393,8 @@ impl File {
                 left = room - whole.length;
                 push_piece(&mut groups, whole);
                 continue;
-            };
-            let (mut rest, mut lowest) = (&stream.runs[..], 0);
+            }
+            let (mut rest, mut lowest) = (runs, 0);
             while !rest.is_empty() {
                 if left < SEGMENT_ROOM + 2 * attribute.name.len() {
                     groups.push(vec![]);

@@ -4,8 +4,10 @@
 //! Each operation is all or nothing in memory; damage that it meets stops it. The log needs no records, since the
 //! whole change is staged and published by one journal below.
 //!
-//! Missing: short (8.3) names for new long names, inheritance of changed access rules (a new file shares the security
-//! id of its directory), writing into compressed or encrypted data other than replacing all of it, $UsnJrnl records.
+//! New files inherit their security (`secure`), get short names where the volume makes them (`short`), and changes are
+//! noted in the change journal where there is one (`journal`).
+//!
+//! Missing: writing into encrypted data other than replacing all of it, compressing, quotas, transactions (TxF).
 
 pub(crate) mod alloc;
 pub(crate) mod attribute;
@@ -13,11 +15,17 @@ pub(crate) mod core;
 mod data;
 pub(crate) mod entry;
 pub(crate) mod file;
+mod information;
+mod journal;
 mod mend;
+mod metadata;
 mod names;
 mod open;
 pub(crate) mod record;
 pub(crate) mod runs;
+mod secure;
+mod short;
+mod special;
 mod tree;
 mod volume;
 
@@ -25,5 +33,9 @@ pub(crate) use mend::Mender;
 pub use open::WriteOptions;
 pub use volume::VolumeMut;
 
+#[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
+mod special_tests;
 #[cfg(test)]
 mod tests;

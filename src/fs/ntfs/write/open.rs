@@ -33,6 +33,8 @@ pub struct WriteOptions {
     pub discard_hibernation: bool,
     /// The time that changes carry, instead of the clock's.
     pub time: Option<FileTime>,
+    /// Whether new long names get an 8.3 name; without it the volume's own evidence decides.
+    pub short_names: Option<bool>,
 }
 
 /// Opens a volume; see [`super::VolumeMut::open_with`].
@@ -42,6 +44,7 @@ pub(crate) fn open(disk: DiskMut, options: WriteOptions) -> Result<Core> {
     let geometry = Geometry::read(&disk)?;
     let mut core = Core::bare(disk, geometry);
     core.fixed_time = options.time;
+    core.short_names = options.short_names;
     open_mft(&mut core)?;
     let mirror = File::load(&mut core, 1)?.stream_mut(kind::DATA, "")?.clone();
     core.mft.mirror = mirror;

@@ -222,7 +222,9 @@ fn fragments_streams_links_and_metadata() {
     let change = MetadataChange {
         attributes: Some(Attributes(Attributes::HIDDEN)),
         times: Some(times),
+        name_times: Some(times),
         security_from: Some(root),
+        ..MetadataChange::default()
     };
     volume.set_metadata(a, &change).unwrap();
     volume.sync().unwrap();

@@ -13,7 +13,6 @@ use super::record;
 use crate::bytes::slice_at;
 use crate::error::{Error, Layer, Result};
 use crate::limits::MAX_INDEX_DEPTH;
-use crate::text::utf16le_units;
 use std::cmp::Ordering;
 
 /// Largest index that the writer follows, in blocks.
@@ -22,33 +21,52 @@ const MAX_BLOCKS: u64 = 1 << 24;
 /// The order of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Collation {
-    /// $FILE_NAME by name, in upper case first.
+    /// $FILE_NAME by name, in upper case first, then as it is.
     FileName,
     /// Keys of 32-bit numbers ($R, $O).
     Numbers,
+    /// One number ($SII).
+    Number,
+    /// A hash and a security id ($SDH).
+    SecurityHash,
 }
 
 impl Collation {
-    fn compare(self, core: &Core, a: &[u8], b: &[u8]) -> Ordering {
+    /// Indexed attribute and collation rule, as the root of the index says them.
+    fn rule(self) -> (u32, u32) {
         match self {
-            Collation::FileName => {
-                let (a, b) = (name_of(a), name_of(b));
-                core.upper(&a).cmp(&core.upper(&b))
-            }
-            Collation::Numbers => {
-                let numbers = |k: &[u8]| -> Vec<u32> {
-                    k.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)).collect()
-                };
-                numbers(a).cmp(&numbers(b))
-            }
+            Collation::FileName => (0x30, 0x01),
+            Collation::Number => (0, 0x10),
+            Collation::SecurityHash => (0, 0x12),
+            Collation::Numbers => (0, 0x13),
         }
     }
+
+    /// Compares two keys; `exact` tells names apart that differ by case only.
+    fn compare(self, core: &Core, a: &[u8], b: &[u8], exact: bool) -> Ordering {
+        if self == Collation::FileName {
+            let upper = |unit: u16| core.upcase.get(usize::from(unit)).copied().unwrap_or(unit);
+            let order = units(a).map(upper).cmp(units(b).map(upper));
+            return if exact { order.then_with(|| units(a).cmp(units(b))) } else { order };
+        }
+        numbers(a).cmp(numbers(b))
+    }
+}
+
+fn numbers(key: &[u8]) -> impl Iterator<Item = u32> {
+    key.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word))
+}
+
+/// The units of the name in a $FILE_NAME value.
+fn units(key: &[u8]) -> impl Iterator<Item = u16> {
+    let length = key.get(0x40).map_or(0, |n| 2 * usize::from(*n));
+    let bytes = slice_at(key, 0x42, length).unwrap_or_default();
+    bytes.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit))
 }
 
 /// The name in a $FILE_NAME value.
 pub(crate) fn name_of(key: &[u8]) -> Vec<u16> {
-    let length = key.get(0x40).map_or(0, |n| 2 * usize::from(*n));
-    slice_at(key, 0x42, length).map(utf16le_units).unwrap_or_default()
+    units(key).collect()
 }
 
 /// A step on the way down: which block (`None` for the root), its entries, and the entry that was followed.
@@ -79,8 +97,7 @@ impl Tree {
         let unit = entry::vcn_bytes_of(core.geometry.cluster_bytes, kind.block_bytes);
         let valid =
             kind.block_bytes as usize == core.geometry.index_bytes && u64::from(kind.block_bytes) >= unit;
-        let expected = if collation == Collation::FileName { (0x30, 1) } else { (0, 0x13) };
-        if !valid || (kind.attribute, kind.collation) != expected {
+        if !valid || (kind.attribute, kind.collation) != collation.rule() {
             return Err(damaged("an index root with fields that cannot be").found(format!("{kind:?}")));
         }
         trim(collation, &mut root);
@@ -129,23 +146,27 @@ impl Tree {
     }
 
     /// The place of `key` in a node: index, and whether it is that key.
-    fn search(&self, core: &Core, node: &Node, key: &[u8]) -> (usize, bool) {
+    fn search(&self, core: &Core, node: &Node, key: &[u8], exact: bool) -> (usize, bool) {
         let keys = &node.entries[..node.entries.len() - 1];
-        let at = keys.partition_point(|e| self.order(core, &e.key, e.key_bytes, key) == Ordering::Less);
-        (at, keys.get(at).is_some_and(|e| self.order(core, &e.key, e.key_bytes, key) == Ordering::Equal))
-    }
-
-    fn order(&self, core: &Core, entry: &[u8], bytes: u16, key: &[u8]) -> Ordering {
-        self.collation.compare(core, entry.get(..usize::from(bytes)).unwrap_or(entry), key)
+        let order = |e: &Entry| {
+            let own = e.key.get(..usize::from(e.key_bytes)).unwrap_or(&e.key);
+            self.collation.compare(core, own, key, exact)
+        };
+        let at = keys.partition_point(|e| order(e) == Ordering::Less);
+        (at, keys.get(at).is_some_and(|e| order(e) == Ordering::Equal))
     }
 
     /// The way to `key`, and whether it is there.
     fn descend(&self, core: &mut Core, file: &File, key: &[u8]) -> Result<(Vec<Step>, bool)> {
+        self.descend_as(core, file, key, true)
+    }
+
+    fn descend_as(&self, core: &mut Core, file: &File, key: &[u8], exact: bool) -> Result<(Vec<Step>, bool)> {
         let mut node = self.root.clone();
         let mut vcn = None;
         let mut path = Vec::new();
         while path.len() < MAX_INDEX_DEPTH {
-            let (index, found) = self.search(core, &node, key);
+            let (index, found) = self.search(core, &node, key, exact);
             let child = node.entries[index].child;
             path.push(Step { vcn, node, index });
             let (Some(next), false) = (child, found) else { return Ok((path, found)) };
@@ -159,6 +180,27 @@ impl Tree {
     pub(crate) fn find(&self, core: &mut Core, file: &File, key: &[u8]) -> Result<Option<Entry>> {
         let (mut path, found) = self.descend(core, file, key)?;
         Ok(path.pop().filter(|_| found).map(|mut step| step.node.entries.swap_remove(step.index)))
+    }
+
+    /// The entry of a name in any case; the exact spelling wins.
+    pub(crate) fn find_name(
+        &self,
+        core: &mut Core,
+        file: &File,
+        key: &[u8],
+        sensitive: bool,
+    ) -> Result<Option<Entry>> {
+        if sensitive {
+            return self.find(core, file, key);
+        }
+        let (mut path, found) = self.descend_as(core, file, key, false)?;
+        let near = path.pop().filter(|_| found).map(|mut step| step.node.entries.swap_remove(step.index));
+        match near {
+            Some(near) if !units(&near.key).eq(units(key)) => {
+                Ok(Some(self.find(core, file, key)?.unwrap_or(near)))
+            }
+            near => Ok(near),
+        }
     }
 
     /// All entries in order.
@@ -230,11 +272,7 @@ impl Tree {
         let key = entry.key[..usize::from(entry.key_bytes)].to_vec();
         let (mut path, found) = self.descend(core, file, &key)?;
         if found {
-            return Err(Error::new(
-                crate::error::ErrorKind::AlreadyExists,
-                Layer::Ntfs,
-                "the name is there already",
-            ));
+            return Err(super::special::exists("the name is there already"));
         }
         let Some(step) = path.last_mut() else { return Err(damaged("an index without a root")) };
         step.node.entries.insert(step.index, Entry { child: None, ..entry });

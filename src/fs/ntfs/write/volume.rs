@@ -5,20 +5,28 @@ use super::attribute::{Body, COMPRESSED, ENCRYPTED, SPARSE, kind};
 use super::core::{Core, damaged};
 use super::entry::{FileName, NAME_DIRECTORY, namespace};
 use super::file::File;
+use super::journal::{data_reasons, resize_reasons};
 use super::names::{ROOT, check_data_target};
 use super::open::{WriteOptions, open};
 use crate::block::DiskMut;
 use crate::bytes::u16_at;
 use crate::error::{Defect, Error, ErrorKind, Layer, Result};
 use crate::fs::ntfs::Volume;
+use crate::fs::ntfs::ea::EA;
+use crate::fs::ntfs::usn::{Settings, reason};
 use crate::fs::{
     Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, NodeName,
     Order, RawPart, StreamInfo, Visit, VolumeInfo,
 };
+use crate::guid::Guid;
 use crate::progress::Progress;
 use crate::text::utf16le_lossy;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Largest extended attributes or reparse point of a file.
+const MAX_PART_BYTES: u64 = 64 << 10;
 
 /// An NTFS volume that can be changed. Changes reach the staged disk with `sync`.
 pub struct VolumeMut {
@@ -61,6 +69,23 @@ impl VolumeMut {
         Ok(VolumeMut { core: Mutex::new(core), info, root, reader: Mutex::new(None) })
     }
 
+    /// Starts a change journal, as `fsutil usn createjournal` does; Windows goes on with it.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NoSpace`, damage.
+    pub fn make_usn_journal(&mut self, maximum_bytes: u64, delta_bytes: u64) -> Result<()> {
+        self.core_mut().transact(|core| {
+            let settings = Settings { maximum_bytes, delta_bytes, id: core.now().0, lowest_usn: 0 };
+            core.make_journal(settings)
+        })
+    }
+
+    /// Lets that many allocations succeed.
+    #[cfg(test)]
+    pub(crate) fn allow_allocations(&mut self, count: Option<u64>) {
+        self.core_mut().allocations_left = count;
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,6 +101,48 @@ impl VolumeMut {
         let opened = Arc::new(Volume::open(core.disk.as_disk())?);
         *reader = Some(Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// Runs an operation on the data of an open file.
+    fn change_file(
+        &mut self,
+        node: NodeId,
+        stream: &str,
+        change: impl FnOnce(&mut Core, &mut File) -> Result<()>,
+    ) -> Result<()> {
+        self.core_mut().transact(|core| {
+            let mut file = File::open(core, node.0)?;
+            check_data_target(&file, stream)?;
+            change(core, &mut file)
+        })
+    }
+
+    /// The same; compressed data is stored plainly first.
+    fn change_data(
+        &mut self,
+        node: NodeId,
+        stream: &str,
+        change: impl FnOnce(&mut Core, &mut File) -> Result<()>,
+    ) -> Result<()> {
+        let packed = {
+            let mut core = self.core();
+            let file = File::open(&mut core, node.0)?;
+            core.is_packed(&file, stream)
+        };
+        if !packed {
+            return self.change_file(node, stream, change);
+        }
+        let reader = self.reader()?;
+        self.change_file(node, stream, |core, file| {
+            let reasons = if file.is_wof() && stream.is_empty() {
+                reason::REPARSE_POINT_CHANGE | reason::STREAM_CHANGE
+            } else {
+                reason::COMPRESSION_CHANGE
+            };
+            core.unpack(file, stream, |offset, buf| reader.read(node, stream, offset, buf))?;
+            core.note(file, reasons)?;
+            change(core, file)
+        })
     }
 
     fn core_mut(&mut self) -> &mut Core {
@@ -128,6 +195,13 @@ impl FileSystem for VolumeMut {
     fn free_bytes(&self) -> Result<u64> {
         let core = self.core();
         Ok(core.clusters.free() * core.geometry.cluster_bytes)
+    }
+
+    fn free_ranges(&self) -> Result<Vec<Range<u64>>> {
+        let core = self.core();
+        let cluster = core.geometry.cluster_bytes;
+        let runs = core.clusters.free_runs().into_iter();
+        Ok(runs.map(|run| run.start * cluster..run.end * cluster).collect())
     }
 
     fn root(&self) -> NodeId {
@@ -224,26 +298,24 @@ impl FileSystem for VolumeMut {
                 directory: NodeId(name.parent),
                 name: String::from_utf16_lossy(&name.name),
                 short: name.namespace & namespace::DOS != 0,
+                times: name.times,
             })
             .collect())
     }
 
     fn raw_part(&self, node: NodeId, part: RawPart) -> Result<Option<Vec<u8>>> {
-        let wanted = match part {
-            RawPart::SecurityDescriptor => kind::SECURITY_DESCRIPTOR,
-            RawPart::ReparsePoint => kind::REPARSE_POINT,
-            RawPart::ExtendedAttributes => 0xE0,
-            RawPart::ObjectId => 0x40,
-        };
-        let file = File::open(&mut self.core(), node.0)?;
-        match file.value(wanted, "") {
-            Some(value) => Ok(Some(value.to_vec())),
-            // Not in the record: in clusters, or in $Secure.
-            None if part == RawPart::SecurityDescriptor || file.find(wanted, "").is_some() => {
-                self.reader()?.raw_part(node, part)
-            }
-            None => Ok(None),
+        let mut core = self.core();
+        let file = File::open(&mut core, node.0)?;
+        match part {
+            RawPart::SecurityDescriptor => core.security_of(&file),
+            RawPart::ReparsePoint => core.whole_value(&file, kind::REPARSE_POINT, MAX_PART_BYTES),
+            RawPart::ExtendedAttributes => core.whole_value(&file, EA, MAX_PART_BYTES),
+            RawPart::ObjectId => core.whole_value(&file, kind::OBJECT_ID, MAX_PART_BYTES),
         }
+    }
+
+    fn is_case_sensitive(&self, directory: NodeId) -> Result<bool> {
+        Ok(File::open(&mut self.core(), directory.0)?.is_case_sensitive())
     }
 
     fn check(&self, progress: &dyn Progress) -> Result<Vec<Defect>> {
@@ -261,23 +333,57 @@ impl FileSystemMut for VolumeMut {
     }
 
     fn write(&mut self, node: NodeId, stream: &str, offset: u64, data: &[u8]) -> Result<()> {
-        self.core_mut().transact(|core| {
-            let mut file = File::open(core, node.0)?;
-            check_data_target(&file, stream)?;
-            core.write_data(&mut file, stream, offset, data)?;
+        self.change_data(node, stream, |core, file| {
+            let old = file.stream_bytes(stream);
+            let place = core.write_data(file, stream, offset, data)?;
             file.touch(core.now(), true)?;
-            core.store_changed(&mut file)
+            core.note(file, data_reasons(stream, old, offset, offset + data.len() as u64))?;
+            core.store_changed(file)?;
+            place.map_or(Ok(()), |place| core.write_runs(&place, offset, data))
         })
     }
 
     fn set_len(&mut self, node: NodeId, stream: &str, length_bytes: u64) -> Result<()> {
-        self.core_mut().transact(|core| {
-            let mut file = File::open(core, node.0)?;
-            check_data_target(&file, stream)?;
-            core.resize_data(&mut file, stream, length_bytes)?;
+        let resize = |core: &mut Core, file: &mut File| {
+            let old = file.stream_bytes(stream);
+            core.resize_data(file, stream, length_bytes)?;
             file.touch(core.now(), true)?;
-            core.store_changed(&mut file)
+            core.note(file, resize_reasons(stream, old, length_bytes))?;
+            core.store_changed(file)
+        };
+        if length_bytes == 0 {
+            // Nothing of compressed data is wanted.
+            return self.change_file(node, stream, resize);
+        }
+        self.change_data(node, stream, resize)
+    }
+
+    fn punch(&mut self, node: NodeId, stream: &str, range: Range<u64>) -> Result<()> {
+        self.change_data(node, stream, |core, file| {
+            let old = file.stream_bytes(stream);
+            let edges = core.punch_data(file, stream, range.clone())?;
+            file.touch(core.now(), true)?;
+            core.note(file, data_reasons(stream, old, range.start, old.unwrap_or(0).min(range.end)))?;
+            core.store_changed(file)?;
+            let Some((place, edges)) = edges else { return Ok(()) };
+            edges.into_iter().try_for_each(|edge| core.zero_runs(&place, edge.start, edge.end))
         })
+    }
+
+    fn set_reparse(&mut self, node: NodeId, data: Option<&[u8]>) -> Result<()> {
+        self.core_mut().transact(|core| core.set_reparse(node.0, data))
+    }
+
+    fn set_extended_attribute(&mut self, node: NodeId, name: &str, value: Option<&[u8]>) -> Result<()> {
+        self.core_mut().transact(|core| core.set_extended_attribute(node.0, name, value))
+    }
+
+    fn set_object_id(&mut self, node: NodeId, id: Option<Guid>) -> Result<()> {
+        self.core_mut().transact(|core| core.set_object_id(node.0, id))
+    }
+
+    fn set_case_sensitive(&mut self, directory: NodeId, sensitive: bool) -> Result<()> {
+        self.core_mut().transact(|core| core.set_case_sensitive(directory.0, sensitive))
     }
 
     fn rename(&mut self, from: NodeId, from_name: &str, to: NodeId, to_name: &str) -> Result<()> {
@@ -307,6 +413,7 @@ impl FileSystemMut for VolumeMut {
                 core.release(&stream.runs);
             }
             file.touch(core.now(), false)?;
+            core.note(&mut file, reason::STREAM_CHANGE)?;
             core.store_changed(&mut file)
         })
     }
@@ -318,6 +425,7 @@ impl FileSystemMut for VolumeMut {
     fn sync(&mut self) -> Result<()> {
         let core = self.core_mut();
         core.flush()?;
+        core.said.clear();
         core.disk.flush()
     }
 }
