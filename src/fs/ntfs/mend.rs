@@ -259,7 +259,7 @@ fn cluster_bitmap(disk: &DiskMut, volume: &Volume, taken: &Clusters) -> Result<u
     let (mut at, mut changed, mut buf) = (0u64, 0, vec![0; CHUNK]);
     loop {
         let length = volume.read_attribute(6, &attribute, at, &mut buf)?;
-        if length == 0 {
+        if length == 0 || at >= taken.count().div_ceil(8) {
             return Ok(changed);
         }
         let mut wanted = buf[..length].to_vec();

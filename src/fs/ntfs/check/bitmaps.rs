@@ -12,13 +12,20 @@ use crate::fs::ntfs::volume::{Volume, no_stream};
 const CHUNK: usize = 1 << 20;
 
 /// Hands the 64-bit words of a bitmap to `visit`, in pieces with the number of their first word.
-fn words(volume: &Volume, number: u64, kind: u32, visit: &mut dyn FnMut(u64, &[u64])) -> Result<u64> {
+fn words(
+    volume: &Volume,
+    number: u64,
+    kind: u32,
+    bits: u64,
+    visit: &mut dyn FnMut(u64, &[u64]),
+) -> Result<u64> {
     let node = volume.node(number)?;
     let attribute = node.attribute(kind, &[]).ok_or_else(|| no_stream(number, ""))?;
     let (mut buf, mut done) = (vec![0; CHUNK], 0u64);
     loop {
         let length = volume.read_attribute(number, attribute, done, &mut buf)?;
-        if length == 0 {
+        // A size that is a lie must not keep us here: nothing behind the last bit is of interest.
+        if length == 0 || done >= bits.div_ceil(8) {
             return Ok(done);
         }
         buf[length..].fill(0);
@@ -38,7 +45,7 @@ pub(super) fn clusters(volume: &Volume, taken: &Clusters, notes: &mut Notes) {
     let cluster_bytes = u64::from(volume.boot().cluster_bytes);
     let end = taken.count();
     let mut found = Vec::new();
-    let read = words(volume, 6, kind::DATA, &mut |first, part| {
+    let read = words(volume, 6, kind::DATA, end, &mut |first, part| {
         let pairs = part.iter().enumerate().map(|(i, word)| (taken.word(first + i as u64), *word));
         differences(first, pairs, end, &mut |range, used| found.push((range, used)));
     });
@@ -70,7 +77,7 @@ pub(super) fn records(volume: &Volume, facts: &[Fact], notes: &mut Notes) {
         part.iter().enumerate().fold(0, |bits, (i, fact)| bits | u64::from(fact.is(Fact::USED)) << i)
     };
     let mut found = Vec::new();
-    let read = words(volume, 0, kind::BITMAP, &mut |first, part| {
+    let read = words(volume, 0, kind::BITMAP, end, &mut |first, part| {
         let pairs = part.iter().enumerate().map(|(i, word)| (ours(first + i as u64), *word));
         differences(first, pairs, end, &mut |range, used| found.push((range, used)));
     });

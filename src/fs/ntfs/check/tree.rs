@@ -13,6 +13,8 @@ use std::cmp::Ordering;
 
 /// Largest index that is read into memory as a whole: 2^32 entries need more, nobody has them.
 const MAX_INDEX_BYTES: u64 = 1 << 30;
+/// Bytes of the bitmap of an index that are looked at.
+const MAX_BITMAP_BYTES: usize = 1 << 15;
 
 /// What an index must say of itself.
 #[derive(Debug, Clone, Copy)]
@@ -250,7 +252,8 @@ impl Tree<'_> {
         };
         let bit =
             |map: &[u8], block: usize| map.get(block / 8).is_some_and(|byte| byte & 1 << (block % 8) != 0);
-        for block in 0..count.max(map.len() * 8) {
+        // Bits behind what an index can have are not looked at one by one.
+        for block in 0..count.max(map.len().min(MAX_BITMAP_BYTES) * 8) {
             let (used, marked) = (bit(&self.seen, block), bit(&map, block));
             if used == marked {
                 continue;
