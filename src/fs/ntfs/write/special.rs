@@ -1,6 +1,7 @@
 //! Reparse points, object ids, extended attributes, case-sensitive directories: each with the index of the volume or
 //! the flag that goes with it.
 
+use super::alloc::stream_of;
 use super::attribute::{Attribute, Body, Stream, kind, put_all};
 use super::core::Core;
 use super::entry::Entry;
@@ -67,10 +68,13 @@ impl Core {
 
     /// Takes the reparse point off a file, and out of the volume's index of them; the caller stores the file.
     pub(crate) fn remove_reparse(&mut self, file: &mut File) -> Result<()> {
-        if file.find(kind::REPARSE_POINT, "").is_none() {
-            return Ok(());
-        }
-        if let Some(tag) = file.reparse_tag() {
+        let Some(place) = file.find(kind::REPARSE_POINT, "") else { return Ok(()) };
+        // A long one lies in clusters.
+        let tag = match stream_of(&file.attributes[place]) {
+            Some(stream) => u32_at(&self.read_stream(stream, MAX_REPARSE_BYTES as u64)?, 0),
+            None => file.reparse_tag(),
+        };
+        if let Some(tag) = tag {
             let key = [&tag.to_le_bytes()[..], &file.header.reference().to_le_bytes()].concat();
             self.unindex("$Reparse", "$R", &key)?;
         }
