@@ -56,6 +56,9 @@ impl When {
         for test in &self.file {
             all(file(test, scene))?;
         }
+        for test in &self.event {
+            all(super::events::seen(&test.id, &test.provider, &test.subject, test.at_least, scene))?;
+        }
         if !self.bugcheck.is_empty() {
             all(super::history::bugcheck(&self.bugcheck, scene))?;
         }

@@ -131,6 +131,8 @@ pub struct When {
     pub file: Vec<FileTest>,
     /// The boot store.
     pub bcd: Vec<BcdTest>,
+    /// Events that matter for the boot.
+    pub event: Vec<EventTest>,
     /// Codes of the last crash, such as `0xd1`; one of them.
     pub bugcheck: Vec<String>,
     /// One of these holds.
@@ -188,6 +190,27 @@ pub struct FileTest {
     /// It is no whole PE file.
     #[serde(default)]
     pub broken: bool,
+}
+
+/// Events of the logs that are read for the boot (System, Setup, Application).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventTest {
+    /// Their numbers; one of them.
+    pub id: Vec<u32>,
+    /// Pattern for the provider.
+    #[serde(default = "anything")]
+    pub provider: String,
+    /// Patterns for what it is about, such as the name of the service; one of them.
+    #[serde(default)]
+    pub subject: Vec<String>,
+    /// So many at least.
+    #[serde(default)]
+    pub at_least: u64,
+}
+
+fn anything() -> String {
+    "*".into()
 }
 
 /// An element of an object of the boot store that the firmware starts from.
@@ -271,6 +294,7 @@ impl When {
             && self.registry.is_empty()
             && self.file.is_empty()
             && self.bcd.is_empty()
+            && self.event.is_empty()
             && self.any.is_empty()
             && self.not.is_empty()
     }

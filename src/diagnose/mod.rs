@@ -11,6 +11,7 @@ mod condition;
 mod data;
 mod directory_service;
 mod drivers;
+mod events;
 mod filters;
 mod history;
 mod hives;
@@ -139,6 +140,7 @@ pub fn diagnose_with(
     findings.extend(directory_service::findings(&scene));
     findings.extend(space::findings(&scene));
     findings.extend(history::findings(&scene));
+    findings.extend(events::findings(&scene));
     let shipped = data::shipped()?;
     let known = shipped.iter().chain(own);
     findings.extend(known.filter_map(|rule| rule.when.holds(&scene).map(|evidence| rule.finding(evidence))));

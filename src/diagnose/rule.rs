@@ -128,6 +128,7 @@ pub(super) fn code_docs() -> impl Iterator<Item = &'static RuleDoc> {
         super::directory_service::DOCS,
         super::space::DOCS,
         super::history::DOCS,
+        super::events::DOCS,
     ]
     .into_iter()
     .flatten()

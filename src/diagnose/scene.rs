@@ -6,6 +6,7 @@ use crate::fs::{FileSystem, NodeId, read_file};
 use crate::registry::{Hive, Key};
 use crate::text::fits;
 use crate::windows::bcd::Store;
+use crate::windows::events::{BootEvents, boot_events};
 use crate::windows::{
     BootLayout, HIVES, Installation, Machine, PeInfo, Service, Updates, boot_layout, load_store, services,
     updates,
@@ -23,6 +24,7 @@ pub(super) struct Scene<'a> {
     store: OnceCell<Option<(String, Store)>>,
     services: OnceCell<Vec<Service>>,
     updates: OnceCell<Updates>,
+    events: OnceCell<BootEvents>,
 }
 
 impl<'a> Scene<'a> {
@@ -33,6 +35,7 @@ impl<'a> Scene<'a> {
             store: OnceCell::new(),
             services: OnceCell::new(),
             updates: OnceCell::new(),
+            events: OnceCell::new(),
         }
     }
 
@@ -74,6 +77,11 @@ impl<'a> Scene<'a> {
 
     pub(super) fn updates(&self) -> &Updates {
         self.updates.get_or_init(|| updates(self.machine, self.installation).unwrap_or_default())
+    }
+
+    /// What the logs say of starts, crashes, services and disks; nothing when there are none.
+    pub(super) fn events(&self) -> &BootEvents {
+        self.events.get_or_init(|| boot_events(self.machine, self.installation).unwrap_or_default())
     }
 
     /// Fills `${windows}` into a path.
