@@ -20,6 +20,7 @@ mod ntfs_compression;
 mod ntfs_corpus;
 mod ntfs_format;
 mod ntfs_read;
+mod ntfs_replay;
 mod oracle;
 mod registry_corpus;
 mod registry_oracles;

@@ -59,7 +59,7 @@ fn read(bytes: Vec<u8>) -> Result<Option<BitLocker>> {
 fn protectors_and_state_are_read_and_one_good_copy_is_enough() {
     let entries = [protector(1, 0x0100, &[]), protector(2, 0x0800, &[]), protector(3, 0x0500, &[])];
     let mut bytes = volume((4, 4), &entries);
-    bytes[0x2100] ^= 1;
+    bytes[0x20a0] ^= 1;
     let found = read(bytes.clone()).unwrap().unwrap();
     let kinds: Vec<&str> = found.protectors.iter().map(|p| p.kind.as_str()).collect();
     assert_eq!(kinds, ["TPM", "recovery password", "TPM and PIN"]);
@@ -70,8 +70,8 @@ fn protectors_and_state_are_read_and_one_good_copy_is_enough() {
         "locked by BitLocker (AES-XTS 128, encrypted); protectors: TPM {01010101-0101-0101-0101-010101010101}, \
          recovery password {02020202-0202-0202-0202-020202020202}, TPM and PIN {03030303-0303-0303-0303-030303030303}"
     );
-    bytes[0x4100] ^= 1;
-    bytes[0x6100] ^= 1;
+    bytes[0x40a0] ^= 1;
+    bytes[0x60a0] ^= 1;
     assert_eq!(read(bytes).unwrap_err().kind(), crate::ErrorKind::Damaged);
 }
 
