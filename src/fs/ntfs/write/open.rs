@@ -163,7 +163,10 @@ fn check_hibernation(core: &mut Core, options: WriteOptions) -> Result<()> {
             .advice("start Windows and shut it down (shutdown /s /f /t 0), or give the state up with --discard-hibernation"));
     }
     core.transact(|core| {
-        core.write_data(&mut file, "", 0, &vec![0; length])?;
-        file.store(core)
+        let zeros = vec![0; length];
+        let runs = core.write_data(&mut file, "", 0, &zeros)?;
+        file.store(core)?;
+        // What lies in clusters is written by whoever changes it, after the record.
+        runs.map_or(Ok(()), |runs| core.write_runs(&runs, 0, &zeros))
     })
 }

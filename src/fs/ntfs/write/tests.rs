@@ -270,12 +270,21 @@ fn what_must_not_be_is_refused() {
     }
     volume.rename(root, "outer", root, "OUTER").unwrap();
     let hibernation = volume.create(root, "hiberfil.sys", NodeKind::File).unwrap();
-    volume.write(hibernation, "", 0, b"hibr and more").unwrap();
-    volume.sync().unwrap();
-    let disk = || DiskMut::new(Arc::<MemoryDevice>::clone(&device));
-    assert_eq!(VolumeMut::open(disk()).err().map(|e| e.kind()), Some(ErrorKind::Refused));
-    VolumeMut::open_with(disk(), WriteOptions { discard_hibernation: true, ..WriteOptions::default() })
-        .unwrap();
+    let discard = WriteOptions { discard_hibernation: true, ..WriteOptions::default() };
+    // In the record, and in clusters as it always is with Windows.
+    for length in [13, 20_000] {
+        let mut memory = b"hibr and more".to_vec();
+        memory.resize(length, 7);
+        volume.write(hibernation, "", 0, &memory).unwrap();
+        volume.sync().unwrap();
+        let disk = || DiskMut::new(Arc::<MemoryDevice>::clone(&device));
+        assert_eq!(VolumeMut::open(disk()).err().map(|e| e.kind()), Some(ErrorKind::Refused));
+        VolumeMut::open_with(disk(), discard).unwrap().sync().unwrap();
+        volume = VolumeMut::open(disk()).unwrap();
+        let mut head = [1; 4];
+        volume.read(hibernation, "", 0, &mut head).unwrap();
+        assert_eq!(head, [0; 4], "{length}");
+    }
 }
 
 #[test]
