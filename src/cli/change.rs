@@ -341,7 +341,7 @@ pub(super) fn write_of(machine: &Machine, path: &str, data: Vec<u8>, from: Strin
     let (volume, node) = machine.resolve(&parsed)?;
     if let Some(node) = node {
         let fs = machine.file_system(volume)?;
-        if fs.metadata(node)?.kind == NodeKind::Directory {
+        if parsed.stream.is_empty() && fs.metadata(node)?.kind == NodeKind::Directory {
             return Err(Error::invalid(Layer::Cli, "this is a directory").found(path));
         }
         let there = fs.streams(node)?.iter().any(|stream| stream.name == parsed.stream);

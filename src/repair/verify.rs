@@ -223,7 +223,9 @@ fn verify_file(machine: &Machine, staged: &DiskMut, path: &str, verdict: &mut Ve
     }
     let window = staged.as_disk().window(machine.volumes[index].range.clone())?;
     let ours = match node {
-        Some(node) if !fs.streams(node)?.is_empty() => Some(read_file(&*fs, node, &parsed.stream)?),
+        Some(node) if fs.streams(node)?.iter().any(|stream| stream.name == parsed.stream) => {
+            Some(read_file(&*fs, node, &parsed.stream)?)
+        }
         _ => None,
     };
     match read_by_other(&window, &parsed) {
@@ -250,7 +252,7 @@ fn read_by_other(window: &Disk, path: &GuestPath) -> std::result::Result<Option<
             Some(entry) => entry.and_then(|entry| entry.to_file(&volume, &mut reader)).map_err(text)?,
         };
     }
-    if file.is_directory() {
+    if file.is_directory() && path.stream.is_empty() {
         return Ok(None);
     }
     let Some(item) = file.data(&mut reader, &path.stream) else { return Ok(None) };

@@ -21,6 +21,7 @@ mod ntfs_corpus;
 mod ntfs_format;
 mod ntfs_read;
 mod ntfs_replay;
+mod ntfs_writer;
 mod oracle;
 mod registry_corpus;
 mod registry_oracles;

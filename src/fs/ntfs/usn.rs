@@ -174,14 +174,15 @@ impl Record {
     }
 }
 
-/// The records in a part of `$J` that begins at a multiple of the page. What is no record is passed over up to the
-/// next page, so that damage costs one page.
-pub fn records(bytes: &[u8]) -> impl Iterator<Item = Record> {
+/// The records in a part of `$J` that was taken from `offset` on, where a record or a page begins. What is no record is
+/// passed over up to the next page, so that damage costs one page.
+pub fn records(bytes: &[u8], offset: u64) -> impl Iterator<Item = Record> {
+    let phase = (offset % PAGE_BYTES) as usize;
     let mut at = 0usize;
     std::iter::from_fn(move || {
         // Bounded: every step goes forward.
         while at < bytes.len() {
-            let page_end = (at / PAGE_BYTES as usize + 1) * PAGE_BYTES as usize;
+            let page_end = ((phase + at) / PAGE_BYTES as usize + 1) * PAGE_BYTES as usize - phase;
             let page = &bytes[at..page_end.min(bytes.len())];
             if let Some((record, length)) = Record::parse(page) {
                 at += length;
@@ -275,7 +276,7 @@ impl Volume {
             if length == 0 {
                 break;
             }
-            records(&buf[..length]).try_for_each(&mut *visit)?;
+            records(&buf[..length], at).try_for_each(&mut *visit)?;
             at += length as u64;
         }
         Ok(())
@@ -320,7 +321,7 @@ mod tests {
             let record = record(at as u64, name).encode();
             bytes[at..at + record.len()].copy_from_slice(&record);
         }
-        let names = |bytes: &[u8]| records(bytes).map(|r| r.name()).collect::<String>();
+        let names = |bytes: &[u8]| records(bytes, 0).map(|r| r.name()).collect::<String>();
         assert_eq!(names(&bytes), "abcd");
         bytes[4096] = 0xFF;
         assert_eq!(names(&bytes), "abd");
@@ -336,7 +337,7 @@ mod tests {
                 bytes[..4].copy_from_slice(&length.to_le_bytes());
                 bytes[4..8].copy_from_slice(&[2, 0, 0, 0]);
             }
-            prop_assert!(records(&bytes).count() <= bytes.len() / 8);
+            prop_assert!(records(&bytes, u64::from(length)).count() <= bytes.len() / 8);
         }
     }
 }

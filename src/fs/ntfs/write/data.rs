@@ -432,7 +432,8 @@ fn too_large() -> Error {
 impl File {
     /// The reparse tag, when it is a reparse point.
     pub(crate) fn reparse_tag(&self) -> Option<u32> {
-        self.value(kind::REPARSE_POINT, "").and_then(|value| u32_at(value, 0))
+        let place = self.find(kind::REPARSE_POINT, "")?;
+        self.attributes[place].value().map_or(self.outer_tag, |value| u32_at(value, 0))
     }
 
     /// True when WOF holds the data of the unnamed stream.

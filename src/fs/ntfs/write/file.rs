@@ -32,6 +32,8 @@ pub(crate) struct File {
     extensions: Vec<u64>,
     /// Clusters of the attribute list.
     list: Vec<runs::Run>,
+    /// The tag of a reparse point that lies in clusters.
+    pub(crate) outer_tag: Option<u32>,
 }
 
 /// A piece of an attribute that goes into one record.
@@ -58,6 +60,7 @@ impl File {
             attributes,
             extensions: Vec::new(),
             list: Vec::new(),
+            outer_tag: None,
         }
     }
 
@@ -82,7 +85,13 @@ impl File {
         if header.flags & IN_USE == 0 || header.base != 0 {
             return Err(Error::not_found(Layer::Ntfs, format!("file record {number:#x} holds no file")));
         }
-        let mut file = File { header, attributes: Vec::new(), extensions: Vec::new(), list: Vec::new() };
+        let mut file = File {
+            header,
+            attributes: Vec::new(),
+            extensions: Vec::new(),
+            list: Vec::new(),
+            outer_tag: None,
+        };
         let mut parts = Vec::new();
         let clusters = core.geometry.clusters;
         for attribute in raw {
@@ -100,6 +109,11 @@ impl File {
             file.load_extensions(core, &value, &mut parts)?;
         }
         file.join(parts)?;
+        if let Some(place) = file.find(kind::REPARSE_POINT, "")
+            && let Body::Runs(stream) = &file.attributes[place].body
+        {
+            file.outer_tag = u32_at(&core.read_at_stream(stream, 0, 4)?, 0);
+        }
         Ok(file)
     }
 

@@ -1,7 +1,6 @@
 //! Reparse points, object ids, extended attributes, case-sensitive directories: each with the index of the volume or
 //! the flag that goes with it.
 
-use super::alloc::stream_of;
 use super::attribute::{Attribute, Body, Stream, kind, put_all};
 use super::core::Core;
 use super::entry::Entry;
@@ -21,8 +20,6 @@ const MAX_REPARSE_BYTES: usize = 16 << 10;
 const MICROSOFT_TAG: u32 = 0x8000_0000;
 /// Tag bit: a directory with it may have children.
 const DIRECTORY_TAG: u32 = 0x1000_0000;
-/// Bytes of an object id with its three birth ids.
-const OBJECT_ID_BYTES: usize = 64;
 /// "Most versions" and "version" in $STANDARD_INFORMATION of a directory in which names differ by case.
 const CASE_SENSITIVE: (u32, u32) = (0, 1);
 
@@ -68,13 +65,10 @@ impl Core {
 
     /// Takes the reparse point off a file, and out of the volume's index of them; the caller stores the file.
     pub(crate) fn remove_reparse(&mut self, file: &mut File) -> Result<()> {
-        let Some(place) = file.find(kind::REPARSE_POINT, "") else { return Ok(()) };
-        // A long one lies in clusters.
-        let tag = match stream_of(&file.attributes[place]) {
-            Some(stream) => u32_at(&self.read_stream(stream, MAX_REPARSE_BYTES as u64)?, 0),
-            None => file.reparse_tag(),
-        };
-        if let Some(tag) = tag {
+        if file.find(kind::REPARSE_POINT, "").is_none() {
+            return Ok(());
+        }
+        if let Some(tag) = file.reparse_tag() {
             let key = [&tag.to_le_bytes()[..], &file.header.reference().to_le_bytes()].concat();
             self.unindex("$Reparse", "$R", &key)?;
         }
@@ -104,6 +98,7 @@ impl Core {
             }
             let attribute = self.value_attribute(&file, kind::REPARSE_POINT, data)?;
             file.attributes.push(attribute);
+            file.outer_tag = Some(tag);
             file.set_bits(0, Attributes::REPARSE_POINT)?;
             let key = [&tag.to_le_bytes()[..], &file.header.reference().to_le_bytes()].concat();
             self.index("$Reparse", "$R", Entry::view(&key, &[]))?;
@@ -113,29 +108,32 @@ impl Core {
         self.store_changed(&mut file)
     }
 
-    /// Takes the object id off a file; the caller stores the file.
-    pub(crate) fn remove_object_id(&mut self, file: &mut File) -> Result<()> {
-        if let Some(id) = file.value(kind::OBJECT_ID, "").and_then(|v| v.get(..16)).map(<[u8]>::to_vec) {
-            self.unindex("$ObjId", "$O", &id)?;
-            self.drop_attribute(file, kind::OBJECT_ID);
+    /// Takes the object id off a file; the caller stores the file. Returns the birth ids, which stand in the volume's
+    /// index only.
+    pub(crate) fn remove_object_id(&mut self, file: &mut File) -> Result<Option<Vec<u8>>> {
+        let Some(id) = file.value(kind::OBJECT_ID, "").and_then(|v| v.get(..16)).map(<[u8]>::to_vec) else {
+            return Ok(None);
+        };
+        let mut birth = None;
+        if let Some((index, tree)) = self.extended("$ObjId", "$O")? {
+            let entry = tree.find(self, &index, &id)?;
+            birth = entry.and_then(|entry| entry.key.get(24..72).map(<[u8]>::to_vec));
         }
-        Ok(())
+        self.unindex("$ObjId", "$O", &id)?;
+        self.drop_attribute(file, kind::OBJECT_ID);
+        Ok(birth)
     }
 
     /// Sets or removes the object id. As with Windows, the first id of a file is also its birth id.
     pub(crate) fn set_object_id(&mut self, node: u64, id: Option<Guid>) -> Result<()> {
         let mut file = self.open_user(node)?;
-        let mut value = file.value(kind::OBJECT_ID, "").map(<[u8]>::to_vec).unwrap_or_default();
-        self.remove_object_id(&mut file)?;
+        let birth = self.remove_object_id(&mut file)?;
         if let Some(id) = id {
-            if value.len() < OBJECT_ID_BYTES {
-                value.resize(OBJECT_ID_BYTES, 0);
-                value[32..48].copy_from_slice(&id.0);
-            }
-            value[..16].copy_from_slice(&id.0);
-            let data = [&file.header.reference().to_le_bytes()[..], &value[16..64]].concat();
+            // Birth volume, birth object, domain.
+            let birth = birth.unwrap_or_else(|| [[0; 16], id.0, [0; 16]].concat());
+            let data = [&file.header.reference().to_le_bytes()[..], &birth].concat();
             self.index("$ObjId", "$O", Entry::view(&id.0, &data))?;
-            file.attributes.push(Attribute::resident(kind::OBJECT_ID, "", value));
+            file.attributes.push(Attribute::resident(kind::OBJECT_ID, "", id.0.to_vec()));
         }
         file.touch(self.now(), false)?;
         self.note(&mut file, reason::OBJECT_ID_CHANGE)?;

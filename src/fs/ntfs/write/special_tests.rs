@@ -122,6 +122,20 @@ fn reparse_points_are_set_indexed_and_removed() {
         let kinds: Vec<NodeKind> = volume.read_dir(root).unwrap().iter().map(|e| e.kind).collect();
         assert_eq!(kinds.iter().filter(|k| **k == NodeKind::Reparse).count(), 2);
     }
+    // A directory repeats the tag, of a reparse point in clusters as well.
+    volume
+        .with_core(|core| {
+            let tags: Vec<u32> = core
+                .list(root.0)?
+                .iter()
+                .filter_map(|entry| entry::FileName::decode(&entry.key))
+                .filter(|name| name.attributes & Attributes::REPARSE_POINT != 0)
+                .map(|name| name.reparse)
+                .collect();
+            assert_eq!(tags, [0xA000_0003, 0xA000_000C]);
+            Ok(())
+        })
+        .unwrap();
     volume.set_reparse(link, None).unwrap();
     volume.remove(root, "junction").unwrap();
     volume.sync().unwrap();
@@ -238,4 +252,52 @@ fn names_differ_by_case_where_the_directory_says_so() {
     let small = volume.read_dir(directory).unwrap().into_iter().find(|e| e.name == "readme").unwrap();
     assert_eq!(small.size_bytes, 5);
     assert_eq!(volume.read_dir(directory).unwrap().len(), 303);
+}
+
+#[test]
+fn compressed_files_become_plain_when_they_are_written() {
+    let (device, mut volume) = made(24, 4096);
+    let root = volume.root();
+    let wof = volume.create(root, "wof", NodeKind::File).unwrap();
+    let mut model: Vec<u8> = (0..6000u32).map(|n| ((n * 7) >> 3) as u8).collect();
+    // Two chunks of XPRESS 4K that are stored as they are, behind the offset of the second.
+    let packed = [&4096u32.to_le_bytes()[..], &model].concat();
+    volume.write(wof, "WofCompressedData", 0, &packed).unwrap();
+    volume.set_len(wof, "", 6000).unwrap();
+    let words = [0x8000_0017u32, 16, 1, 2, 1, 0];
+    let reparse: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    volume.set_reparse(wof, Some(&reparse)).unwrap();
+    let lznt1 = volume.create(root, "lznt1", NodeKind::File).unwrap();
+    let mut other: Vec<u8> = (0..262_144u32).map(|n| (n / 3) as u8).collect();
+    volume.write(lznt1, "", 0, &other).unwrap();
+    volume.sync().unwrap();
+    // Units with all of their clusters are stored as they are.
+    volume
+        .with_core(|core| {
+            let mut file = file::File::open(core, lznt1.0)?;
+            let place = file.find(attribute::kind::DATA, "").unwrap();
+            file.attributes[place].flags = 1;
+            file.stream_mut(attribute::kind::DATA, "")?.compression_unit = 4;
+            file.set_bits(0, Attributes::COMPRESSED)?;
+            core.store_changed(&mut file)
+        })
+        .unwrap();
+    volume.sync().unwrap();
+    assert_eq!(crate::fs::read_file(&volume, wof, "").unwrap(), model);
+    assert!(volume.streams(lznt1).unwrap()[0].compressed);
+    volume.write(wof, "", 5000, &[1; 3000]).unwrap();
+    model.resize(8000, 0);
+    model[5000..].fill(1);
+    volume.write(lznt1, "", 7, &[9; 3]).unwrap();
+    other[7..10].fill(9);
+    volume.set_len(lznt1, "", 200_000).unwrap();
+    other.truncate(200_000);
+    volume.sync().unwrap();
+    let volume = read(&device);
+    assert_eq!(crate::fs::read_file(&volume, wof, "").unwrap(), model);
+    assert_eq!(volume.raw_part(wof, RawPart::ReparsePoint).unwrap(), None);
+    assert_eq!(volume.streams(wof).unwrap().len(), 1);
+    assert!(crate::fs::read_file(&volume, lznt1, "").unwrap() == other);
+    assert!(!volume.streams(lznt1).unwrap()[0].compressed);
+    assert!(!volume.metadata(lznt1).unwrap().attributes.has(Attributes::COMPRESSED));
 }

@@ -80,6 +80,12 @@ impl VolumeMut {
         })
     }
 
+    /// Makes what only Windows makes.
+    #[cfg(test)]
+    pub(crate) fn with_core<T>(&mut self, change: impl FnOnce(&mut Core) -> Result<T>) -> Result<T> {
+        self.core_mut().transact(change)
+    }
+
     /// Lets that many allocations succeed.
     #[cfg(test)]
     pub(crate) fn allow_allocations(&mut self, count: Option<u64>) {
