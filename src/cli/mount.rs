@@ -122,6 +122,10 @@ mod linux {
 
     /// How often the main thread looks at the clock and at the signals.
     const TICK: Duration = Duration::from_millis(100);
+    /// How long it waits after a publish that failed, when nobody asks for one.
+    const RETRY: Duration = Duration::from_secs(2);
+    /// The longest that it waits at the end.
+    const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
     pub(in crate::cli) fn mount(args: &MountArgs) -> Result<u8> {
         if args.background {
@@ -171,6 +175,7 @@ mod linux {
     ) -> Result<u8> {
         let interval = (args.interval > 0).then(|| Duration::from_secs(args.interval));
         let mut last = Instant::now();
+        let mut failed: Option<Instant> = None;
         let mut unmounting = false;
         while !mounted.is_over() {
             if stop.load(Ordering::SeqCst) && !unmounting {
@@ -184,23 +189,70 @@ mod linux {
                     }
                 }
             }
-            if interval.is_some_and(|interval| last.elapsed() >= interval) {
-                if session.is_behind() {
-                    // A failure was told when it happened; the next time tries again.
-                    let _told = session.publish(&crate::progress::Silent);
-                }
+            let due = interval.is_some_and(|interval| last.elapsed() >= interval) && session.is_behind();
+            let waits = failed.is_some_and(|at| at.elapsed() < RETRY);
+            if (due || session.holds_much()) && !waits {
+                // A failure was told when it happened; the next time tries again.
+                let published = session.publish(&crate::progress::Silent);
+                failed = published.is_err().then(Instant::now);
                 last = Instant::now();
             }
             std::thread::sleep(TICK);
         }
         let broken = mounted.join();
-        let published = session.publish(&Bars::new()).map_err(|e| {
-            let lost = size(session.staged_bytes());
-            e.context(format!("the last changes could not be written ({lost} staged)"))
-        });
+        if let Err(fault) = session.settle_links() {
+            let why = fault.error.map_or_else(|| format!("{:?}", fault.reason), |e| e.to_string());
+            say_error(&format!("mount: a link to a directory stays a link to a file: {why}"));
+        }
+        let published = publish_last(args, session, stop);
         tell(args, "unmounted", json!({"dir": args.dir, "complete": published.is_ok()}), "unmounted");
         published?;
         broken.map(|()| CLEAN)
+    }
+
+    /// Publishes what is left. While the host cannot write it (its disk is full), it is kept and tried again, until it works or
+    /// the user gives it up: nothing is lost that was not said.
+    fn publish_last(
+        args: &MountArgs,
+        session: &Session,
+        stop: &'static std::sync::atomic::AtomicBool,
+    ) -> Result<()> {
+        let lost = |e: Error| {
+            let lost = size(session.staged_bytes());
+            e.context(format!("the last changes could not be written and are lost ({lost} staged)"))
+        };
+        let mut wait = None;
+        loop {
+            let e = match session.publish(&Bars::new()) {
+                Ok(_) => return Ok(()),
+                // Only the host's failures pass by themselves.
+                Err(e) if !matches!(e.kind(), ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::NotFound) => {
+                    return Err(lost(e));
+                }
+                Err(e) => e,
+            };
+            if wait.is_none() {
+                stop::once_more();
+                let staged = session.staged_bytes();
+                let facts = json!({"dir": args.dir, "staged_bytes": staged, "error": e.to_string()});
+                let text = format!(
+                    "unmounted, but the last changes ({}) could not be written yet; they are kept in this process ({}) and tried \
+                     again: make room, or give them up with Ctrl-C or SIGTERM",
+                    size(staged),
+                    std::process::id()
+                );
+                tell(args, "waiting", facts, &text);
+            }
+            let pause = wait.map_or(RETRY, |last: Duration| (last * 2).min(LONGEST_RETRY));
+            wait = Some(pause);
+            let since = Instant::now();
+            while since.elapsed() < pause {
+                if stop.load(Ordering::SeqCst) {
+                    return Err(lost(e));
+                }
+                std::thread::sleep(TICK);
+            }
+        }
     }
 
     fn tell(args: &MountArgs, event: &str, mut facts: Value, text: &str) {
@@ -307,7 +359,14 @@ mod linux {
                 let _told = say(&line.to_string());
             }
             Ok(_) => {}
-            Err(e) => say_error(&format!("mount: could not publish, everything stays staged: {e}")),
+            Err(e) => {
+                if json {
+                    let line =
+                        json!({"schema": "vmrescue.mount/1", "event": "failed", "error": e.to_string()});
+                    let _told = say(&line.to_string());
+                }
+                say_error(&format!("mount: could not publish, everything stays staged: {e}"));
+            }
         });
         Session::new(tree, mode, Some(on_publish))
     }

@@ -21,6 +21,11 @@ pub(super) fn on_request() -> &'static AtomicBool {
     &STOP
 }
 
+/// The request was heard, and something else waits for one: the next counts as the first again.
+pub(super) fn once_more() {
+    STOP.store(false, Ordering::SeqCst);
+}
+
 /// A worker leaves the signal to the batch that began it: the terminal sends it to both.
 pub(super) fn ignore() {
     SET.get_or_init(|| ctrlc::set_handler(|| {}).is_ok());

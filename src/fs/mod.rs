@@ -172,7 +172,7 @@ pub enum RawPart {
     ReparsePoint,
     /// The list of extended attributes ([MS-FSCC] 2.4.16).
     ExtendedAttributes,
-    /// The object id: 16 bytes, or 64 with the ids of its birth.
+    /// The object id: 16 bytes, or 64 with the ids of its birth, which the volume keeps in an index.
     ObjectId,
 }
 
@@ -414,6 +414,14 @@ pub trait FileSystemMut: FileSystem {
     /// `NotFound`, damage.
     fn set_metadata(&mut self, node: NodeId, change: &MetadataChange) -> Result<()>;
 
+    /// Grows a stream as [`FileSystemMut::set_len`] does; the new part takes no room where the file system has holes.
+    ///
+    /// # Errors
+    /// As [`FileSystemMut::set_len`].
+    fn grow_with_hole(&mut self, node: NodeId, stream: &str, length_bytes: u64) -> Result<()> {
+        self.set_len(node, stream, length_bytes)
+    }
+
     /// Makes a part of a stream a hole: it reads as zero and whole clusters of it are freed. The length stays.
     ///
     /// # Errors
@@ -445,6 +453,31 @@ pub trait FileSystemMut: FileSystem {
     /// `Unsupported` where there are none; `AlreadyExists` when another node has it.
     fn set_object_id(&mut self, _node: NodeId, _id: Option<Guid>) -> Result<()> {
         Err(lacks("object ids"))
+    }
+
+    /// Sets the object id together with the ids of the file's birth: volume, object, domain.
+    ///
+    /// # Errors
+    /// As [`FileSystemMut::set_object_id`].
+    fn set_object_id_with_births(&mut self, _node: NodeId, _id: Guid, _births: &[u8; 48]) -> Result<()> {
+        Err(lacks("object ids"))
+    }
+
+    /// Replaces all extended attributes by these; none removes all.
+    ///
+    /// # Errors
+    /// As [`FileSystemMut::set_extended_attribute`].
+    fn set_extended_attributes(&mut self, _node: NodeId, _list: &[ExtendedAttribute]) -> Result<()> {
+        Err(lacks("extended attributes"))
+    }
+
+    /// Gives the name that a node has in a directory this 8.3 name as its partner, or takes its partner away.
+    ///
+    /// # Errors
+    /// `Unsupported` where names have none; `Invalid` for what is no 8.3 name, and when the node has no long name there;
+    /// `AlreadyExists` when another node has the name.
+    fn set_short_name(&mut self, _node: NodeId, _directory: NodeId, _short: Option<&str>) -> Result<()> {
+        Err(lacks("short names"))
     }
 
     /// Lets names in a directory differ by case, or not.

@@ -1,16 +1,17 @@
 //! Changes to a mounted tree, with the rules of POSIX over a file system that has those of Windows.
 //!
 //! Replacing by a rename is done in steps that can be taken back, so that a failure leaves both files. A write into
-//! compressed data unpacks the file first: it is stored plainly from then on. Missing: holes are not made.
+//! compressed data unpacks the file first: it is stored plainly from then on.
 
-use super::fault::{Answer, Fault, Reason};
+use super::fault::{Answer, Reason};
 use super::session::Session;
 use super::tree::{Facts, Kind, Place, Tree};
-use super::xattr::{MAX_VALUE_BYTES, attributes_from, times_from};
 use crate::error::ErrorKind;
-use crate::fs::{Attributes, FileSystemMut, MetadataChange, NodeId, NodeKind, Times, read_file};
+use crate::fs::{Attributes, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, Times, read_file};
 use crate::time::FileTime;
 
+/// Least distance behind the end of a file that becomes a hole. Below, the kernel may just write its pages in another order.
+const MIN_HOLE_BYTES: u64 = 1 << 20;
 /// Largest compressed file that a write unpacks.
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
@@ -39,7 +40,7 @@ pub struct NewTimes {
 }
 
 /// The directory behind a number.
-fn directory(tree: &Tree, number: u64) -> Answer<(usize, NodeId)> {
+pub(super) fn directory(tree: &Tree, number: u64) -> Answer<(usize, NodeId)> {
     match tree.place(number)? {
         Place::Node(slot, node) => Ok((slot, node)),
         // Above the volumes, and in the registry, nothing is made.
@@ -56,13 +57,13 @@ fn target(tree: &Tree, number: u64) -> Answer<(usize, NodeId, String)> {
     }
 }
 
-fn named(tree: &Tree, parent: u64, name: &str) -> Answer<(usize, NodeId, NodeId)> {
+pub(super) fn named(tree: &Tree, parent: u64, name: &str) -> Answer<(usize, NodeId, NodeId)> {
     let (slot, at) = directory(tree, parent)?;
     let node = tree.find(slot, at, name)?.ok_or(Reason::NotFound)?;
     Ok((slot, at, node))
 }
 
-fn kind(tree: &Tree, slot: usize, node: NodeId) -> Answer<Kind> {
+pub(super) fn kind(tree: &Tree, slot: usize, node: NodeId) -> Answer<Kind> {
     Ok(tree.facts(tree.number(slot, node)?)?.kind)
 }
 
@@ -97,6 +98,13 @@ fn unpack(fs: &mut dyn FileSystemMut, node: NodeId, stream: &str) -> Answer<bool
     fs.set_len(node, stream, 0)?;
     fs.write(node, stream, 0, &bytes)?;
     Ok(true)
+}
+
+/// True when a place is so far behind the end of a stream that what is between should be a hole.
+fn is_far_behind(fs: &dyn FileSystem, node: NodeId, stream: &str, place: u64) -> crate::Result<bool> {
+    let size =
+        fs.streams(node)?.into_iter().find(|info| info.name == stream).map_or(0, |info| info.size_bytes);
+    Ok(place.saturating_sub(size) >= MIN_HOLE_BYTES)
 }
 
 /// Runs a change of data; when the data is packed, unpacks it and runs it again.
@@ -281,8 +289,14 @@ impl Session {
         self.changing(|tree| {
             let (slot, node, stream) = target(tree, number)?;
             self.touch(slot, node);
-            tree.slots[slot]
-                .change(|fs| on_plain_data(fs, node, &stream, |fs| fs.write(node, &stream, offset, data)))
+            tree.slots[slot].change(|fs| {
+                on_plain_data(fs, node, &stream, |fs| {
+                    if offset >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, offset)? {
+                        fs.grow_with_hole(node, &stream, offset)?;
+                    }
+                    fs.write(node, &stream, offset, data)
+                })
+            })
         })
     }
 
@@ -297,8 +311,52 @@ impl Session {
                 return Err(Reason::IsDirectory.into());
             }
             self.touch(slot, node);
+            tree.slots[slot].change(|fs| {
+                on_plain_data(fs, node, &stream, |fs| {
+                    if length >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, length)? {
+                        fs.grow_with_hole(node, &stream, length)
+                    } else {
+                        fs.set_len(node, &stream, length)
+                    }
+                })
+            })
+        })
+    }
+
+    /// Takes clusters for a file up to its new length, holes apart.
+    ///
+    /// # Errors
+    /// As [`Session::write`].
+    pub fn reserve(&self, number: u64, length: u64) -> Answer<()> {
+        self.changing(|tree| {
+            if tree.facts(number)?.size >= length {
+                return Ok(());
+            }
+            let (slot, node, stream) = target(tree, number)?;
+            self.touch(slot, node);
             tree.slots[slot]
                 .change(|fs| on_plain_data(fs, node, &stream, |fs| fs.set_len(node, &stream, length)))
+        })
+    }
+
+    /// Makes a part of a file zero, and a hole where the file system has them; its length stays, or grows when `grow` says so.
+    ///
+    /// # Errors
+    /// `Unsupported` where there are no holes; damage.
+    pub fn punch(&self, number: u64, offset: u64, length: u64, grow: bool) -> Answer<()> {
+        let end = offset.checked_add(length).ok_or(Reason::TooLarge)?;
+        self.changing(|tree| {
+            let (slot, node, stream) = target(tree, number)?;
+            let size = tree.facts(number)?.size;
+            self.touch(slot, node);
+            tree.slots[slot].change(|fs| {
+                on_plain_data(fs, node, &stream, |fs| {
+                    if offset < end.min(size) {
+                        fs.punch(node, &stream, offset..end.min(size))?;
+                    }
+                    if grow && size < end { fs.grow_with_hole(node, &stream, end) } else { Ok(()) }
+                })
+            })
         })
     }
 
@@ -339,85 +397,12 @@ impl Session {
         self.set_attributes(number, Attributes(bits))
     }
 
-    fn set_attributes(&self, number: u64, attributes: Attributes) -> Answer<()> {
+    pub(super) fn set_attributes(&self, number: u64, attributes: Attributes) -> Answer<()> {
         self.changing(|tree| {
             let (slot, node, _) = target(tree, number)?;
             self.touch(slot, node);
             let change = MetadataChange { attributes: Some(attributes), ..MetadataChange::default() };
             tree.slots[slot].change(|fs| Ok(fs.set_metadata(node, &change)?))
-        })
-    }
-
-    /// Sets an extended attribute; `must_exist` is `Some(false)` to make, `Some(true)` to replace.
-    ///
-    /// # Errors
-    /// `Exists`, `NoAttribute`, `Range`; `Unsupported` for names that are not kept.
-    pub fn set_attribute(
-        &self,
-        number: u64,
-        name: &str,
-        value: &[u8],
-        must_exist: Option<bool>,
-    ) -> Answer<()> {
-        if let Some(name) = name.strip_prefix("system.ntfs_") {
-            return self.set_ntfs_attribute(number, name, value);
-        }
-        let stream = name.strip_prefix("user.").filter(|_| self.tree().streams.by_attribute());
-        let stream = stream.filter(|stream| !stream.is_empty()).ok_or(Reason::Unsupported)?;
-        if value.len() as u64 > MAX_VALUE_BYTES {
-            return Err(Reason::Range.into());
-        }
-        self.changing(|tree| {
-            let Place::Node(slot, node) = tree.place(number)? else { return Err(Reason::Unsupported.into()) };
-            self.touch(slot, node);
-            tree.slots[slot].change(|fs| {
-                let there = fs.streams(node)?.iter().any(|info| info.name == stream);
-                match must_exist {
-                    Some(false) if there => return Err(Reason::Exists.into()),
-                    Some(true) if !there => return Err(Reason::NoAttribute.into()),
-                    _ => {}
-                }
-                fs.write(node, stream, 0, value)?;
-                Ok(fs.set_len(node, stream, value.len() as u64)?)
-            })
-        })
-    }
-
-    fn set_ntfs_attribute(&self, number: u64, name: &str, value: &[u8]) -> Answer<()> {
-        let bad = || Fault::from(Reason::Invalid);
-        match name {
-            "attrib" | "attrib_be" => {
-                let attributes = attributes_from(value, name.ends_with("_be")).ok_or_else(bad)?;
-                self.set_attributes(number, attributes)
-            }
-            "times" | "times_be" | "crtime" | "crtime_be" => {
-                let times = times_from(value, name.ends_with("_be")).ok_or_else(bad)?;
-                let at = |place: usize| times.get(place).map(|time| FileTime(*time));
-                let new = NewTimes { created: at(0), modified: at(1), accessed: at(2), changed: at(3) };
-                self.set_times(number, new)
-            }
-            _ => Err(Reason::Unsupported.into()),
-        }
-    }
-
-    /// Removes an extended attribute.
-    ///
-    /// # Errors
-    /// `NoAttribute`; `Unsupported` for those that every file has.
-    pub fn remove_attribute(&self, number: u64, name: &str) -> Answer<()> {
-        let stream = name.strip_prefix("user.").filter(|_| self.tree().streams.by_attribute());
-        let stream = stream.ok_or(if name.starts_with("system.ntfs_") {
-            Reason::Denied
-        } else {
-            Reason::NoAttribute
-        })?;
-        self.changing(|tree| {
-            let Place::Node(slot, node) = tree.place(number)? else { return Err(Reason::NoAttribute.into()) };
-            self.touch(slot, node);
-            tree.slots[slot].change(|fs| match fs.remove_stream(node, stream) {
-                Err(e) if e.kind() == ErrorKind::NotFound => Err(Reason::NoAttribute.into()),
-                other => Ok(other?),
-            })
         })
     }
 }

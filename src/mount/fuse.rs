@@ -7,6 +7,8 @@
 
 use super::change::{NewTimes, Replacing};
 use super::fault::{Answer, Fault, Reason};
+use super::kernel::Kept;
+use super::later::Later;
 use super::session::Session;
 use super::tree::{Facts, Item, Kind, Tree};
 use crate::error::{Error, ErrorKind, Layer, Result};
@@ -56,19 +58,38 @@ pub struct View {
 /// Told of failures that a program only sees as "input/output error".
 pub type Complain = Arc<dyn Fn(&Error) + Send + Sync>;
 
+/// What answers the kernel.
 struct Door {
+    inner: Arc<Inner>,
+    later: Later,
+}
+
+/// The part of it that changes take along when they have to wait.
+struct Inner {
     session: Arc<Session>,
     view: View,
+    /// Absolute path of the mount point.
+    mounted_on: String,
     complain: Complain,
+    kept: Kept,
     /// Listings of open directories of a tree that is written.
     directories: Mutex<HashMap<u64, Arc<Vec<Item>>>>,
     handles: AtomicU64,
+}
+
+impl std::ops::Deref for Door {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
 }
 
 /// A mounted tree.
 pub struct Mounted {
     unmounter: fuser::SessionUnmounter,
     runner: std::thread::JoinHandle<std::io::Result<()>>,
+    later: std::thread::JoinHandle<()>,
 }
 
 impl Mounted {
@@ -94,10 +115,11 @@ impl Mounted {
     /// # Errors
     /// Of the connection to the kernel.
     pub fn join(self) -> Result<()> {
-        match self.runner.join() {
-            Ok(done) => done.map_err(|e| Error::io("the connection to the kernel broke", "/dev/fuse", e)),
-            Err(_) => Err(Error::new(ErrorKind::Io, Layer::Host, "a thread of the mount ended early")),
-        }
+        let early = |_| Error::new(ErrorKind::Io, Layer::Host, "a thread of the mount ended early");
+        let done = self.runner.join();
+        // The queue of the other ends with the first.
+        self.later.join().map_err(early)?;
+        done.map_err(early)?.map_err(|e| Error::io("the connection to the kernel broke", "/dev/fuse", e))
     }
 }
 
@@ -144,13 +166,18 @@ pub fn mount(session: &Arc<Session>, directory: &Path, view: View, complain: Com
     config.acl = if view.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(view.threads.max(1));
     config.clone_fd = true;
-    let door = Door {
+    let absolute = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_path_buf());
+    let inner = Inner {
         session: Arc::clone(session),
         view,
+        mounted_on: absolute.to_string_lossy().into_owned(),
         complain,
+        kept: Kept::default(),
         directories: Mutex::default(),
         handles: AtomicU64::new(1),
     };
+    let (queue, later) = Later::start()?;
+    let door = Door { inner: Arc::new(inner), later: queue };
     let mut running = fuser::Session::new(door, directory, &config).map_err(|e| {
         let error = Error::io("cannot be mounted", directory, e);
         error.advice("this needs the rights to mount: root, or fusermount3 set up for this user (and `user_allow_other` in /etc/fuse.conf for --allow-other)")
@@ -161,7 +188,7 @@ pub fn mount(session: &Arc<Session>, directory: &Path, view: View, complain: Com
         .spawn(move || running.run())
         .map_err(|e| Error::io("no thread", "the mount", e))?;
     read_further_ahead(directory);
-    Ok(Mounted { unmounter, runner })
+    Ok(Mounted { unmounter, runner, later })
 }
 
 /// Lets the kernel read a mebibyte ahead instead of 128 KiB. Only root may; a mount without it is slower, nothing else.
@@ -204,6 +231,15 @@ thread_local! {
 }
 
 impl Door {
+    /// Runs a change here and now, or later when an operation is being published: then the threads that answer the
+    /// kernel are free for others.
+    fn change(&self, work: impl FnOnce(&Inner) + Send + 'static) {
+        let inner = Arc::clone(&self.inner);
+        self.later.run(&self.session, move || work(&inner));
+    }
+}
+
+impl Inner {
     fn tree(&self) -> &Tree {
         self.session.tree()
     }
@@ -253,9 +289,27 @@ impl Door {
             Ok((facts, exact)) => {
                 // A name in another case is asked for each time: removing the true one must not leave it behind.
                 let names = if exact { self.keep() } else { Duration::ZERO };
-                reply.entry_with_ttls(&self.keep(), &names, &self.attr(&facts), Generation(0));
+                reply.entry_with_ttls(&self.keep(), &names, &self.attr(&facts), self.generation(&facts));
             }
             Err(fault) => reply.error(self.failed(&fault)),
+        }
+    }
+
+    fn generation(&self, facts: &Facts) -> Generation {
+        Generation(self.kept.generation(facts.number))
+    }
+
+    /// An attribute was set or removed: what the kernel keeps of the file besides may be wrong now.
+    fn attribute_changed(&self, number: u64, name: &str) {
+        let Some(name) = name.strip_prefix("system.ntfs_") else { return };
+        let times = matches!(name, "times" | "times_be" | "crtime" | "crtime_be");
+        let Ok(facts) = self.tree().facts(number) else { return };
+        if times && facts.kind == Kind::File {
+            self.kept.times_are_ours(number);
+        }
+        // Who has it open would lose it.
+        if (times || name == "reparse_data") && !self.tree().unlinked.is_open(number) {
+            self.kept.renew(number);
         }
     }
 
@@ -374,6 +428,9 @@ impl Filesystem for Door {
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if self.kept.is_stale(node.0) {
+            return reply.error(Errno::ESTALE);
+        }
         match self.tree().facts(node.0) {
             Ok(facts) => reply.attr(&self.keep(), &self.attr(&facts)),
             Err(fault) => reply.error(self.failed(&fault)),
@@ -393,10 +450,11 @@ impl Filesystem for Door {
             return reply.error(Errno::ENOSYS);
         }
         let truncate = flags.0 & rustix::fs::OFlags::TRUNC.bits() as i32 != 0;
-        match self.session.open(node.0, truncate) {
+        let open = move |door: &Inner| match door.session.open(node.0, truncate) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(fault) => reply.error(self.failed(&fault)),
-        }
+            Err(fault) => reply.error(door.failed(&fault)),
+        };
+        if truncate { self.change(open) } else { open(&self.inner) }
     }
 
     fn read(
@@ -436,7 +494,7 @@ impl Filesystem for Door {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.empty(self.session.close(node.0), reply);
+        self.change(move |door| door.empty(door.session.close(node.0), reply));
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -524,7 +582,7 @@ impl Filesystem for Door {
                 name,
                 &self.keep(),
                 &self.attr(&facts),
-                Generation(0),
+                self.generation(&facts),
             );
             if full {
                 // It was counted although the kernel did not get it.
@@ -584,29 +642,37 @@ impl Filesystem for Door {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let change = || -> Answer<Facts> {
-            if let Some(size) = size {
-                self.session.set_len(node.0, size)?;
-            }
-            if let Some(mode) = mode {
-                self.session.set_read_only(node.0, mode & 0o200 == 0)?;
-            }
-            if atime.is_some() || mtime.is_some() || ctime.is_some() {
-                let new = NewTimes {
+        self.change(move |door| {
+            let change = || -> Answer<Facts> {
+                if let Some(size) = size {
+                    door.session.set_len(node.0, size)?;
+                }
+                if let Some(mode) = mode {
+                    door.session.set_read_only(node.0, mode & 0o200 == 0)?;
+                }
+                let mut new = NewTimes {
                     accessed: atime.map(time_of),
                     modified: mtime.map(time_of),
                     changed: ctime.map(FileTime::from_system_time),
                     created: None,
                 };
-                self.session.set_times(node.0, new)?;
+                // Both of these alone: the kernel cleans an inode.
+                if let (None, Some(modified), Some(_), None) = (new.accessed, new.modified, new.changed, size)
+                    && !door.kept.believes(node.0, modified)
+                {
+                    new = NewTimes::default();
+                }
+                if new.accessed.is_some() || new.modified.is_some() || new.changed.is_some() {
+                    door.session.set_times(node.0, new)?;
+                }
+                // Owner and group are those of the whole mount: said yes to, and not kept, as ntfs-3g does.
+                door.tree().facts(node.0)
+            };
+            match change() {
+                Ok(facts) => reply.attr(&door.keep(), &door.attr(&facts)),
+                Err(fault) => reply.error(door.failed(&fault)),
             }
-            // Owner and group are those of the whole mount: said yes to, and not kept, as ntfs-3g does.
-            self.tree().facts(node.0)
-        };
-        match change() {
-            Ok(facts) => reply.attr(&self.keep(), &self.attr(&facts)),
-            Err(fault) => reply.error(self.failed(&fault)),
-        }
+        });
     }
 
     fn mknod(
@@ -623,13 +689,19 @@ impl Filesystem for Door {
         if !matches!(mode & 0o170_000, 0 | 0o100_000) {
             return reply.error(Errno::EPERM);
         }
-        let made = text(name).and_then(|name| self.session.create(parent.0, name, false));
-        self.entry(made.map(|facts| (facts, true)), reply);
+        let name = name.to_owned();
+        self.change(move |door| {
+            let made = text(&name).and_then(|name| door.session.create(parent.0, name, false));
+            door.entry(made.map(|facts| (facts, true)), reply);
+        });
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
-        let made = text(name).and_then(|name| self.session.create(parent.0, name, true));
-        self.entry(made.map(|facts| (facts, true)), reply);
+        let name = name.to_owned();
+        self.change(move |door| {
+            let made = text(&name).and_then(|name| door.session.create(parent.0, name, true));
+            door.entry(made.map(|facts| (facts, true)), reply);
+        });
     }
 
     fn create(
@@ -642,27 +714,48 @@ impl Filesystem for Door {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = text(name).and_then(|name| {
-            let facts = self.session.create(parent.0, name, false)?;
-            self.session.open(facts.number, false)?;
-            Ok((facts, !name.contains(':')))
-        });
-        match made {
-            Ok((facts, exact)) => {
-                let keep = if exact { self.keep() } else { Duration::ZERO };
-                let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                reply.created(&keep, &self.attr(&facts), Generation(0), FileHandle(0), flags);
+        let name = name.to_owned();
+        self.change(move |door| {
+            let made = text(&name).and_then(|name| {
+                let facts = door.session.create(parent.0, name, false)?;
+                door.session.open(facts.number, false)?;
+                Ok((facts, !name.contains(':')))
+            });
+            match made {
+                Ok((facts, exact)) => {
+                    let keep = if exact { door.keep() } else { Duration::ZERO };
+                    let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                    let generation = door.generation(&facts);
+                    reply.created(&keep, &door.attr(&facts), generation, FileHandle(0), flags);
+                }
+                Err(fault) => reply.error(door.failed(&fault)),
             }
-            Err(fault) => reply.error(self.failed(&fault)),
-        }
+        });
+    }
+
+    fn symlink(&self, _: &Request, parent: INodeNo, name: &OsStr, to: &Path, reply: ReplyEntry) {
+        let (name, to) = (name.to_owned(), to.to_path_buf());
+        self.change(move |door| {
+            let made = text(&name).and_then(|name| {
+                let to = to.to_str().ok_or(Reason::Invalid)?;
+                door.session.symlink(parent.0, name, to, &door.mounted_on)
+            });
+            door.entry(made.map(|facts| (facts, true)), reply);
+        });
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.empty(text(name).and_then(|name| self.session.unlink(parent.0, name)), reply);
+        let name = name.to_owned();
+        self.change(move |door| {
+            door.empty(text(&name).and_then(|name| door.session.unlink(parent.0, name)), reply);
+        });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.empty(text(name).and_then(|name| self.session.rmdir(parent.0, name)), reply);
+        let name = name.to_owned();
+        self.change(move |door| {
+            door.empty(text(&name).and_then(|name| door.session.rmdir(parent.0, name)), reply);
+        });
     }
 
     fn rename(
@@ -681,13 +774,19 @@ impl Filesystem for Door {
             RenameFlags::RENAME_EXCHANGE => Replacing::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        let rename = || self.session.rename(parent.0, text(name)?, new_parent.0, text(new_name)?, how);
-        self.empty(rename(), reply);
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        self.change(move |door| {
+            let rename = || door.session.rename(parent.0, text(&name)?, new_parent.0, text(&new_name)?, how);
+            door.empty(rename(), reply);
+        });
     }
 
     fn link(&self, _: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let made = text(name).and_then(|name| self.session.link(node.0, parent.0, name));
-        self.entry(made.map(|facts| (facts, true)), reply);
+        let name = name.to_owned();
+        self.change(move |door| {
+            let made = text(&name).and_then(|name| door.session.link(node.0, parent.0, name));
+            door.entry(made.map(|facts| (facts, true)), reply);
+        });
     }
 
     fn write(
@@ -702,9 +801,17 @@ impl Filesystem for Door {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.session.write(node.0, offset, data) {
+        let answer = move |door: &Inner, data: &[u8]| match door.session.write(node.0, offset, data) {
             Ok(()) => reply.written(data.len() as u32),
-            Err(fault) => reply.error(self.failed(&fault)),
+            Err(fault) => reply.error(door.failed(&fault)),
+        };
+        // The data is copied only when it has to wait.
+        match self.later.go(&self.session) {
+            Some(_inside) => answer(&self.inner, data),
+            None => {
+                let data = data.to_vec();
+                self.change(move |door| answer(door, &data));
+            }
         }
     }
 
@@ -726,14 +833,21 @@ impl Filesystem for Door {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        if mode != 0 {
+        // KEEP_SIZE with PUNCH_HOLE, ZERO_RANGE with and without it; room behind the end is not kept by NTFS.
+        let (plain, punch, zero, zero_and_keep) = (0, 0x03, 0x10, 0x11);
+        if ![plain, punch, zero, zero_and_keep].contains(&mode) {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        let grow = || {
-            let end = offset.checked_add(length).ok_or(Reason::TooLarge)?;
-            if self.tree().facts(node.0)?.size < end { self.session.set_len(node.0, end) } else { Ok(()) }
-        };
-        self.empty(grow(), reply);
+        self.change(move |door| {
+            let work = || match mode {
+                0 => {
+                    let end = offset.checked_add(length).ok_or(Reason::TooLarge)?;
+                    door.session.reserve(node.0, end)
+                }
+                _ => door.session.punch(node.0, offset, length, mode == zero),
+            };
+            door.empty(work(), reply);
+        });
     }
 
     fn setxattr(
@@ -751,11 +865,26 @@ impl Filesystem for Door {
             2 => Some(true),
             _ => None,
         };
-        let set = text(name).and_then(|name| self.session.set_attribute(node.0, name, value, must_exist));
-        self.empty(set, reply);
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.change(move |door| {
+            let set = text(&name).and_then(|name| {
+                door.session.set_attribute(node.0, name, &value, must_exist)?;
+                door.attribute_changed(node.0, name);
+                Ok(())
+            });
+            door.empty(set, reply);
+        });
     }
 
     fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.empty(text(name).and_then(|name| self.session.remove_attribute(node.0, name)), reply);
+        let name = name.to_owned();
+        self.change(move |door| {
+            let removed = text(&name).and_then(|name| {
+                door.session.remove_attribute(node.0, name)?;
+                door.attribute_changed(node.0, name);
+                Ok(())
+            });
+            door.empty(removed, reply);
+        });
     }
 }

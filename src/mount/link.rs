@@ -1,8 +1,13 @@
-//! Where the symbolic links of Windows lead inside a mount.
+//! Where the symbolic links of Windows lead inside a mount, and the targets of links that are made through it.
 //!
 //! A target is a text of Windows: `\??\C:\dir` for junctions and absolute links, `..\dir` or `\dir` for relative ones
-//! ([MS-FSCC] 2.1.2.4). It is shown as a relative path that stays below the mount point: `..` and names are worked
-//! out as Windows does, in the text, so that no link to a link can climb out.
+//! ([MS-FSCC] 2.1.2.4); or a path of Unix, in links of WSL ([MS-FSCC] 2.1.2.7) and Interix. It is shown as a relative path
+//! that stays below the mount point: `..` and names are worked out as Windows does, in the text, so that no link to
+//! a link can climb out. A relative target that climbs only at its beginning is shown word for word, because programs
+//! (git above all) compare what they read with what they wrote.
+
+/// Characters that stand in no name of Windows, so in no target.
+const NEVER: [char; 8] = ['\\', ':', '*', '?', '"', '<', '>', '|'];
 
 /// What a target is relative to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +41,52 @@ pub(super) fn parse(text: &str) -> Target {
     }
 }
 
+/// Takes a path of Unix apart, as WSL and Interix keep them. `/mnt/c` is where WSL has the volume C:.
+pub(super) fn parse_unix(text: &str) -> Target {
+    let names: Vec<String> = text.split('/').filter(|part| !part.is_empty()).map(String::from).collect();
+    if !text.starts_with('/') {
+        return Target::Here(names);
+    }
+    match names.as_slice() {
+        [mnt, letter, rest @ ..] if mnt == "mnt" && letter.len() == 1 => {
+            Target::Volume(format!("{}:", letter.to_uppercase()), rest.to_vec())
+        }
+        _ => Target::Root(names),
+    }
+}
+
+/// True when a relative path climbs only at its beginning, and at most `depth` directories: it can be followed as it is.
+pub(super) fn climbs_first(names: &[String], depth: usize) -> bool {
+    let plain = |name: &&String| *name != ".";
+    let climbs = names.iter().filter(plain).take_while(|name| *name == "..").count();
+    climbs <= depth && names.iter().filter(plain).skip(climbs).all(|name| name != "..")
+}
+
+/// The words of Windows for names; `None` when one cannot be a name there.
+fn words(names: &[String]) -> Option<String> {
+    let bad = |c: char| c < ' ' || NEVER.contains(&c);
+    (!names.iter().any(|name| name.contains(bad))).then(|| names.join("\\"))
+}
+
+/// The target of a link to a relative path: its separators turned round.
+pub(super) fn relative_words(path: &str) -> Option<String> {
+    let names: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(String::from).collect();
+    words(&names).filter(|text| !text.is_empty() && !path.starts_with('/'))
+}
+
+/// The names of an absolute path of this machine below the mount point, `.` and `..` worked out.
+pub(super) fn names_below(mounted_on: &str, path: &str) -> Option<Vec<String>> {
+    let rest = path.strip_prefix(mounted_on)?;
+    if !(rest.is_empty() || rest.starts_with('/')) {
+        return None;
+    }
+    let names: Vec<String> = rest.split('/').filter(|part| !part.is_empty()).map(String::from).collect();
+    let settled = settled(&[], &names);
+    words(&settled).map(|_| settled)
+}
+
 /// Works out `.` and `..` of names below a root: what would climb above it stays there.
-fn settled(start: &[String], names: &[String]) -> Vec<String> {
+pub(super) fn settled(start: &[String], names: &[String]) -> Vec<String> {
     let mut at = start.to_vec();
     for name in names {
         match name.as_str() {
@@ -100,6 +149,23 @@ mod tests {
         assert_eq!(shown("C", "a", r"\??\D:\x"), "../../D:/x");
         assert_eq!(shown("C", "a", r"\??\UNC\server\share"), "../../UNC:/server/share");
         assert_eq!(shown("C", "a", "."), ".");
+    }
+
+    #[test]
+    fn paths_of_unix_become_targets() {
+        let names = |text: &str| text.split('/').map(String::from).collect::<Vec<_>>();
+        assert_eq!(relative_words("../a//b/").as_deref(), Some(r"..\a\b"));
+        assert_eq!(relative_words("./a").as_deref(), Some(r".\a"));
+        assert_eq!([relative_words("/a"), relative_words("a:b"), relative_words("a\\b")], [None, None, None]);
+        assert_eq!(names_below("/mnt/x", "/mnt/x/a/./b/../c"), Some(names("a/c")));
+        assert_eq!(names_below("/mnt/x", "/mnt/x"), Some(Vec::new()));
+        assert_eq!([names_below("/mnt/x", "/mnt/xy"), names_below("/mnt/x", "/etc")], [None, None]);
+        assert_eq!(parse_unix("/mnt/c/Users"), Target::Volume("C:".into(), names("Users")));
+        assert_eq!(parse_unix("/etc/passwd"), Target::Root(names("etc/passwd")));
+        assert_eq!(parse_unix("../x"), Target::Here(names("../x")));
+        let climbs = |text: &str, depth| climbs_first(&names(text), depth);
+        assert!(climbs("../../a/./b", 2) && climbs("./../a", 1) && climbs("a", 0));
+        assert!(!climbs("../../a", 1) && !climbs("a/../b", 5) && !climbs("../a/..", 5));
     }
 
     proptest! {

@@ -7,13 +7,14 @@
 //! code of its own, and compared with what the writing half says of them. Missing: `crate ntfs` is not asked here.
 
 use super::fault::{Answer, Reason};
+use super::gate::{Gate, Inside};
 use super::slot::Access;
 use super::tree::{Place, Tree, lock};
 use crate::block::DiskMut;
 use crate::error::{Error, ErrorKind, Layer, Result};
 use crate::fs::ntfs::Volume;
 use crate::fs::{FileSystem, NodeId};
-use crate::progress::{Progress, Silent};
+use crate::progress::Progress;
 use crate::time::FileTime;
 use crate::transaction::{OperationId, Record, Transaction};
 use std::collections::BTreeSet;
@@ -21,7 +22,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-/// Staged bytes beyond which a publish does not wait for its time. The overlay keeps a quarter of it in memory and the rest in a file.
+/// Staged bytes beyond which a publish should not wait for its time. The overlay keeps a quarter of it in memory and the rest in a file.
 const MUCH_STAGED_BYTES: u64 = 1 << 30;
 /// Most files that a publish reads again; with more, one reader has to do.
 const MAX_VERIFIED: usize = 2000;
@@ -76,6 +77,8 @@ pub struct Session {
     staged: Mutex<Option<Staged>>,
     publishes: bool,
     touched: Mutex<BTreeSet<(usize, NodeId)>>,
+    gate: Gate,
+    pub(super) dangling: Mutex<Vec<(usize, NodeId)>>,
     on_publish: Option<OnPublish>,
 }
 
@@ -93,8 +96,15 @@ impl Session {
             Mode::Publish(staged) => (Some(*staged), true),
             Mode::Discard(staged) => (Some(*staged), false),
         };
-        let session =
-            Session { tree, staged: Mutex::new(staged), publishes, touched: Mutex::default(), on_publish };
+        let session = Session {
+            tree,
+            staged: Mutex::new(staged),
+            publishes,
+            touched: Mutex::default(),
+            gate: Gate::default(),
+            dangling: Mutex::default(),
+            on_publish,
+        };
         session.remove_leftovers()?;
         Ok(session)
     }
@@ -117,28 +127,23 @@ impl Session {
         if !self.tree.is_writable() {
             return Err(Reason::ReadOnly.into());
         }
-        let result = {
-            let _gate = self.tree.gate.read().unwrap_or_else(PoisonError::into_inner);
-            // Counted ahead: who publishes while this waits must not take it for done.
-            self.tree.changes.fetch_add(1, Ordering::SeqCst);
-            work(&self.tree)
-        };
-        self.publish_when_much_is_staged();
-        result
+        let _inside = self.gate.enter();
+        // Counted ahead: who publishes while this waits must not take it for done.
+        self.tree.changes.fetch_add(1, Ordering::SeqCst);
+        work(&self.tree)
     }
 
-    fn publish_when_much_is_staged(&self) {
-        if !self.publishes {
-            return;
-        }
-        // Whoever holds the lock is publishing just now.
-        let much = self.staged.try_lock().is_ok_and(|staged| {
-            staged.as_ref().is_some_and(|staged| staged.transaction.staged_bytes() > MUCH_STAGED_BYTES)
-        });
-        if much {
-            // The change itself is safe in the staging; the failure is told, and again by the next fsync.
-            let _told = self.publish(&Silent);
-        }
+    /// Goes where changes are made, when nobody publishes: until this is dropped nobody will.
+    pub(super) fn try_enter(&self) -> Option<Inside<'_>> {
+        self.gate.try_enter()
+    }
+
+    /// True when so much is staged that it should be published ahead of its time. Not while somebody publishes.
+    pub fn holds_much(&self) -> bool {
+        self.publishes
+            && self.staged.try_lock().is_ok_and(|staged| {
+                staged.as_ref().is_some_and(|staged| staged.transaction.staged_bytes() > MUCH_STAGED_BYTES)
+            })
     }
 
     /// True when changes wait to be published.
@@ -167,7 +172,7 @@ impl Session {
         if staged.published >= asked {
             return Ok(None);
         }
-        let _gate = self.tree.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.gate.shut();
         let published = self.publish_gated(staged, progress);
         if let Some(tell) = &self.on_publish {
             match &published {

@@ -8,17 +8,21 @@
 //! Missing: names with unpaired surrogates are shown with U+FFFD; two of them that look alike cannot both be reached.
 
 use super::fault::{Answer, Fault, Reason};
-use super::link;
+use super::link::{self, Target};
 use super::registry::{At, Registry, Shown};
 use super::slot::{self, Slot};
 use super::unlinked::Unlinked;
 use crate::error::Result;
-use crate::fs::{Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, NodeId, NodeKind, Times};
+use crate::fs::{
+    Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, NodeId, NodeKind, RawPart, Reparse, Times,
+    read_file,
+};
 use crate::limits::MAX_DIRECTORY_DEPTH;
+use crate::text::utf16le_lossy;
 use crate::windows::Machine;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Number of the mount point itself.
 pub const TOP: u64 = 1;
@@ -30,6 +34,15 @@ const REGISTRY: &str = ".registry";
 const FIRST_USER_RECORD: u64 = 16;
 /// Listings that are kept for doors that ask for a directory in parts.
 const LISTINGS: usize = 16;
+
+/// Tag of the symbolic links of WSL.
+const WSL_LINK: u32 = 0xA000_001D;
+/// How the symbolic links of Interix begin.
+const INTERIX_LINK: &[u8; 8] = b"IntxLNK\x01";
+/// Longest path in one.
+const MAX_INTERIX_BYTES: u64 = 8 << 10;
+/// Most names of a link that are looked at.
+const MAX_NAMES_OF_A_LINK: usize = 16;
 
 /// How named streams are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,8 +154,6 @@ pub struct Tree {
     specials: Mutex<Specials>,
     listings: Mutex<Vec<(u64, Arc<Vec<Item>>)>>,
     pub(super) unlinked: Unlinked,
-    /// Held for reading by every change, for writing by whoever publishes.
-    pub(super) gate: RwLock<()>,
     /// Counts changes.
     pub(super) changes: AtomicU64,
 }
@@ -182,7 +193,6 @@ impl Tree {
             specials: Mutex::default(),
             listings: Mutex::default(),
             unlinked: Unlinked::default(),
-            gate: RwLock::new(()),
             changes: AtomicU64::new(0),
         };
         Ok(tree)
@@ -395,7 +405,7 @@ impl Tree {
     }
 
     pub(super) fn facts_of(&self, slot: usize, number: u64, metadata: &Metadata) -> Answer<Facts> {
-        let kind = kind_of(metadata);
+        let kind = self.kind_of(slot, metadata);
         let directory = metadata.attributes.has(Attributes::DIRECTORY);
         let size = if kind == Kind::Link {
             self.link_text(slot, metadata)?.len() as u64
@@ -420,23 +430,72 @@ impl Tree {
     pub fn read_link(&self, number: u64) -> Answer<String> {
         let Place::Node(slot, node) = self.place(number)? else { return Err(Reason::Invalid.into()) };
         let metadata = self.slots[slot].look(|fs| fs.metadata(node))?;
-        if kind_of(&metadata) != Kind::Link {
+        if self.kind_of(slot, &metadata) != Kind::Link {
             return Err(Reason::Invalid.into());
         }
         self.link_text(slot, &metadata)
     }
 
+    /// A reparse point whose target is known is a link, and so are the links of WSL and Interix; others are what they would
+    /// be without the tag.
+    fn kind_of(&self, slot: usize, metadata: &Metadata) -> Kind {
+        let known = |r: &Reparse| r.target.is_some() || r.tag == WSL_LINK;
+        match metadata.kind {
+            NodeKind::Reparse if metadata.reparse.as_ref().is_some_and(known) => Kind::Link,
+            _ if metadata.attributes.has(Attributes::DIRECTORY) => Kind::Directory,
+            NodeKind::File
+                if metadata.attributes.has(Attributes::SYSTEM) && self.is_interix(slot, metadata) =>
+            {
+                Kind::Link
+            }
+            _ => Kind::File,
+        }
+    }
+
+    /// True for the links that Interix made, and ntfs-3g makes: system files that begin with a mark.
+    fn is_interix(&self, slot: usize, metadata: &Metadata) -> bool {
+        let mut mark = [0; INTERIX_LINK.len()];
+        let length = INTERIX_LINK.len() as u64;
+        (length + 2..=length + MAX_INTERIX_BYTES).contains(&metadata.size_bytes)
+            && self.slots[slot].look(|fs| fs.read(metadata.id, "", 0, &mut mark)).is_ok()
+            && mark == *INTERIX_LINK
+    }
+
+    /// Where a link leads, as it stands on the disk.
+    pub(super) fn link_target(&self, slot: usize, metadata: &Metadata) -> Answer<Target> {
+        let (id, slot) = (metadata.id, &self.slots[slot]);
+        match &metadata.reparse {
+            Some(Reparse { target: Some(target), .. }) => Ok(link::parse(target)),
+            Some(Reparse { tag: WSL_LINK, .. }) => {
+                // Behind the header a version, then the path.
+                let bytes = slot.look(|fs| fs.raw_part(id, RawPart::ReparsePoint))?.unwrap_or_default();
+                let path = bytes.get(12..).ok_or(Reason::Invalid)?;
+                Ok(link::parse_unix(&String::from_utf8_lossy(path)))
+            }
+            _ => {
+                let bytes = slot.look(|fs| read_file(fs, id, ""))?;
+                let path = bytes.strip_prefix(INTERIX_LINK).ok_or(Reason::Invalid)?;
+                Ok(link::parse_unix(&utf16le_lossy(path)))
+            }
+        }
+    }
+
     fn link_text(&self, slot: usize, metadata: &Metadata) -> Answer<String> {
-        let target = metadata.reparse.as_ref().and_then(|reparse| reparse.target.as_deref());
-        let target = link::parse(target.ok_or(Reason::Invalid)?);
+        let target = self.link_target(slot, metadata)?;
         let own = self.base_of(slot);
         let inside = self.slots[slot].look(|fs| directories_above(fs, metadata.id))?;
+        if let Target::Here(names) = &target
+            && !names.is_empty()
+            && link::climbs_first(names, own.len() + inside.len())
+        {
+            return Ok(names.join("/"));
+        }
         let base = |volume: &str| self.volume_base(volume);
         Ok(link::relative(&own, &inside, &target, base))
     }
 
     /// Directories from the mount point to a volume.
-    fn base_of(&self, slot: usize) -> Vec<String> {
+    pub(super) fn base_of(&self, slot: usize) -> Vec<String> {
         if self.single { Vec::new() } else { vec![self.slots[slot].name.clone()] }
     }
 
@@ -510,11 +569,11 @@ impl Tree {
             return Ok(None);
         }
         let kind = match entry.kind {
-            NodeKind::File => Kind::File,
             NodeKind::Directory => Kind::Directory,
-            // What kind of reparse point it is says the file only.
-            NodeKind::Reparse => match self.slots[slot].look(|fs| fs.metadata(entry.id)) {
-                Ok(metadata) => kind_of(&metadata),
+            NodeKind::File if !entry.attributes.has(Attributes::SYSTEM) => Kind::File,
+            // What kind of reparse point it is says the file only, and whether it is a link of Interix.
+            NodeKind::File | NodeKind::Reparse => match self.slots[slot].look(|fs| fs.metadata(entry.id)) {
+                Ok(metadata) => self.kind_of(slot, &metadata),
                 Err(_) => Kind::File,
             },
         };
@@ -592,28 +651,27 @@ impl Tree {
     }
 }
 
-/// A reparse point whose target is known is a link; others are what they would be without the tag.
-fn kind_of(metadata: &Metadata) -> Kind {
-    match metadata.kind {
-        NodeKind::Reparse if metadata.reparse.as_ref().is_some_and(|r| r.target.is_some()) => Kind::Link,
-        _ if metadata.attributes.has(Attributes::DIRECTORY) => Kind::Directory,
-        _ => Kind::File,
+/// Names of the directories from the root to the one that a node is in: of a link with several names the nearest to the
+/// root, so that what is shown climbs out from none of them.
+fn directories_above(fs: &dyn FileSystem, node: NodeId) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for name in fs.names(node)?.into_iter().filter(|name| !name.short).take(MAX_NAMES_OF_A_LINK) {
+        all.push(path_of(fs, name.directory)?);
     }
+    Ok(all.into_iter().min_by_key(Vec::len).unwrap_or_default())
 }
 
-/// Names of the directories from the root to the one that a node is in.
-fn directories_above(fs: &dyn FileSystem, node: NodeId) -> Result<Vec<String>> {
-    let (mut names, mut at) = (Vec::new(), node);
+/// Names of the directories from below the root down to this one.
+fn path_of(fs: &dyn FileSystem, directory: NodeId) -> Result<Vec<String>> {
+    let (mut names, mut at) = (Vec::new(), directory);
     let root = fs.root();
-    for step in 0..MAX_DIRECTORY_DEPTH {
-        let Some(name) = fs.names(at)?.into_iter().min_by_key(|name| name.short) else { break };
-        if step > 0 {
-            names.push(name.name);
-        }
-        at = name.directory;
+    for _ in 0..MAX_DIRECTORY_DEPTH {
         if at.0 & 0xFFFF_FFFF_FFFF == root.0 & 0xFFFF_FFFF_FFFF {
             break;
         }
+        let Some(name) = fs.names(at)?.into_iter().min_by_key(|name| name.short) else { break };
+        names.push(name.name);
+        at = name.directory;
     }
     names.reverse();
     Ok(names)

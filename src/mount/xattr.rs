@@ -106,7 +106,8 @@ impl Tree {
             "dos_name" => {
                 let names = self.slots[slot].look(|fs| fs.names(node))?;
                 let short = names.into_iter().find(|name| name.short).ok_or(Reason::NoAttribute)?;
-                return Ok(short.name.into_bytes());
+                // A name that is its own short one may have small letters; DOS has none, and ntfs-3g shows none.
+                return Ok(short.name.to_uppercase().into_bytes());
             }
             _ => {}
         }

@@ -14,7 +14,7 @@ pub(crate) struct Mounted {
     pub(crate) dir: PathBuf,
 }
 
-fn vmrescue() -> Command {
+pub(crate) fn vmrescue() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vmrescue"))
 }
 
@@ -40,20 +40,25 @@ pub(crate) fn mount(image: &Path, dir: &Path, more: &[&str]) -> Mounted {
 impl Mounted {
     /// Takes the mount away from outside; the process must end well.
     pub(crate) fn end(mut self) {
-        run(Command::new("fusermount3").arg("-u").arg(&self.dir));
+        self.take_away();
         assert!(self.child.wait().unwrap().success());
     }
 
-    /// As a loss of power for the process; the kernel's half is taken away.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        // Whoever writes there still holds a file for a moment.
+    /// Unmounts. Programs that other tests start hold copies of our files until they begin to run.
+    fn take_away(&self) {
         let end = Instant::now() + Duration::from_secs(5);
         while !Command::new("fusermount3").arg("-u").arg(&self.dir).output().unwrap().status.success() {
             assert!(Instant::now() < end, "the mount stays");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// As a loss of power for the process; the kernel's half is taken away.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // Whoever writes there still holds a file for a moment.
+        self.take_away();
     }
 }
 
@@ -67,9 +72,9 @@ impl Drop for Mounted {
 }
 
 /// A mount by ntfs-3g.
-struct Theirs(PathBuf);
+pub(crate) struct Theirs(PathBuf);
 
-fn theirs(image: &Path, dir: &Path, options: &str) -> Option<Theirs> {
+pub(crate) fn theirs(image: &Path, dir: &Path, options: &str) -> Option<Theirs> {
     std::fs::create_dir_all(dir).unwrap();
     run(tool("ntfs-3g")?.args(["-o", options]).arg(image).arg(dir));
     Some(Theirs(dir.to_path_buf()))
@@ -84,7 +89,7 @@ impl Drop for Theirs {
 }
 
 /// An NTFS volume without a partition table.
-fn volume(dir: &Path, mebibytes: u64) -> Option<PathBuf> {
+pub(crate) fn volume(dir: &Path, mebibytes: u64) -> Option<PathBuf> {
     let image = dir.join("volume.raw");
     std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
     run(tool("mkntfs")?.args(["-F", "-Q", "-q", "-L", "Data"]).arg(&image));
@@ -92,7 +97,7 @@ fn volume(dir: &Path, mebibytes: u64) -> Option<PathBuf> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+pub(crate) struct Seen {
     kind: &'static str,
     content: Vec<u8>,
     links: u64,
@@ -113,7 +118,7 @@ const NTFS_NAMES: [&str; 10] = [
     "ea",
 ];
 
-fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
     let mut value = vec![0; 65536];
     let length = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
     value.truncate(length);
@@ -146,7 +151,7 @@ fn seen(path: &Path) -> Seen {
 }
 
 /// Everything below a directory, by its path.
-fn tree(root: &Path) -> BTreeMap<PathBuf, Seen> {
+pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let (mut all, mut pending) = (BTreeMap::new(), vec![root.to_path_buf()]);
     while let Some(at) = pending.pop() {
         for entry in std::fs::read_dir(&at).unwrap() {
@@ -161,7 +166,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Seen> {
     all
 }
 
-fn assert_same(ours: &BTreeMap<PathBuf, Seen>, theirs: &BTreeMap<PathBuf, Seen>) {
+pub(crate) fn assert_same(ours: &BTreeMap<PathBuf, Seen>, theirs: &BTreeMap<PathBuf, Seen>) {
     let names = |all: &BTreeMap<PathBuf, Seen>| all.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(ours), names(theirs));
     for (path, one) in ours {
@@ -173,7 +178,7 @@ fn assert_same(ours: &BTreeMap<PathBuf, Seen>, theirs: &BTreeMap<PathBuf, Seen>)
 }
 
 /// Bytes that do not repeat.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
@@ -185,7 +190,7 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The checkers of both sides find nothing wrong.
-fn assert_clean(image: &Path) {
+pub(crate) fn assert_clean(image: &Path) {
     let checked = vmrescue().arg("check").arg(image).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     if let Some(mut ntfsfix) = tool("ntfsfix") {
@@ -333,13 +338,13 @@ fn what_cannot_be_mounted_is_refused_with_a_reason() {
 }
 
 /// What a plain directory of this machine holds, without what NTFS cannot express.
-fn plain(root: &Path) -> BTreeMap<PathBuf, (bool, Vec<u8>)> {
+pub(crate) fn plain(root: &Path) -> BTreeMap<PathBuf, (bool, Vec<u8>)> {
     let all = tree(root);
     all.into_iter().map(|(path, seen)| (path, (seen.kind == "directory", seen.content))).collect()
 }
 
 /// The same through a mount by ntfs-3g.
-fn assert_holds(image: &Path, at: &Path, expected: &BTreeMap<PathBuf, (bool, Vec<u8>)>) {
+pub(crate) fn assert_holds(image: &Path, at: &Path, expected: &BTreeMap<PathBuf, (bool, Vec<u8>)>) {
     let Some(reading) = theirs(image, at, "ro") else { return };
     let found = plain(at);
     drop(reading);
@@ -349,7 +354,7 @@ fn assert_holds(image: &Path, at: &Path, expected: &BTreeMap<PathBuf, (bool, Vec
     }
 }
 
-fn history(image: &Path) -> Vec<serde_json::Value> {
+pub(crate) fn history(image: &Path) -> Vec<serde_json::Value> {
     let output = run(vmrescue().arg("history").arg(image).arg("--json"));
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     document["operations"].as_array().unwrap().clone()

@@ -5,7 +5,7 @@ use super::node::{Attr, Node, kind};
 use super::record::{DIRECTORY, number_of};
 use super::reparse::WOF;
 use super::volume::Volume;
-use crate::bytes::u32_at;
+use crate::bytes::{slice_at, u32_at};
 use crate::error::{Error, Layer, Result};
 use crate::fs::{Attributes, DirEntry, NodeId, NodeKind};
 use crate::limits::MAX_INDEX_DEPTH;
@@ -42,6 +42,52 @@ impl<'v> Directory<'v> {
         Ok(Directory { volume, number, root, allocation, block_bytes: header.block_bytes, whole: None })
     }
 
+    /// Another index of a node, whose keys are numbers and whose entries hold data (a view index).
+    ///
+    /// # Errors
+    /// `NotFound` without it; damage.
+    pub(crate) fn open_view(
+        volume: &'v Volume,
+        number: u64,
+        node: &'v Node,
+        name: &[u8],
+    ) -> Result<Directory<'v>> {
+        let root = node.attribute(kind::INDEX_ROOT, name).and_then(Attr::resident);
+        let root = root.ok_or_else(|| {
+            Error::not_found(Layer::Ntfs, format!("file {number:#x} has no index of this name"))
+        })?;
+        let (header, _) = index::root(root)?;
+        let allocation = node.attribute(kind::INDEX_ALLOCATION, name);
+        Ok(Directory { volume, number, root, allocation, block_bytes: header.block_bytes, whole: None })
+    }
+
+    /// The data behind a key of a view index; keys collate as rows of numbers of 32 bits.
+    pub(crate) fn find_view(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let (_, node) = index::root(self.root)?;
+        self.find_view_in(node, key, 0)
+    }
+
+    fn find_view_in(&self, node: index::Node<'_>, key: &[u8], depth: usize) -> Result<Option<Vec<u8>>> {
+        let numbers = |key: &[u8]| -> Vec<u32> { (0..).map_while(|at| u32_at(key, 4 * at)).collect() };
+        for entry in node.entries() {
+            let entry = entry?;
+            let order = if entry.last { Ordering::Greater } else { numbers(entry.key).cmp(&numbers(key)) };
+            if order == Ordering::Equal {
+                let (at, length) = (entry.reference & 0xFFFF, entry.reference >> 16 & 0xFFFF);
+                return Ok(slice_at(entry.body, at as usize, length as usize).map(<[u8]>::to_vec));
+            }
+            if order == Ordering::Greater {
+                let Some(vcn) = entry.child else { return Ok(None) };
+                if depth >= MAX_INDEX_DEPTH {
+                    return Err(Error::damaged(Layer::Ntfs, "an index tree that is no tree").found(vcn));
+                }
+                let mut bytes = self.block(vcn)?;
+                return self.find_view_in(index::block(&mut bytes, vcn)?, key, depth + 1);
+            }
+        }
+        Ok(None)
+    }
+
     /// The bytes of the block at `vcn`, fixups in.
     fn block(&self, vcn: u64) -> Result<Vec<u8>> {
         let at = vcn.checked_mul(self.volume.boot().index_vcn_bytes(self.block_bytes));
@@ -50,7 +96,7 @@ impl<'v> Directory<'v> {
         };
         let length = self.block_bytes as usize;
         if let Some(whole) = &self.whole {
-            let bytes = usize::try_from(at).ok().and_then(|at| crate::bytes::slice_at(whole, at, length));
+            let bytes = usize::try_from(at).ok().and_then(|at| slice_at(whole, at, length));
             if let Some(bytes) = bytes {
                 return Ok(bytes.to_vec());
             }

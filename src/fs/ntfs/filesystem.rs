@@ -3,6 +3,7 @@
 use super::directory::{Directory, is_case_sensitive};
 use super::index::{self, DOS, FileName};
 use super::node::{Attr, Node, Value, kind};
+use super::object_id::{OBJECT_ID_BYTES, WHOLE_OBJECT_ID_BYTES};
 use super::record::{DIRECTORY, Record, number_of};
 use super::reparse::{self, WOF};
 use super::state::{LogState, VolumeState};
@@ -292,10 +293,16 @@ impl FileSystem for Volume {
             RawPart::SecurityDescriptor => (kind::SECURITY_DESCRIPTOR, MAX_DESCRIPTOR_BYTES),
             RawPart::ReparsePoint => (kind::REPARSE_POINT, MAX_REPARSE_BYTES),
             RawPart::ExtendedAttributes => (kind::EA, MAX_EA_BYTES),
-            RawPart::ObjectId => (kind::OBJECT_ID, 64),
+            RawPart::ObjectId => (kind::OBJECT_ID, WHOLE_OBJECT_ID_BYTES as u64),
         };
         if let Some(attribute) = node.attribute(wanted, &[]) {
-            return self.attribute_bytes(attribute, limit).map(Some);
+            let bytes = self.attribute_bytes(attribute, limit)?;
+            if part == RawPart::ObjectId && bytes.len() == OBJECT_ID_BYTES {
+                // The ids of its birth stand in the volume's index; an index that cannot be read does not hide the id.
+                let births = self.birth_ids(&bytes).ok().flatten().unwrap_or_default();
+                return Ok(Some([bytes, births].concat()));
+            }
+            return Ok(Some(bytes));
         }
         if part != RawPart::SecurityDescriptor {
             return Ok(None);

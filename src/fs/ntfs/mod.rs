@@ -22,6 +22,7 @@ mod map;
 mod mend;
 pub mod mkfs;
 mod node;
+mod object_id;
 mod record;
 mod reparse;
 mod sds;

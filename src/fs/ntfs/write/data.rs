@@ -250,6 +250,32 @@ impl Core {
         Ok(())
     }
 
+    /// Makes a stream that is to grow to `length` a sparse one, so that it grows by a hole. A stream that stays in the
+    /// record, or grows by nothing, is left as it is.
+    pub(crate) fn begin_hole(&mut self, file: &mut File, name: &str, length: u64) -> Result<()> {
+        let place = self.data_of(file, name)?;
+        self.plain(file, place)?;
+        let room = record::room(self.geometry.record_bytes) as u64;
+        let attribute = &file.attributes[place];
+        let size = attribute.size_bytes();
+        let fits = matches!(attribute.body, Body::Resident(_))
+            && file.encoded_bytes() as u64 + length.saturating_sub(size) + 8 <= room;
+        if length <= size || fits || length > MAX_FILE_BYTES {
+            return Ok(());
+        }
+        if let Body::Resident(value) = &attribute.body {
+            let value = value.clone();
+            let mut stream = Stream::default();
+            self.extend(&mut stream, size)?;
+            stream.size_bytes = size;
+            stream.initialized_bytes = size;
+            self.write_through(&stream, &value)?;
+            file.attributes[place].body = Body::Runs(stream);
+        }
+        file.attributes[place].flags |= SPARSE;
+        file.set_bits(0, Attributes::SPARSE)
+    }
+
     /// Cuts or grows a stream of an open file; the caller stores the file.
     pub(crate) fn resize_data(&mut self, file: &mut File, name: &str, length: u64) -> Result<()> {
         if length > MAX_FILE_BYTES {
@@ -406,8 +432,14 @@ impl Core {
             }
             let hint = filled.iter().rev().find_map(|r| r.lcn.map(|lcn| lcn + r.count));
             for run in self.allocate(run.count, hint)? {
-                let at = run.lcn.unwrap_or(0) * cluster;
-                self.disk.zero_at(at..at + run.count * cluster)?;
+                // What is written next needs no zeros.
+                let (at, start) = (run.lcn.unwrap_or(0) * cluster, runs::clusters(&filled) * cluster);
+                let end = start + run.count * cluster;
+                let head = start..from.clamp(start, end);
+                let tail = to.clamp(start, end)..end;
+                for part in [head, tail].into_iter().filter(|part| !part.is_empty()) {
+                    self.disk.zero_at(at + part.start - start..at + part.end - start)?;
+                }
                 stream.total_allocated_bytes += run.count * cluster;
                 runs::push(&mut filled, run);
             }

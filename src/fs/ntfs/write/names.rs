@@ -161,6 +161,66 @@ impl Core {
         Ok(long)
     }
 
+    /// Gives a long name in a directory an 8.3 partner, or takes it away; a partner that it had goes.
+    pub(crate) fn set_short_name(&mut self, node: u64, at: u64, short: Option<&str>) -> Result<()> {
+        let short = short.map(str::to_uppercase);
+        if short.as_deref().is_some_and(|short| !is_short(short)) {
+            return Err(Error::invalid(Layer::Ntfs, format!("{short:?} is no 8.3 name")));
+        }
+        let mut file = File::open(self, node)?;
+        refuse_system(&file)?;
+        let names = file.names()?;
+        // As with Windows, only one name of a file has a partner: the one that has it, else the first there.
+        let paired = |name: &&FileName| name.namespace & namespace::WIN32 != 0;
+        let here = || names.iter().filter(|name| name.parent == at && name.namespace != namespace::DOS);
+        let long = here().find(paired).or_else(|| here().next()).cloned();
+        let long =
+            long.ok_or_else(|| Error::invalid(Layer::Ntfs, "the file has no long name in this directory"))?;
+        if names.iter().any(|name| paired(&name) && *name != long) {
+            return Err(Error::invalid(Layer::Ntfs, "another name of this file has its 8.3 name"));
+        }
+        let text = String::from_utf16_lossy(&long.name);
+        let itself = is_short(&text);
+        let mut new = FileName { namespace: namespace::POSIX, ..long.clone() };
+        if short.as_deref().is_some_and(|short| short.eq_ignore_ascii_case(&text))
+            || itself && short.is_none()
+        {
+            new.namespace = namespace::WIN32_AND_DOS;
+        } else if short.is_some() {
+            new.namespace = namespace::WIN32;
+        }
+        let partner = short.filter(|_| new.namespace == namespace::WIN32).map(|short| FileName {
+            name: short.encode_utf16().collect(),
+            namespace: namespace::DOS,
+            ..long.clone()
+        });
+        let old: Vec<FileName> = names
+            .iter()
+            .filter(|name| **name == long || name.parent == at && name.namespace == namespace::DOS)
+            .cloned()
+            .collect();
+        let (mut parent, mut tree) = directory(self, at)?;
+        parent.touch(self.now(), true)?;
+        for name in &old {
+            tree.remove(self, &mut parent, &name.encode())?;
+        }
+        file.retain_names(|name| !old.contains(name));
+        if let Some(partner) = &partner
+            && tree.find_name(self, &parent, &partner.encode(), parent.is_case_sensitive())?.is_some()
+        {
+            return Err(exists("another file has this 8.3 name"));
+        }
+        for name in partner.iter().chain([&new]) {
+            let name = file.refreshed(name.clone());
+            tree.insert(self, &mut parent, Entry::file(file.header.reference(), &name))?;
+            file.attributes.push(Attribute::resident(kind::FILE_NAME, "", name.encode()));
+        }
+        file.touch(self.now(), false)?;
+        self.note_name(&mut file, &new, reason::HARD_LINK_CHANGE | reason::CLOSE)?;
+        self.store_changed(&mut file)?;
+        self.refresh(at)
+    }
+
     /// Takes a name (and its short or long partner) out of a directory and the file; the caller stores the file.
     fn drop_name(&mut self, file: &mut File, from: u64, name: &[u16]) -> Result<FileName> {
         let names = file.names()?;

@@ -10,6 +10,7 @@ use super::tree::{Collation, Tree};
 use crate::bytes::{u16_at, u32_at};
 use crate::error::{Error, ErrorKind, Layer, Result};
 use crate::fs::ntfs::ea::{self, EA, EA_INFORMATION, MAX_EA_BYTES};
+use crate::fs::ntfs::object_id::OBJECT_ID_BYTES;
 use crate::fs::ntfs::usn::reason;
 use crate::fs::{Attributes, ExtendedAttribute};
 use crate::guid::Guid;
@@ -114,22 +115,45 @@ impl Core {
         let Some(id) = file.value(kind::OBJECT_ID, "").and_then(|v| v.get(..16)).map(<[u8]>::to_vec) else {
             return Ok(None);
         };
-        let mut birth = None;
-        if let Some((index, tree)) = self.extended("$ObjId", "$O")? {
-            let entry = tree.find(self, &index, &id)?;
-            birth = entry.and_then(|entry| entry.key.get(24..72).map(<[u8]>::to_vec));
-        }
+        let birth = self.births(&id)?;
         self.unindex("$ObjId", "$O", &id)?;
         self.drop_attribute(file, kind::OBJECT_ID);
         Ok(birth)
     }
 
-    /// Sets or removes the object id. As with Windows, the first id of a file is also its birth id.
-    pub(crate) fn set_object_id(&mut self, node: u64, id: Option<Guid>) -> Result<()> {
+    /// The ids of a file's birth, as the volume's index has them.
+    fn births(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some((index, tree)) = self.extended("$ObjId", "$O")? else { return Ok(None) };
+        let entry = tree.find(self, &index, id)?;
+        Ok(entry.and_then(|entry| entry.key.get(24..72).map(<[u8]>::to_vec)))
+    }
+
+    /// The object id of a file with the ids of its birth.
+    pub(crate) fn object_id(&mut self, file: &File) -> Result<Option<Vec<u8>>> {
+        let value = file.value(kind::OBJECT_ID, "").map(<[u8]>::to_vec);
+        match value {
+            Some(id) if id.len() == OBJECT_ID_BYTES => {
+                // As the reading half: an index that cannot be read does not hide the id.
+                let births = self.births(&id).ok().flatten().unwrap_or_default();
+                Ok(Some([id, births].concat()))
+            }
+            value => Ok(value),
+        }
+    }
+
+    /// Sets or removes the object id. As with Windows, the first id of a file is also its birth id, unless the ids of
+    /// the birth are given.
+    pub(crate) fn set_object_id(
+        &mut self,
+        node: u64,
+        id: Option<Guid>,
+        births: Option<&[u8; 48]>,
+    ) -> Result<()> {
         let mut file = self.open_user(node)?;
         let birth = self.remove_object_id(&mut file)?;
         if let Some(id) = id {
             // Birth volume, birth object, domain.
+            let birth = births.map(|births| births.to_vec()).or(birth);
             let birth = birth.unwrap_or_else(|| [[0; 16], id.0, [0; 16]].concat());
             let data = [&file.header.reference().to_le_bytes()[..], &birth].concat();
             self.index("$ObjId", "$O", Entry::view(&id.0, &data))?;
@@ -158,8 +182,8 @@ impl Core {
     ) -> Result<()> {
         let mut file = self.open_user(node)?;
         ea::check(name, value.unwrap_or(&[0]))?;
-        let name = name.to_ascii_uppercase();
         let mut list = self.extended_attributes(&file)?;
+        let name = name.to_ascii_uppercase();
         let place = list.iter().position(|known| known.name.eq_ignore_ascii_case(&name));
         match (place, value) {
             (Some(place), Some(value)) => list[place].value = value.to_vec(),
@@ -171,20 +195,36 @@ impl Core {
                 return Err(Error::not_found(Layer::Ntfs, format!("no extended attribute {name:?}")));
             }
         }
-        let (information, bytes) = ea::encode(&list);
+        self.put_extended_attributes(&mut file, &list)
+    }
+
+    /// Replaces all extended attributes.
+    pub(crate) fn set_extended_attributes(&mut self, node: u64, list: &[ExtendedAttribute]) -> Result<()> {
+        let mut file = self.open_user(node)?;
+        for (place, attribute) in list.iter().enumerate() {
+            ea::check(&attribute.name, &attribute.value)?;
+            if list[..place].iter().any(|known| known.name.eq_ignore_ascii_case(&attribute.name)) {
+                return Err(Error::invalid(Layer::Ntfs, "two extended attributes of one name"));
+            }
+        }
+        self.put_extended_attributes(&mut file, list)
+    }
+
+    fn put_extended_attributes(&mut self, file: &mut File, list: &[ExtendedAttribute]) -> Result<()> {
+        let (information, bytes) = ea::encode(list);
         if bytes.len() as u64 > MAX_EA_BYTES {
             return Err(Error::limit(Layer::Ntfs, "extended attributes of a file").found(bytes.len()));
         }
-        self.drop_attribute(&mut file, EA_INFORMATION);
-        self.drop_attribute(&mut file, EA);
+        self.drop_attribute(file, EA_INFORMATION);
+        self.drop_attribute(file, EA);
         if !list.is_empty() {
             file.attributes.push(Attribute::resident(EA_INFORMATION, "", information));
-            let attribute = self.value_attribute(&file, EA, &bytes)?;
+            let attribute = self.value_attribute(file, EA, &bytes)?;
             file.attributes.push(attribute);
         }
         file.touch(self.now(), false)?;
-        self.note(&mut file, reason::EA_CHANGE)?;
-        self.store_changed(&mut file)
+        self.note(file, reason::EA_CHANGE)?;
+        self.store_changed(file)
     }
 
     /// Lets names in an empty directory differ by case, or not.

@@ -5,7 +5,10 @@ use crate::block::{DiskMut, MemoryDevice};
 use crate::error::ErrorKind;
 use crate::fs::ntfs::{FormatSpec, Volume, format};
 use crate::fs::security::{Ace, Acl, Descriptor, Sid};
-use crate::fs::{Attributes, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, RawPart, Times};
+use crate::fs::{
+    Attributes, ExtendedAttribute, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, RawPart,
+    Times,
+};
 use crate::guid::Guid;
 use crate::progress::Silent;
 use crate::time::FileTime;
@@ -300,4 +303,70 @@ fn compressed_files_become_plain_when_they_are_written() {
     assert!(crate::fs::read_file(&volume, lznt1, "").unwrap() == other);
     assert!(!volume.streams(lznt1).unwrap()[0].compressed);
     assert!(!volume.metadata(lznt1).unwrap().attributes.has(Attributes::COMPRESSED));
+}
+
+#[test]
+fn whole_lists_births_and_short_names_are_set() {
+    let (device, mut volume) = made(8, 4096);
+    let root = volume.root();
+    let file = volume.create(root, "a name that is long", NodeKind::File).unwrap();
+    let one = |name: &str, needed, value: &[u8]| ExtendedAttribute {
+        name: name.into(),
+        needed,
+        value: value.to_vec(),
+    };
+    let list = [one("A", true, b"1"), one("B", false, &[2; 600])];
+    volume.set_extended_attribute(file, "OLD", Some(b"gone")).unwrap();
+    volume.set_extended_attributes(file, &list).unwrap();
+    let twice = [one("A", false, b"1"), one("a", false, b"2")];
+    assert_eq!(volume.set_extended_attributes(file, &twice).unwrap_err().kind(), ErrorKind::Invalid);
+    let births = std::array::from_fn(|n| n as u8);
+    volume.set_object_id_with_births(file, Guid([9; 16]), &births).unwrap();
+    let whole = [&[9; 16][..], &births].concat();
+    assert_eq!(volume.raw_part(file, RawPart::ObjectId).unwrap().unwrap(), whole);
+    let short = |fs: &dyn FileSystem, node| -> Vec<String> {
+        fs.names(node).unwrap().into_iter().filter(|name| name.short).map(|name| name.name).collect()
+    };
+    volume.set_short_name(file, root, Some("Aname~1.x")).unwrap();
+    assert_eq!(short(&volume, file), ["ANAME~1.X"]);
+    volume.set_short_name(file, root, Some("OTHER")).unwrap();
+    assert_eq!(volume.lookup(root, "other").unwrap(), Some(file));
+    assert_eq!(volume.lookup(root, "ANAME~1.X").unwrap(), None);
+    let second = volume.create(root, "another name that is long", NodeKind::File).unwrap();
+    let refused =
+        |volume: &mut VolumeMut, name| volume.set_short_name(second, root, name).unwrap_err().kind();
+    assert_eq!(refused(&mut volume, Some("OTHER")), ErrorKind::AlreadyExists);
+    assert_eq!(refused(&mut volume, Some("too long for it")), ErrorKind::Invalid);
+    assert_eq!(short(&volume, second), [""; 0]);
+    volume.sync().unwrap();
+    let reader = read(&device);
+    assert_eq!(reader.extended_attributes(file).unwrap(), list);
+    assert_eq!(reader.raw_part(file, RawPart::ObjectId).unwrap().unwrap(), whole);
+    assert_eq!(short(&reader, file), ["OTHER"]);
+    volume.set_short_name(file, root, None).unwrap();
+    volume.set_extended_attributes(file, &[]).unwrap();
+    volume.sync().unwrap();
+    let reader = read(&device);
+    assert!(short(&reader, file).is_empty() && reader.extended_attributes(file).unwrap().is_empty());
+}
+
+#[test]
+fn a_stream_grows_by_a_hole() {
+    let (device, mut volume) = made(8, 4096);
+    let root = volume.root();
+    let file = volume.create(root, "f", NodeKind::File).unwrap();
+    volume.write(file, "", 0, b"begin").unwrap();
+    volume.grow_with_hole(file, "", 300).unwrap();
+    assert!(volume.streams(file).unwrap()[0].resident);
+    volume.grow_with_hole(file, "", 1 << 33).unwrap();
+    volume.write(file, "", (1 << 32) + 100, b"middle").unwrap();
+    volume.sync().unwrap();
+    let reader = read(&device);
+    let metadata = reader.metadata(file).unwrap();
+    assert_eq!((metadata.size_bytes, metadata.allocated_bytes), (1 << 33, 8192));
+    let mut bytes = [1; 106];
+    reader.read(file, "", 1 << 32, &mut bytes).unwrap();
+    assert!(bytes[..100] == [0; 100] && &bytes[100..] == b"middle");
+    reader.read(file, "", 0, &mut bytes).unwrap();
+    assert!(&bytes[..5] == b"begin" && bytes[5..] == [0; 101]);
 }

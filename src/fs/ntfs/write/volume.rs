@@ -15,8 +15,8 @@ use crate::fs::ntfs::Volume;
 use crate::fs::ntfs::ea::EA;
 use crate::fs::ntfs::usn::{Settings, reason};
 use crate::fs::{
-    Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, NodeName,
-    Order, RawPart, StreamInfo, Visit, VolumeInfo,
+    Attributes, DirEntry, ExtendedAttribute, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId,
+    NodeKind, NodeName, Order, RawPart, StreamInfo, Visit, VolumeInfo,
 };
 use crate::guid::Guid;
 use crate::progress::Progress;
@@ -149,6 +149,24 @@ impl VolumeMut {
             core.note(file, reasons)?;
             change(core, file)
         })
+    }
+
+    fn resize(&mut self, node: NodeId, stream: &str, length_bytes: u64, hole: bool) -> Result<()> {
+        let resize = |core: &mut Core, file: &mut File| {
+            let old = file.stream_bytes(stream);
+            if hole {
+                core.begin_hole(file, stream, length_bytes)?;
+            }
+            core.resize_data(file, stream, length_bytes)?;
+            file.touch(core.now(), true)?;
+            core.note(file, resize_reasons(stream, old, length_bytes))?;
+            core.store_changed(file)
+        };
+        if length_bytes == 0 {
+            // Nothing of compressed data is wanted.
+            return self.change_file(node, stream, resize);
+        }
+        self.change_data(node, stream, resize)
     }
 
     fn core_mut(&mut self) -> &mut Core {
@@ -316,7 +334,7 @@ impl FileSystem for VolumeMut {
             RawPart::SecurityDescriptor => core.security_of(&file),
             RawPart::ReparsePoint => core.whole_value(&file, kind::REPARSE_POINT, MAX_PART_BYTES),
             RawPart::ExtendedAttributes => core.whole_value(&file, EA, MAX_PART_BYTES),
-            RawPart::ObjectId => core.whole_value(&file, kind::OBJECT_ID, MAX_PART_BYTES),
+            RawPart::ObjectId => core.object_id(&file),
         }
     }
 
@@ -350,18 +368,11 @@ impl FileSystemMut for VolumeMut {
     }
 
     fn set_len(&mut self, node: NodeId, stream: &str, length_bytes: u64) -> Result<()> {
-        let resize = |core: &mut Core, file: &mut File| {
-            let old = file.stream_bytes(stream);
-            core.resize_data(file, stream, length_bytes)?;
-            file.touch(core.now(), true)?;
-            core.note(file, resize_reasons(stream, old, length_bytes))?;
-            core.store_changed(file)
-        };
-        if length_bytes == 0 {
-            // Nothing of compressed data is wanted.
-            return self.change_file(node, stream, resize);
-        }
-        self.change_data(node, stream, resize)
+        self.resize(node, stream, length_bytes, false)
+    }
+
+    fn grow_with_hole(&mut self, node: NodeId, stream: &str, length_bytes: u64) -> Result<()> {
+        self.resize(node, stream, length_bytes, true)
     }
 
     fn punch(&mut self, node: NodeId, stream: &str, range: Range<u64>) -> Result<()> {
@@ -385,7 +396,19 @@ impl FileSystemMut for VolumeMut {
     }
 
     fn set_object_id(&mut self, node: NodeId, id: Option<Guid>) -> Result<()> {
-        self.core_mut().transact(|core| core.set_object_id(node.0, id))
+        self.core_mut().transact(|core| core.set_object_id(node.0, id, None))
+    }
+
+    fn set_object_id_with_births(&mut self, node: NodeId, id: Guid, births: &[u8; 48]) -> Result<()> {
+        self.core_mut().transact(|core| core.set_object_id(node.0, Some(id), Some(births)))
+    }
+
+    fn set_extended_attributes(&mut self, node: NodeId, list: &[ExtendedAttribute]) -> Result<()> {
+        self.core_mut().transact(|core| core.set_extended_attributes(node.0, list))
+    }
+
+    fn set_short_name(&mut self, node: NodeId, directory: NodeId, short: Option<&str>) -> Result<()> {
+        self.core_mut().transact(|core| core.set_short_name(node.0, directory.0, short))
     }
 
     fn set_case_sensitive(&mut self, directory: NodeId, sensitive: bool) -> Result<()> {
