@@ -134,9 +134,9 @@ pub(super) struct Using {
 }
 
 impl Using {
-    fn context(&self) -> Result<Context> {
+    fn context(&self, discard: crate::repair::Discard) -> Result<Context> {
         let sources = self.source.iter().map(|text| Source::open(text)).collect::<Result<Vec<_>>>()?;
-        Ok(Context { sources, host_files: self.allow_host_files.clone(), force: self.force })
+        Ok(Context { sources, host_files: self.allow_host_files.clone(), force: self.force, discard })
     }
 
     /// Asks for each step that is marked as unsafe; `--yes` alone does not agree to them.
@@ -162,7 +162,7 @@ pub(super) fn repair(
     using: &Using,
     changing: &Changing,
 ) -> Result<u8> {
-    let (given, context) = (assignments(set)?, using.context()?);
+    let (given, context) = (assignments(set)?, using.context(changing.discard())?);
     let known = scripts::known(using.folder.as_deref())?;
     if names.is_empty() {
         return repair_safe(image, &known, &context, changing);
@@ -266,7 +266,7 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
 /// Mends the file systems, and writes every damaged hive anew from what can be read of it.
 pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
     changes(image, "Mend file systems and rebuild damaged hives", changing, |machine| {
-        let mut list = crate::repair::repair_file_systems(machine, &Bars::new())?;
+        let mut list = crate::repair::repair_file_systems(machine, changing.discard(), &Bars::new())?;
         for installation in &machine.installations {
             for name in crate::windows::HIVES {
                 let Ok(hive) = machine.hive(installation, name) else { continue };

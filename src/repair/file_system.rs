@@ -2,6 +2,7 @@
 
 use super::change::Change;
 use super::sectors::{Writes, scratch};
+use super::volumes::Discard;
 use crate::error::{Error, Layer, Result};
 use crate::fs::ntfs;
 use crate::progress::Progress;
@@ -50,7 +51,12 @@ pub fn format_volume(
 ///
 /// # Errors
 /// Of [`ntfs::mend`]: `Refused` when something is damaged that has no one right answer; `NotFound` for volumes that are not there.
-pub fn repair_file_system(machine: &Machine, number: u32, progress: &dyn Progress) -> Result<Option<Change>> {
+pub fn repair_file_system(
+    machine: &Machine,
+    number: u32,
+    discard: Discard,
+    progress: &dyn Progress,
+) -> Result<Option<Change>> {
     let missing = || Error::not_found(Layer::FileSystem, format!("no volume {number}"));
     let volume = machine.volumes.iter().find(|volume| volume.number == number).ok_or_else(missing)?;
     let kind = volume.fs.as_ref().map(|fs| fs.info().kind);
@@ -61,7 +67,7 @@ pub fn repair_file_system(machine: &Machine, number: u32, progress: &dyn Progres
     let mut mended = ntfs::Mended::default();
     let range = volume.range.clone();
     let writes = scratch(&machine.disk, |disk| {
-        mended = ntfs::mend(&disk.window(range)?, progress)?;
+        mended = ntfs::mend(&disk.window(range)?, discard.into(), progress)?;
         Ok(())
     })?;
     if writes.is_empty() {
@@ -76,11 +82,15 @@ pub fn repair_file_system(machine: &Machine, number: u32, progress: &dyn Progres
 ///
 /// # Errors
 /// As [`repair_file_system`].
-pub fn repair_file_systems(machine: &Machine, progress: &dyn Progress) -> Result<Vec<Change>> {
+pub fn repair_file_systems(
+    machine: &Machine,
+    discard: Discard,
+    progress: &dyn Progress,
+) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for volume in &machine.volumes {
         if volume.fs.as_ref().is_some_and(|fs| fs.info().kind == "ntfs") {
-            let repair = repair_file_system(machine, volume.number, progress);
+            let repair = repair_file_system(machine, volume.number, discard, progress);
             changes.extend(repair.map_err(|e| e.context(format!("volume {}", volume.number)))?);
         }
     }

@@ -17,6 +17,16 @@ pub struct Discard {
     pub hibernation: bool,
 }
 
+impl From<Discard> for WriteOptions {
+    fn from(discard: Discard) -> WriteOptions {
+        WriteOptions {
+            discard_log: discard.log,
+            discard_hibernation: discard.hibernation,
+            ..WriteOptions::default()
+        }
+    }
+}
+
 /// Puts in front of `changes` what has to be done to the volumes that they write.
 ///
 /// # Errors

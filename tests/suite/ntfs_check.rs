@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use vmrescue::block::{BlockDevice, Disk, DiskMut, Geometry, MemoryDevice};
-use vmrescue::fs::ntfs::{CODES, FormatSpec, Mend, Volume, VolumeMut, format, mend};
+use vmrescue::fs::ntfs::{CODES, FormatSpec, Mend, Volume, VolumeMut, WriteOptions, format, mend};
 use vmrescue::fs::{FileSystem, FileSystemMut, NodeId, NodeKind, read_file, resolve};
 use vmrescue::progress::Silent;
 
@@ -603,7 +603,7 @@ fn add(v: &mut Vol, kind: u32, value: &[u8]) {
 
 fn repaired(v: &Vol) -> (vmrescue::Result<vmrescue::fs::ntfs::Mended>, Vol) {
     let device = Arc::new(MemoryDevice::new(v.bytes.clone()));
-    let result = mend(&DiskMut::new(Arc::<MemoryDevice>::clone(&device)), &Silent);
+    let result = mend(&DiskMut::new(Arc::<MemoryDevice>::clone(&device)), WriteOptions::default(), &Silent);
     (result, Vol { bytes: device.to_vec(), number: v.number.clone() })
 }
 
@@ -792,6 +792,45 @@ fn the_command_shows_mends_and_takes_back() {
         run(&["check", image, "--repair", "--yes", "--state-dir", dir.path().join("s").to_str().unwrap()]);
     assert!(code == 3 && said.contains("ntfs-cluster-shared"), "{code}: {said}");
     assert!(std::fs::read(&path).unwrap() == shared.bytes);
+}
+
+/// A resumed Windows would go on with what it knew: even a repair that needs no writer is refused.
+#[test]
+fn a_hibernated_volume_is_mended_only_when_its_memory_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volume.img");
+    let image = path.to_str().unwrap();
+    let run = |words: &[&str]| {
+        let output = crate::demo::vmrescue(words);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap(), said)
+    };
+    let memory = dir.path().join("memory");
+    std::fs::write(&memory, [b"hibr".to_vec(), vec![7; 20_000]].concat()).unwrap();
+    std::fs::write(&path, base().bytes).unwrap();
+    let (code, said) = run(&["put", image, memory.to_str().unwrap(), r"#1:\hiberfil.sys", "--yes"]);
+    assert_eq!(code, 0, "{said}");
+    let hibernated = std::fs::read(&path).unwrap();
+    for damage in ["ntfs-boot-copy", "ntfs-bitmap-lost-cluster", "ntfs-boot-sector"] {
+        let mut volume = Vol { bytes: hibernated.clone(), number: base().number };
+        let (_, harm) = DAMAGES.iter().find(|(known, _)| *known == damage).unwrap();
+        harm(&mut volume);
+        std::fs::write(&path, &volume.bytes).unwrap();
+        let state = dir.path().join(damage);
+        let with = |more: &[&'static str]| {
+            let mut words = vec!["check", image, "--repair", "--yes", "--state-dir", state.to_str().unwrap()];
+            words.extend(more);
+            run(&words)
+        };
+        let (code, said) = with(&[]);
+        assert!(code == 3 && said.contains("--discard-hibernation"), "{damage}: {code}: {said}");
+        assert!(std::fs::read(&path).unwrap() == volume.bytes, "{damage}");
+        let (code, said) = with(&["--discard-hibernation"]);
+        assert!(code == 0 && said.contains("hibernation ended"), "{damage}: {code}: {said}");
+        let (code, said) = run(&["check", image]);
+        assert_eq!(code, 0, "{damage}: {said}");
+    }
 }
 
 #[test]

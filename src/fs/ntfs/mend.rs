@@ -7,9 +7,9 @@
 use super::check::{Clusters, Examined, Remedy, examine, last_boot, mirror_bytes, reached};
 use super::mkfs::security::MIRROR_BYTES;
 use super::node::{Attr, Clustered, Value, kind};
-use super::state::LogState;
+use super::state::{LogState, state};
 use super::volume::{Volume, no_stream};
-use super::write::Mender;
+use super::write::{Mender, WriteOptions};
 use crate::block::DiskMut;
 use crate::bytes::is_zero;
 use crate::error::{Defect, Error, Layer, Result, Severity};
@@ -36,13 +36,14 @@ pub struct Mended {
     pub left: Vec<Defect>,
 }
 
-/// Repairs the volume that fills `disk`, which is staged: the caller publishes it, or drops it on errors.
+/// Repairs the volume that fills `disk`, which is staged: the caller publishes it, or drops it on errors. Of `options` what may be given up counts.
 ///
 /// # Errors
-/// `Refused` when something is damaged that has no one right answer, with a list; when the log cannot be replayed; errors of
-/// the disk.
-pub fn mend(disk: &DiskMut, progress: &dyn Progress) -> Result<Mended> {
+/// `Refused` when something is damaged that has no one right answer, with a list; when the log cannot be replayed; when Windows is
+/// hibernated, for it would go on with what it knew of the volume; errors of the disk.
+pub fn mend(disk: &DiskMut, options: WriteOptions, progress: &dyn Progress) -> Result<Mended> {
     let mut mended = Mended::default();
+    let options = WriteOptions { allow_dirty: true, ..options };
     let mut replayed = false;
     for _ in 0..ROUNDS {
         let volume = Volume::open(disk.as_disk())?;
@@ -54,13 +55,21 @@ pub fn mend(disk: &DiskMut, progress: &dyn Progress) -> Result<Mended> {
         }
         if !early && !replayed && !matches!(volume.log_state(), LogState::Empty | LogState::Clean(..)) {
             // The writer replays the log into the staged disk first of all, or refuses.
-            Mender::open(disk.clone())?.finish()?;
-            mended.done.push("changes that $LogFile holds finished".into());
+            Mender::open(disk.clone(), options)?.finish()?;
+            let what = if options.discard_log { "closed, what it holds was given up" } else { "finished" };
+            mended.done.push(format!("changes that $LogFile holds: {what}"));
             replayed = true;
             continue;
         }
+        // With damage that comes first this cannot be read for certain: then it is asked in the next round, and an error drops everything.
+        if !early && let Some(lost) = state(&volume)?.hibernation.loss() {
+            // Refuses, unless the user gives that state up.
+            Mender::open(disk.clone(), options)?.finish()?;
+            mended.done.push(format!("hibernation ended ({lost})"));
+            continue;
+        }
         let before = mended.done.len();
-        round(disk, &volume, &found, &mut mended.done)?;
+        round(disk, options, &volume, &found, &mut mended.done)?;
         if mended.done.len() == before {
             mended.left = found.defects;
             return Ok(mended);
@@ -97,7 +106,13 @@ fn is_early(remedy: &Remedy) -> bool {
     matches!(remedy, Remedy::BootSector | Remedy::FromMirror(_))
 }
 
-fn round(disk: &DiskMut, volume: &Volume, found: &Examined, done: &mut Vec<String>) -> Result<()> {
+fn round(
+    disk: &DiskMut,
+    options: WriteOptions,
+    volume: &Volume,
+    found: &Examined,
+    done: &mut Vec<String>,
+) -> Result<()> {
     let mut later = Vec::new();
     let only_early = found.remedies.iter().any(is_early);
     for remedy in found.remedies.iter().filter(|remedy| !only_early || is_early(remedy)) {
@@ -161,7 +176,7 @@ fn round(disk: &DiskMut, volume: &Volume, found: &Examined, done: &mut Vec<Strin
     if later.is_empty() {
         return Ok(());
     }
-    let mut mender = Mender::open(disk.clone())?;
+    let mut mender = Mender::open(disk.clone(), options)?;
     for remedy in later {
         // What one operation cannot do, it leaves as it was; the checker names it afterwards.
         if let Ok(Some(text)) = single(&mut mender, volume, remedy) {

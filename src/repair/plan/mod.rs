@@ -19,6 +19,7 @@ use super::rebuild_boot::rebuild_boot;
 use super::script::{Action, Script, Step};
 use super::sectors;
 use super::source::Source;
+use super::volumes::Discard;
 use crate::error::{Error, ErrorKind, Layer, Result};
 use crate::progress::Silent;
 use crate::registry::{DataType, Hive};
@@ -36,6 +37,8 @@ pub struct Context {
     pub host_files: Option<PathBuf>,
     /// Run scripts also where they say that they do not apply.
     pub force: bool,
+    /// What a repair of a file system may give up.
+    pub discard: Discard,
 }
 
 /// What a script would do.
@@ -242,9 +245,11 @@ impl Planner<'_> {
             Action::FileSystemRepair { volume } => {
                 let volume = fill(volume);
                 self.all(match volume.trim() {
-                    "" => repair_file_systems(self.machine, &Silent),
-                    number => repair_file_system(self.machine, number_of(number)?, &Silent)
-                        .map(|change| change.into_iter().collect()),
+                    "" => repair_file_systems(self.machine, self.context.discard, &Silent),
+                    number => {
+                        repair_file_system(self.machine, number_of(number)?, self.context.discard, &Silent)
+                            .map(|change| change.into_iter().collect())
+                    }
                 })
             }
             Action::DriverRestore { name, version } => self.restore(&fill(name), &fill(version)),

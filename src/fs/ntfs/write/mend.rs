@@ -31,12 +31,12 @@ const LINKS: usize = 0x12;
 pub(crate) struct Mender(Core);
 
 impl Mender {
-    /// Opens a volume, dirty or not.
+    /// Opens a volume.
     ///
     /// # Errors
     /// As [`super::VolumeMut::open_with`].
-    pub(crate) fn open(disk: DiskMut) -> Result<Mender> {
-        open(disk, WriteOptions { allow_dirty: true, ..WriteOptions::default() }).map(Mender)
+    pub(crate) fn open(disk: DiskMut, options: WriteOptions) -> Result<Mender> {
+        open(disk, options).map(Mender)
     }
 
     /// Writes everything.
