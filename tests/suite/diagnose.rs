@@ -370,6 +370,26 @@ fn rules_explain_themselves_and_a_user_can_add_some() {
     .unwrap();
     let found = findings(&path, &["--rules", own.to_str().unwrap()]);
     assert_eq!(names(&found), BTreeSet::from(["contoso-agent".to_string()]));
+    // Rules over events: what, about whom, how often.
+    crate::events::with_logs(&path);
+    for (test, speaks) in [
+        ("id = [7031]\nsubject = ['contoso*']\nat_least = 2", true),
+        ("id = [7034, 7031]\nprovider = 'Service Control Manager'", true),
+        ("id = [7031]\nat_least = 3", false),
+        ("id = [7031]\nsubject = ['ClusSvc']", false),
+        ("id = [7031]\nprovider = 'Microsoft-Windows-*'", false),
+        ("id = [7030]", false),
+    ] {
+        let head = "rule = 'own-event'\ntitle = 'x'\nseverity = 'notice'\nconfidence = 'likely'\n\
+                    meaning = 'x'\nseen = 'x'\nremedy = 'ask'\n";
+        std::fs::write(&own, format!("{head}[[when.event]]\n{test}\n")).unwrap();
+        let found = findings(&path, &["--rules", own.to_str().unwrap()]);
+        assert_eq!(names(&found).contains("own-event"), speaks, "{test}: {found:#?}");
+        if speaks {
+            let said = found.iter().find(|one| one["rule"] == "own-event").unwrap().to_string();
+            assert!(said.contains("Service Control Manager 7031: 2 times"), "{said}");
+        }
+    }
     std::fs::write(&own, "rule = 'x'\n").unwrap();
     let bad = vmrescue(&["diagnose", path.to_str().unwrap(), "--rules", own.to_str().unwrap()]);
     assert_eq!(bad.status.code(), Some(2));
