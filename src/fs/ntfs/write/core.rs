@@ -107,6 +107,8 @@ pub(crate) struct Mft {
 pub(crate) struct Undo {
     blocks: BTreeMap<u64, Option<Block>>,
     mft: Option<Mft>,
+    /// Places on the volume and what lay there.
+    overwritten: Vec<(u64, Vec<u8>)>,
 }
 
 /// See the module's documentation.
@@ -238,9 +240,23 @@ impl Core {
                 if let Some(mft) = undo.mft {
                     self.mft = mft;
                 }
+                for (place, bytes) in undo.overwritten.iter().rev() {
+                    let written = self.disk.write_at(*place, bytes);
+                    written.map_err(|e| e.context("while a failed operation was taken back"))?;
+                }
             }
         }
         result
+    }
+
+    /// Writes all of a small system stream where it lies, with zeros up to the end of its clusters. When the operation fails, what was
+    /// there comes back.
+    pub(crate) fn overwrite(&mut self, stream: &Stream, data: &[u8]) -> Result<()> {
+        for piece in self.pieces(stream, 0, stream.allocated_bytes as usize)? {
+            let before = self.read_pieces(&[piece])?;
+            self.undo.overwritten.push((piece.0, before));
+        }
+        self.write_through(stream, data)
     }
 
     /// Writes into a stream with the next flush, if the operation succeeds.

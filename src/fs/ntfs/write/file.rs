@@ -7,7 +7,7 @@ use super::alloc::stream_of;
 use super::attribute::{Attribute, Body, Stream, kind};
 use super::core::{Core, damaged};
 use super::record::{self, Header, IN_USE};
-use super::runs;
+use super::runs::{self, Run};
 use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Layer, Result};
 use crate::limits::MAX_ATTRIBUTE_LIST_BYTES;
@@ -31,7 +31,7 @@ pub(crate) struct File {
     /// Extension records in use.
     extensions: Vec<u64>,
     /// Clusters of the attribute list.
-    list: Vec<runs::Run>,
+    list: Vec<Run>,
     /// The tag of a reparse point that lies in clusters.
     pub(crate) outer_tag: Option<u32>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct File {
 struct Piece {
     attribute: usize,
     lowest: u64,
-    part: Vec<runs::Run>,
+    part: Vec<Run>,
     pairs: Vec<u8>,
     length: usize,
 }
@@ -244,8 +244,7 @@ impl File {
             self.header = header;
             return self.write_base(core, &encoded);
         }
-        core.release(&old_list);
-        self.store_over_records(core)
+        self.store_over_records(core, &old_list)
     }
 
     fn write_base(&self, core: &mut Core, encoded: &[Vec<u8>]) -> Result<()> {
@@ -308,7 +307,7 @@ impl File {
         Ok(out)
     }
 
-    fn store_over_records(&mut self, core: &mut Core) -> Result<()> {
+    fn store_over_records(&mut self, core: &mut Core, old_list: &[Run]) -> Result<()> {
         let mut groups = self.divide(core.geometry.record_bytes)?;
         let for_mft = self.header.number == 0;
         while self.extensions.len() > groups.len() - 1 {
@@ -346,25 +345,31 @@ impl File {
         }
         self.header = headers.swap_remove(0);
         lists.sort_by_cached_key(|entry| list_order(core, entry));
-        let list = self.list_attribute(core, lists.concat())?;
+        let list = self.list_attribute(core, &lists.concat(), old_list)?;
         base.push(list.encode(self.header.next_id));
         self.header.next_id += 1;
         base.sort_by_key(|a| u32_at(a, 0));
         self.write_base(core, &base)
     }
 
-    /// The $ATTRIBUTE_LIST, outside the record when it is long.
-    fn list_attribute(&mut self, core: &mut Core, value: Vec<u8>) -> Result<Attribute> {
+    /// The $ATTRIBUTE_LIST, outside the record when it is long. It stays in the clusters that it has: a full volume can
+    /// still be changed where nothing grows.
+    fn list_attribute(&mut self, core: &mut Core, value: &[u8], old: &[Run]) -> Result<Attribute> {
         if value.len() <= LIST_RESIDENT {
-            return Ok(Attribute::resident(kind::ATTRIBUTE_LIST, "", value));
+            core.release(old);
+            return Ok(Attribute::resident(kind::ATTRIBUTE_LIST, "", value.to_vec()));
         }
-        let mut stream = Stream::default();
+        let cluster = core.geometry.cluster_bytes;
+        let (need, have) = ((value.len() as u64).div_ceil(cluster), runs::clusters(old));
+        core.release(&runs::slice(old, need.min(have), have.saturating_sub(need)));
+        let kept = runs::slice(old, 0, need.min(have));
+        let bytes = need.min(have) * cluster;
+        let mut stream =
+            Stream { runs: kept, allocated_bytes: bytes, total_allocated_bytes: bytes, ..Stream::default() };
         core.extend(&mut stream, value.len() as u64)?;
         stream.size_bytes = value.len() as u64;
         stream.initialized_bytes = stream.size_bytes;
-        core.write_runs(&stream, 0, &value)?;
-        let end = stream.allocated_bytes;
-        core.zero_runs(&stream, value.len() as u64, end)?;
+        core.overwrite(&stream, value)?;
         self.list.clone_from(&stream.runs);
         Ok(Attribute::stream(kind::ATTRIBUTE_LIST, "", stream))
     }

@@ -121,8 +121,8 @@ impl Core {
             return Err(Error::limit(Layer::Ntfs, "$Secure is full of descriptors").found(end));
         }
         self.extend(&mut stream, end)?;
-        // Nothing that is seen before the operation has succeeded: it lies behind the end.
-        self.zero_runs(&stream, stream.initialized_bytes, end)?;
+        let gap = vec![0; end.saturating_sub(stream.initialized_bytes) as usize];
+        self.write_late(&stream, stream.initialized_bytes, &gap)?;
         stream.size_bytes = stream.size_bytes.max(end);
         stream.initialized_bytes = stream.size_bytes;
         let header = Header { hash, id, offset, length: length as u32 };

@@ -343,21 +343,19 @@ impl Tree {
     }
 
     fn put_bitmap(&self, core: &mut Core, file: &mut File, map: Vec<u8>) -> Result<()> {
-        // A long map goes to new clusters, so that the old one is still there when the operation fails.
-        if let Some(place) = file.find(kind::BITMAP, self.name)
-            && let Body::Runs(stream) = &file.attributes[place].body
-        {
-            core.release(&stream.runs);
-        }
+        let mut stream = match file.find(kind::BITMAP, self.name).map(|at| &file.attributes[at].body) {
+            Some(Body::Runs(stream)) => stream.clone(),
+            _ => Stream::default(),
+        };
         if map.len() <= 128 {
+            core.release(&stream.runs);
             file.put(Attribute::resident(kind::BITMAP, self.name, map));
             return Ok(());
         }
-        let mut stream = Stream::default();
         core.extend(&mut stream, map.len() as u64)?;
         stream.size_bytes = map.len() as u64;
         stream.initialized_bytes = stream.size_bytes;
-        core.write_through(&stream, &map)?;
+        core.overwrite(&stream, &map)?;
         file.put(Attribute::stream(kind::BITMAP, self.name, stream));
         Ok(())
     }
