@@ -17,6 +17,8 @@ pub enum Reason {
     NotEmpty,
     /// The request makes no sense, or the name cannot be one on Windows.
     Invalid,
+    /// A name longer than NTFS has.
+    NameTooLong,
     /// Nothing can be written here.
     ReadOnly,
     /// The volume is full.

@@ -207,6 +207,7 @@ fn errno(reason: Reason) -> Errno {
         Reason::IsDirectory => Errno::EISDIR,
         Reason::NotEmpty => Errno::ENOTEMPTY,
         Reason::Invalid => Errno::EINVAL,
+        Reason::NameTooLong => Errno::ENAMETOOLONG,
         Reason::ReadOnly => Errno::EROFS,
         Reason::NoSpace => Errno::ENOSPC,
         Reason::CrossVolume => Errno::EXDEV,
@@ -220,9 +221,15 @@ fn errno(reason: Reason) -> Errno {
     }
 }
 
+/// A name as text. Names of files and of streams behind a colon may each have the length of one.
 fn text(name: &OsStr) -> Answer<&str> {
-    let text = name.to_str().ok_or(Reason::Invalid)?;
-    if text.len() > 3 * MAX_NAME_UNITS as usize { Err(Reason::Invalid.into()) } else { Ok(text) }
+    let too_long = |part: &str| part.encode_utf16().count() > MAX_NAME_UNITS as usize;
+    let text = match name.to_str() {
+        Some(text) => text,
+        None if name.len() > MAX_NAME_UNITS as usize => return Err(Reason::NameTooLong.into()),
+        None => return Err(Reason::Invalid.into()),
+    };
+    if text.split(':').any(too_long) { Err(Reason::NameTooLong.into()) } else { Ok(text) }
 }
 
 thread_local! {
@@ -644,20 +651,22 @@ impl Filesystem for Door {
     ) {
         self.change(move |door| {
             let change = || -> Answer<Facts> {
-                if let Some(size) = size {
-                    door.session.set_len(node.0, size)?;
-                }
-                if let Some(mode) = mode {
-                    door.session.set_read_only(node.0, mode & 0o200 == 0)?;
-                }
                 let mut new = NewTimes {
                     accessed: atime.map(time_of),
                     modified: mtime.map(time_of),
                     changed: ctime.map(FileTime::from_system_time),
                     created: None,
                 };
+                if let Some(size) = size {
+                    door.session.set_len(node.0, size)?;
+                }
+                if let Some(mode) = mode {
+                    door.session.set_read_only(node.0, mode & 0o200 == 0)?;
+                    new.changed.get_or_insert_with(FileTime::now);
+                }
                 // Both of these alone: the kernel cleans an inode.
-                if let (None, Some(modified), Some(_), None) = (new.accessed, new.modified, new.changed, size)
+                if let (None, Some(modified), Some(_), None, None) =
+                    (new.accessed, new.modified, new.changed, size, mode)
                     && !door.kept.believes(node.0, modified)
                 {
                     new = NewTimes::default();
@@ -687,7 +696,7 @@ impl Filesystem for Door {
     ) {
         // The type of a regular file, or none; NTFS has no devices, pipes and sockets that Windows would know.
         if !matches!(mode & 0o170_000, 0 | 0o100_000) {
-            return reply.error(Errno::EPERM);
+            return reply.error(text(name).map_or_else(|fault| errno(fault.reason), |_| Errno::EPERM));
         }
         let name = name.to_owned();
         self.change(move |door| {

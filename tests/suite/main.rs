@@ -14,6 +14,7 @@ mod forensic;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod mount;
+mod mount_posix;
 mod mount_special;
 mod nbd;
 mod ntfs_check;
