@@ -1,9 +1,10 @@
 #!/bin/bash
 # The mount against ntfs-3g over the same image, in one run: bench-mount.sh IMAGE.raw [PARTITION] [RUNS]
 # IMAGE is a raw disk; PARTITION the number of an NTFS partition of it (its largest when absent). Needs root and a release build.
-# With SVG=FILE also draws a graph. Works on a copy (reflinked where it can be) in ${BENCH_DIR:-/tmp/vmrescue-bench}, prints one line a measurement: what, ours, theirs, ratio.
+# The two take turns; the median of the runs counts, and the load of the machine stands beside it. With SVG=FILE also draws a graph.
+# Works on a copy (reflinked where it can be) in ${BENCH_DIR:-/tmp/vmrescue-bench}, prints one line a measurement: what, ours, theirs, ratio.
 set -euo pipefail
-image=$1 number=${2:-} runs=${3:-3}
+image=$1 number=${2:-} runs=${3:-5}
 root=$(cd "$(dirname "$0")/.." && pwd)
 tool=${VMRESCUE:-$root/target/release/vmrescue}
 dir=${BENCH_DIR:-/tmp/vmrescue-bench}
@@ -29,22 +30,22 @@ up() { # KIND ro|rw FILE
     else
         local ro=; [ "$2" = ro ] && ro=-r
         loop=$(losetup $ro -f --show -o "$offset" --sizelimit "$size" "$3")
-        ntfs-3g -o "$2,big_writes" "$loop" "$dir/theirs"
-        pid=$(pgrep -n -f "ntfs-3g .*$dir/theirs")
+        ntfs-3g -o "$2,big_writes,no_detach" "$loop" "$dir/theirs" 2> "$dir/log" &
+        pid=$!
+        until mountpoint -q "$dir/theirs"; do kill -0 $pid || { cat "$dir/log" >&2; exit 1; }; sleep 0.02; done
     fi
 }
 down() { # KIND: unmount and wait until everything is on the host's disk
     if [ "$1" = ours ]; then fusermount3 -u "$dir/ours"; wait $pid; else
-        umount "$dir/theirs"
-        while kill -0 "$pid" 2> /dev/null; do sleep 0.01; done
+        umount "$dir/theirs"; wait $pid
         losetup -d "$loop"
     fi
     sync -f "$dir"
 }
-declare -A best
-note() { # WHAT KIND SECONDS
-    local key="$1/$2"
-    if [ -z "${best[$key]:-}" ] || python3 -c "import sys; sys.exit(not $3 < ${best[$key]})"; then best[$key]=$3; fi
+values=$dir/values
+: > "$values"
+note() { # WHAT KIND VALUE
+    echo "$1|$2|$3|$(cut -d' ' -f1 /proc/loadavg)" >> "$values"
 }
 memory() { awk '/VmHWM/ {print $2}' "/proc/$pid/status"; }
 small_create() { python3 - "$1" <<'P'
@@ -75,14 +76,16 @@ cp --sparse=always --reflink=auto "$image" "$work"
 # A file to read, written by ntfs-3g.
 up theirs rw "$work"; head -c 500M /dev/urandom > "$dir/theirs/bench-500.bin"; down theirs
 for run in $(seq "$runs"); do
-    for kind in ours theirs; do
+    # Who begins changes from run to run.
+    kinds="ours theirs"; [ $((run % 2)) = 1 ] || kinds="theirs ours"
+    for kind in $kinds; do
         cold; up $kind ro "$work"
         note "find, cold" $kind "$(timed find "$dir/$kind" -size +100M)"
         note "find, warm" $kind "$(timed find "$dir/$kind" -size +100M)"
         down $kind
         cold; up $kind ro "$work"
         note "read 500 MB, cold" $kind "$(timed dd if="$dir/$kind/bench-500.bin" of=/dev/null bs=1M)"
-        [ -n "${best[memory/$kind]:-}" ] || best[memory/$kind]=$(memory)
+        note "memory" $kind "$(memory)"
         down $kind
         # The image is in the page cache now, the mount's own pages are not.
         up $kind ro "$work"
@@ -104,28 +107,29 @@ for run in $(seq "$runs"); do
         down $kind
         up $kind rw "$work"
         note "delete 5,000 files" $kind "$(timed small_delete "$dir/$kind/small")"
-        memory_after=$(memory)
-        best[memory writing/$kind]=$memory_after
+        note "memory writing" $kind "$(memory)"
         down $kind
     done
     rm -rf "$work.vmrescue"
 done
-table=$dir/table
-for what in "find, cold" "find, warm" "read 500 MB, cold" "read 500 MB, image cached" "write 500 MB, until close" "write 500 MB, until durable" \
-    "create 5,000 files" "create 5,000 files, until durable" "read 5,000 files" "delete 5,000 files" memory "memory writing"; do
-    echo "$what|${best[$what/ours]}|${best[$what/theirs]}"
-done > "$table"
 rm -rf "$dir/work.raw" "$dir/work.raw.vmrescue"
 # The table, and with SVG=FILE a graph of it: seconds, the shorter bar is the better one.
-python3 - "$table" "${SVG:-}" <<'P'
-import sys
-rows = [line.rstrip("\n").split("|") for line in open(sys.argv[1])]
-print(f"{'what':<36} {'ours':>10} {'ntfs-3g':>10} {'ratio':>8}")
+python3 - "$values" "${SVG:-}" <<'P'
+import sys, statistics, collections
+found, loads = collections.defaultdict(list), []
+for line in open(sys.argv[1]):
+    what, kind, value, load = line.rstrip("\n").split("|")
+    found[what, kind].append(float(value))
+    loads.append(float(load))
+rows = [(what, *(statistics.median(found[what, kind]) for kind in ("ours", "theirs"))) for what in dict.fromkeys(what for what, _ in found)]
+print(f"{'what':<36} {'ours':>10} {'ntfs-3g':>10} {'ratio':>8}   ours, ntfs-3g from to")
 for what, ours, theirs in rows:
-    print(f"{what:<36} {float(ours):>10.3f} {float(theirs):>10.3f} {float(theirs) / float(ours):>7.2f}x")
+    spread = "  ".join(f"{min(found[what, kind]):.2f} {max(found[what, kind]):.2f}" for kind in ("ours", "theirs"))
+    print(f"{what:<36} {ours:>10.3f} {theirs:>10.3f} {theirs / ours:>7.2f}x   {spread}")
+print(f"load average from {min(loads)} to {max(loads)}, median {statistics.median(loads)}")
 if sys.argv[2]:
     rows = [row for row in rows if not row[0].startswith("memory")]
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="820" height="{60 + 46 * len(rows)}" role="img" aria-label="vmrescue mount beside ntfs-3g, seconds">',
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="820" height="{60 + 46 * len(rows)}" role="img" aria-label="vmrescue mount beside ntfs-3g, seconds, medians">',
            '<rect width="100%" height="100%" fill="#ffffff"/><g font-family="sans-serif" font-size="13">',
            '<rect x="240" y="14" width="12" height="12" fill="#2a78d6"/><text x="258" y="25">vmrescue mount</text>',
            '<rect x="390" y="14" width="12" height="12" fill="#9aa0a6"/><text x="408" y="25">ntfs-3g; seconds, shorter is better, each pair to its longer bar</text>']

@@ -9,5 +9,6 @@ VMRESCUE_MOUNT_KILLS=$kills cargo test --test suite -- --exact mount::a_killed_m
 for seed in $(seq "$seeds"); do
     echo "seed $seed"
     VMRESCUE_MOUNT_SEED=$seed VMRESCUE_MOUNT_STEPS=$steps \
-        cargo test -q --test suite -- --exact mount::random_operations_agree_with_a_plain_directory
+        cargo test -q --test suite -- --exact mount::random_operations_agree_with_a_plain_directory \
+        mount_posix::fsx_agrees_with_its_model
 done
