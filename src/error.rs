@@ -30,6 +30,8 @@ pub enum Layer {
     Mbr,
     /// GUID partition table.
     Gpt,
+    /// A BitLocker volume.
+    BitLocker,
     /// Any file system, where the kind is not known.
     FileSystem,
     /// NTFS.
@@ -69,6 +71,7 @@ impl Layer {
             Layer::Vhdx => "vhdx",
             Layer::Mbr => "mbr",
             Layer::Gpt => "gpt",
+            Layer::BitLocker => "bitlocker",
             Layer::FileSystem => "file-system",
             Layer::Ntfs => "ntfs",
             Layer::Fat => "fat",

@@ -9,6 +9,7 @@
 //! image/         container formats
 //! transaction/   stage, publish, undo, recover
 //! partition/     GPT, MBR
+//! crypt/         BitLocker volumes in plain text
 //! fs/            file systems: ntfs/, fat/
 //! disk/          whole disks: convert, merge, compact, resize, children
 //! registry/      hives
@@ -29,6 +30,7 @@ pub mod block;
 pub mod bytes;
 pub mod cli;
 pub mod collect;
+pub mod crypt;
 pub mod demo;
 pub mod diagnose;
 pub mod disk;

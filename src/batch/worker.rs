@@ -33,8 +33,20 @@ pub struct Worker {
     pub memory_mib: Option<u64>,
     /// Folder for the journals of the images.
     pub state_dir: Option<PathBuf>,
+    /// Options with the keys of BitLocker volumes.
+    pub keys: KeyWords,
     /// Claims, when the job is shared.
     pub leases: Option<Leases>,
+}
+
+/// Words of a command that open BitLocker volumes: given to the processes, kept nowhere.
+#[derive(Clone, Default)]
+pub struct KeyWords(pub Vec<String>);
+
+impl std::fmt::Debug for KeyWords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeyWords({})", self.0.len())
+    }
 }
 
 /// How a process ended.
@@ -79,7 +91,7 @@ impl Worker {
             self.recover(image, limit);
         }
         let mut command = Command::new(&self.program);
-        command.arg(self.verb.name()).arg(image).arg("--json").args(&work.words);
+        command.arg(self.verb.name()).arg(image).arg("--json").args(&work.words).args(&self.keys.0);
         let ended = self.finished(&mut command, limit, claim);
         if self.verb.writes() && ended.code.is_none() {
             // Killed, perhaps while it was publishing.

@@ -1,9 +1,11 @@
 //! `batch`: one job over many images, resumable, in waves, shared by machines, with reports.
 
+use super::keys::KeyArgs;
 use super::watch::Lines;
 use super::{CLEAN, ERROR, FINDINGS, agreed, say, say_json};
 use crate::batch::{
-    Entry, Job, Leases, Outcome, Override, Size, State, Verb, Worker, csv, diff, html, plan_images, run_batch,
+    Entry, Job, KeyWords, Leases, Outcome, Override, Size, State, Verb, Worker, csv, diff, html, plan_images,
+    run_batch,
 };
 use crate::error::{Error, Layer, Result};
 use clap::{Args, Subcommand};
@@ -70,6 +72,8 @@ pub(super) struct Images {
     /// One JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
 
 /// `vmrescue batch ...`
@@ -139,6 +143,8 @@ pub(super) enum Batch {
     RunOne {
         /// Job (JSON or TOML) that names one image
         job: PathBuf,
+        #[command(flatten)]
+        keys: KeyArgs,
     },
 }
 
@@ -160,6 +166,8 @@ pub(super) struct BatchArgs {
     /// One JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
     #[command(subcommand)]
     command: Option<Batch>,
 }
@@ -168,6 +176,16 @@ pub(super) struct BatchArgs {
 struct Manner {
     yes: bool,
     json: bool,
+    /// Words for the processes of the images; never in the state or a report.
+    keys: KeyWords,
+}
+
+impl Manner {
+    /// Keys are read here too, so that one that is none is told once and not by each image.
+    fn new(yes: bool, json: bool, keys: &KeyArgs) -> Result<Manner> {
+        keys.keys()?;
+        Ok(Manner { yes, json, keys: KeyWords(keys.words()) })
+    }
 }
 
 fn job_of(verb: Verb, given: &Images) -> Job {
@@ -198,25 +216,25 @@ pub(super) fn batch(args: BatchArgs) -> Result<u8> {
         let mut job = Job::read(&path)?;
         job.out = args.out.or(job.out);
         job.shard = args.shard.or(job.shard);
-        return run(&job, &Manner { yes: args.yes, json: args.json });
+        return run(&job, &Manner::new(args.yes, args.json, &args.keys)?);
     };
     match command {
         Batch::Inspect(images) => {
-            run(&job_of(Verb::Inspect, &images), &Manner { yes: true, json: images.json })
+            run(&job_of(Verb::Inspect, &images), &Manner::new(true, images.json, &images.keys)?)
         }
         Batch::Diagnose(images) => {
-            run(&job_of(Verb::Diagnose, &images), &Manner { yes: true, json: images.json })
+            run(&job_of(Verb::Diagnose, &images), &Manner::new(true, images.json, &images.keys)?)
         }
         Batch::Repair { images, script, set, state_dir, yes } => {
             let mut job = job_of(Verb::Repair, &images);
             (job.scripts, job.set, job.state_dir) = (script, super::assignments(&set)?, state_dir);
-            run(&job, &Manner { yes, json: images.json })
+            run(&job, &Manner::new(yes, images.json, &images.keys)?)
         }
         Batch::Undo { out, images, state_dir, yes } => undo(&out, &images, state_dir, yes),
         Batch::Status { out, json } => status(&out, json),
         Batch::Diff { first, second, json } => differences(&first, &second, json),
         Batch::Merge { out, from } => merge(&out, &from),
-        Batch::RunOne { job } => run_one(&job),
+        Batch::RunOne { job, keys } => run_one(&job, &keys),
     }
 }
 
@@ -248,7 +266,7 @@ fn existing(out: &Path) -> Result<State> {
     State::open(out)
 }
 
-fn worker_of(job: &Job, batch: &str) -> Result<Worker> {
+fn worker_of(job: &Job, batch: &str, keys: &KeyWords) -> Result<Worker> {
     let program =
         std::env::current_exe().map_err(|e| Error::io("this program cannot be found", "vmrescue", e))?;
     let owner = format!("{}:{}", crate::block::host_name(), std::process::id());
@@ -258,6 +276,7 @@ fn worker_of(job: &Job, batch: &str) -> Result<Worker> {
         batch: batch.to_string(),
         memory_mib: job.memory_mib,
         state_dir: job.state_dir.clone(),
+        keys: keys.clone(),
         leases: job.lease.clone().map(|dir| Leases { dir, owner, seconds: job.lease_seconds.max(3) }),
     })
 }
@@ -278,7 +297,7 @@ fn run(job: &Job, manner: &Manner) -> Result<u8> {
     }
     let stop = super::stop::on_request();
     let lines = Lines::new(images.len(), manner.yes || !job.command.writes(), &state);
-    let ending = run_batch(&images, job, &state, &worker_of(job, state.id())?, &lines, stop)?;
+    let ending = run_batch(&images, job, &state, &worker_of(job, state.id(), &manner.keys)?, &lines, stop)?;
     lines.finish();
     let entries: Vec<Entry> = images.iter().filter_map(|image| state.of(image)).collect();
     report(&out, job.command, &state, &entries, images.len(), ending.stopped.as_deref())?;
@@ -452,11 +471,12 @@ fn undo(out: &Path, chosen: &[String], state_dir: Option<PathBuf>, yes: bool) ->
             .collect(),
         ..Job::default()
     };
-    run(&job, &Manner { yes, json: false })
+    run(&job, &Manner { yes, json: false, keys: KeyWords::default() })
 }
 
 /// One job, for a scheduler that may deliver it twice: a second run finds nothing to do.
-fn run_one(path: &Path) -> Result<u8> {
+fn run_one(path: &Path, keys: &KeyArgs) -> Result<u8> {
+    keys.keys()?;
     let job = Job::read(path)?;
     let [image] = &plan_images(&job)?[..] else {
         return Err(Error::invalid(Layer::Batch, "run-one wants a job with one image").in_file(path));
@@ -464,7 +484,8 @@ fn run_one(path: &Path) -> Result<u8> {
     let work =
         job.work_of(image).ok_or_else(|| Error::invalid(Layer::Batch, "the job leaves its image out"))?;
     let state = job.out.as_ref().map(|out| State::open_for(out, &job)).transpose()?;
-    let worker = worker_of(&job, state.as_ref().map_or("", |state| state.id()))?;
+    let words = KeyWords(keys.words());
+    let worker = worker_of(&job, state.as_ref().map_or("", |state| state.id()), &words)?;
     let _stop = super::stop::on_request();
     let mut entry = worker.work_on(image, &work)?;
     if let Some(state) = &state {

@@ -2,6 +2,7 @@
 
 use super::progress::Bars;
 use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, say_error, say_json, scripts};
+use crate::crypt::Keys;
 use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{NodeKind, read_file};
@@ -27,6 +28,7 @@ pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
         state_dir: changing.state_dir.clone(),
         command: super::worker::command_words(),
         parents: image.parent.clone(),
+        keys: image.keys()?,
         gate: super::worker::gate()?,
     })
 }
@@ -134,8 +136,8 @@ pub(super) struct Using {
 }
 
 impl Using {
-    fn context(&self, discard: crate::repair::Discard) -> Result<Context> {
-        let sources = self.source.iter().map(|text| Source::open(text)).collect::<Result<Vec<_>>>()?;
+    fn context(&self, keys: &Keys, discard: crate::repair::Discard) -> Result<Context> {
+        let sources = self.source.iter().map(|text| Source::open(text, keys)).collect::<Result<Vec<_>>>()?;
         Ok(Context { sources, host_files: self.allow_host_files.clone(), force: self.force, discard })
     }
 
@@ -162,7 +164,7 @@ pub(super) fn repair(
     using: &Using,
     changing: &Changing,
 ) -> Result<u8> {
-    let (given, context) = (assignments(set)?, using.context(changing.discard())?);
+    let (given, context) = (assignments(set)?, using.context(&image.keys()?, changing.discard())?);
     let known = scripts::known(using.folder.as_deref())?;
     if names.is_empty() {
         return repair_safe(image, &known, &context, changing);

@@ -22,7 +22,7 @@ pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Count
     let (counting, counts) = CountingDevice::new(file);
     let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
     let container = image::open_file(&Disk::new(counting), &image.image, &options)?;
-    let machine = Machine::open(container.disk.clone())?;
+    let machine = Machine::open_with(container.disk.clone(), &image.keys()?)?;
     Ok((container, machine, counts))
 }
 
@@ -81,7 +81,7 @@ fn info_json(container: &Container<Disk>, machine: &Machine) -> Value {
                 "size": volume.range.end - volume.range.start,
                 "cluster_bytes": info.as_ref().map(|i| i.cluster_bytes),
                 "dirty": info.as_ref().map(|i| i.dirty), "error": volume.error,
-                "state": super::state::json_of(volume),
+                "state": super::state::json_of(volume), "bitlocker": volume.bitlocker,
             })
         })
         .collect();
@@ -125,8 +125,13 @@ fn say_info(image: &Image, container: &Container<Disk>, machine: &Machine) -> Re
             Some(fs) => format!("{} {:?}", fs.info().kind, fs.info().label),
             None => "-".into(),
         };
+        let bitlocker = volume.bitlocker.as_ref().map(|found| match found.locked {
+            true => found.locked_text(),
+            false => found.open_text(),
+        });
         let bytes = size(volume.range.end - volume.range.start);
         say(&format!("  #{}  {letter}  {bytes:>11}  {kind:<20} {fs}", volume.number))?;
+        bitlocker.map_or(Ok(()), |line| say(&format!("          {line}")))?;
         super::state::lines_of(volume).iter().try_for_each(|line| say(&format!("          {line}")))?;
     }
     for installation in &machine.installations {
@@ -164,8 +169,12 @@ fn check_disk(image: &Image) -> Result<u8> {
     for parent in image::parents(&image.image, &options).unwrap_or_default() {
         defects.extend(image::check(&Disk::new(Arc::new(HostFile::open_read(&parent)?)))?);
     }
+    // A key that cannot be read is no damage of the disk.
+    image.keys()?;
+    let mut locked = Vec::new();
     if let Ok((_, machine, _)) = open(image) {
         defects.extend(machine.defects.clone());
+        locked.extend(machine.volumes.iter().filter(|volume| volume.is_locked()).cloned());
         for volume in &machine.volumes {
             if let Some(fs) = &volume.fs {
                 defects.extend(fs.check(&Bars::new())?);
@@ -185,7 +194,15 @@ fn check_disk(image: &Image) -> Result<u8> {
     }
     say_defects(image, &defects)?;
     let damaged = defects.iter().any(|defect| defect.severity != crate::Severity::Note);
-    Ok(if damaged { FINDINGS } else { CLEAN })
+    let Some(volume) = locked.first() else { return Ok(if damaged { FINDINGS } else { CLEAN }) };
+    // Whatever was found elsewhere: what lies behind a lock was not looked at.
+    let why = volume.error.clone().unwrap_or_default();
+    let advice = volume.bitlocker.as_ref().map(crate::crypt::BitLocker::advice).unwrap_or_default();
+    super::say_error(&format!(
+        "refused: partition {} was not checked: {why}\n       {advice}",
+        volume.number
+    ));
+    Ok(super::REFUSED)
 }
 
 /// Defects as lines or as one document.

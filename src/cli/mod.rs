@@ -14,6 +14,7 @@ mod format;
 mod history;
 mod identity;
 mod inspect;
+mod keys;
 mod look;
 mod mount;
 mod partition;
@@ -79,9 +80,26 @@ struct Image {
     /// With the sha256 of the image in the output; for `get`: of every file that is copied out
     #[arg(long)]
     hash: bool,
+    /// Key of a BitLocker volume: a .BEK file, or a folder of such files; may be repeated
+    #[arg(long, value_name = "FILE")]
+    recovery_key: Vec<PathBuf>,
+    /// Recovery password of a BitLocker volume: the 48 digits, or @FILE with one a line; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    recovery_password: Vec<keys::Hidden>,
+    /// File with the password of a BitLocker volume, in UTF-8; may be repeated
+    #[arg(long, value_name = "FILE")]
+    password_file: Vec<PathBuf>,
+    // A struct of their own for these would hide from clap whether an image was named at all.
+    #[arg(skip)]
+    keys: keys::Once,
 }
 
 impl Image {
+    /// What opens BitLocker volumes; every locked volume tries all of it.
+    fn keys(&self) -> Result<crate::crypt::Keys> {
+        self.keys.keys(&self.recovery_key, &self.recovery_password, &self.password_file)
+    }
+
     /// The same options for another file.
     fn with_file(&self, file: &std::path::Path) -> Image {
         Image {
@@ -91,6 +109,10 @@ impl Image {
             parent: Vec::new(),
             follow_paths: self.follow_paths,
             hash: self.hash,
+            recovery_key: self.recovery_key.clone(),
+            recovery_password: self.recovery_password.clone(),
+            password_file: self.password_file.clone(),
+            keys: self.keys.clone(),
         }
     }
 }

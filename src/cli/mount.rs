@@ -312,18 +312,24 @@ mod linux {
             let tree = Tree::new(&machine, &look(&machine)?, |_| Ok(None))?;
             return Session::new(tree, Mode::ReadOnly, None);
         }
-        let command: Vec<String> = std::env::args().collect();
+        let command = crate::cli::keys::without_secrets(std::env::args());
         let options = Options {
             state_dir: args.state_dir.clone(),
             parents: args.image.parent.clone(),
             command: command.clone(),
+            keys: args.image.keys()?,
             ..Options::default()
         };
         let (transaction, container) = open_staged(&args.image.image, &options)?;
-        let machine = Machine::open(container.disk.as_disk())?;
+        let machine = Machine::open_with(container.disk.as_disk(), &options.keys)?;
+        let disk = machine.writable(&container.disk);
         let writer = |index: usize| -> Result<Option<Box<dyn FileSystemMut>>> {
             let volume = &machine.volumes[index];
-            match open_mut(container.disk.window(volume.range.clone())?) {
+            if let Some(why) = volume.bitlocker.as_ref().and_then(|found| found.read_only.as_ref()) {
+                say_error(&format!("partition {} is mounted read-only: {why}", volume.number));
+                return Ok(None);
+            }
+            match open_mut(disk.window(volume.range.clone())?) {
                 Ok(writer) => Ok(Some(writer)),
                 // Not safe to write: the user has to say which other volume is meant, or look only.
                 Err(e) if matches!(e.kind(), ErrorKind::Refused | ErrorKind::Busy) => {
@@ -347,7 +353,7 @@ mod linux {
             session: Some(session_word()),
             ..Record::default()
         };
-        let staged = Box::new(Staged::new(transaction, container.disk.clone(), ranges, record));
+        let staged = Box::new(Staged::new(transaction, disk.clone(), ranges, record));
         let mode = if args.discard { Mode::Discard(staged) } else { Mode::Publish(staged) };
         let json = args.image.json;
         let on_publish = Box::new(move |done: &Result<Published>| match done {

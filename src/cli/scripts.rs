@@ -74,6 +74,12 @@ pub(super) fn scripts(
     if let Some(how) = covered {
         return say_coverage(&all, how);
     }
+    let commands: Vec<crate::repair::Coverage> = coverage(&[])
+        .into_iter()
+        .filter(|row| {
+            row.command.is_some() && wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(row.id))
+        })
+        .collect();
     let mut chosen = match name {
         Some(name) => vec![script(&all, name)?],
         None => all,
@@ -93,8 +99,12 @@ pub(super) fn scripts(
                 "parameters": s.parameters.iter().map(|(name, p)| json!({"name": name, "documentation": p.documentation,
                     "default": p.default})).collect::<Vec<_>>()}))
             .collect();
-        say_json("scripts", json!({"scripts": list}))?;
+        say_json("scripts", json!({"scripts": list, "commands": commands}))?;
         return Ok(CLEAN);
+    }
+    for row in &commands {
+        say(&format!("{:<24} {}", row.id, row.title))?;
+        say(&format!("  {}", row.done_by()))?;
     }
     for script in &chosen {
         say(&format!("{:<24} {}", script.name, script.title))?;

@@ -71,16 +71,17 @@ pub(super) fn serve(args: &ServeArgs) -> Result<u8> {
         let (_, machine, _) = look::open(&args.image)?;
         return listen(args, &exports(args, &machine, None)?, None);
     }
-    let command: Vec<String> = std::env::args().collect();
+    let command = super::keys::without_secrets(std::env::args());
     let options = Options {
         state_dir: args.state_dir.clone(),
         parents: args.image.parent.clone(),
         command: command.clone(),
+        keys: args.image.keys()?,
         ..Options::default()
     };
     let (transaction, container): (Transaction, image::Container<DiskMut>) =
         open_staged(&args.image.image, &options)?;
-    let machine = Machine::open(container.disk.as_disk())?;
+    let machine = Machine::open_with(container.disk.as_disk(), &options.keys)?;
     let record = Record {
         title: format!("writes by NBD clients at {}", args.nbd),
         command,
@@ -98,7 +99,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<u8> {
         }
         published.map(drop)
     };
-    listen(args, &exports(args, &machine, Some(&container.disk))?, Some(&publish))?;
+    listen(args, &exports(args, &machine, Some(&machine.writable(&container.disk)))?, Some(&publish))?;
     // What a client wrote that was cut off in the middle.
     publish().map(|()| CLEAN)
 }

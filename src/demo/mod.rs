@@ -4,11 +4,13 @@
 //! hives, drivers and a component store that holds two versions of ACPI.sys. Nothing in it is Microsoft's: the drivers
 //! are PE files without code, made here. The recipe is told in `images/README.md`.
 
+mod encrypted;
 mod event_log;
 mod faults;
 mod hives;
 mod pe_builder;
 
+pub use encrypted::{Secrets, encrypt, secrets};
 pub use event_log::{LogEvent, event_log};
 pub use pe_builder::driver;
 

@@ -18,7 +18,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         confidence: Confidence::Certain,
         meaning: "Without its key nothing on the volume can be read or repaired. Nothing is wrong with it: on a disk whose Windows is locked the cause of the trouble may be behind the lock.",
         seen: "the signature -FVE-FS- in the first sector of a volume",
-        remedy: "Unlock the disk on a Windows machine (manage-bde -unlock, with the recovery key or the .BEK file of Azure Key Vault), repair it there, or decrypt it (manage-bde -off) and come back.",
+        remedy: "Give the key with the same command: --recovery-password, --recovery-key (a .BEK file, or the folder of the BEK volume of Azure Disk Encryption) or --password-file. A key that Azure Key Vault has wrapped (KEK) has to be unwrapped by Key Vault first.",
         source: &["AZ-A07", "AZ-B30"],
     },
     RuleDoc {
@@ -66,17 +66,21 @@ fn dirty(machine: &Machine) -> Vec<Finding> {
 fn locked(machine: &Machine) -> Vec<Finding> {
     let locked = machine.volumes.iter().filter(|volume| {
         let mut head = [0; 11];
-        volume.fs.is_none()
-            && machine.disk.read_at(volume.range.start, &mut head).is_ok()
-            && head[3..] == *b"-FVE-FS-"
+        volume.is_locked()
+            || (volume.fs.is_none()
+                && volume.bitlocker.is_none()
+                && machine.disk.read_at(volume.range.start, &mut head).is_ok()
+                && head[3..] == *b"-FVE-FS-")
     });
     locked
         .map(|volume| {
-            let line = match &volume.bitlocker {
-                Some(found) => format!("partition {} is {}", volume.number, found.locked_text()),
-                None => format!("partition {} begins with the signature of BitLocker", volume.number),
+            let lines = match &volume.bitlocker {
+                Some(found) => {
+                    vec![format!("partition {} is {}", volume.number, found.locked_text()), found.advice()]
+                }
+                None => vec![format!("partition {} begins with the signature of BitLocker", volume.number)],
             };
-            Finding::new("volume-locked", vec![line], "none, or the recovery screen of BitLocker", None)
+            Finding::new("volume-locked", lines, "none, or the recovery screen of BitLocker", None)
         })
         .collect()
 }

@@ -13,6 +13,12 @@ use std::sync::Arc;
 pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     let length = disk.len().min(512) as usize;
     let first = disk.read_vec(0, length)?;
+    // The first sector may say that it is FAT's: BitLocker To Go.
+    if crate::crypt::is_bitlocker(&first) {
+        return Err(Error::unsupported(Layer::FileSystem, "no file system that is known")
+            .at(0)
+            .found("BitLocker"));
+    }
     if ntfs::is_ntfs(&first) {
         return Ok(Arc::new(ntfs::Volume::open(disk)?));
     }
@@ -23,9 +29,7 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     if ntfs::is_ntfs(&last) {
         return Ok(Arc::new(ntfs::Volume::open(disk)?));
     }
-    let found = if first.get(3..11) == Some(b"-FVE-FS-") {
-        "BitLocker"
-    } else if first.get(3..11) == Some(b"EXFAT   ") {
+    let found = if first.get(3..11) == Some(b"EXFAT   ") {
         "exFAT"
     } else if first.get(3..7) == Some(b"ReFS") {
         "ReFS"
@@ -50,6 +54,11 @@ pub fn open_mut(disk: DiskMut) -> Result<Box<dyn FileSystemMut>> {
 pub fn open_mut_with(disk: DiskMut, options: ntfs::WriteOptions) -> Result<Box<dyn FileSystemMut>> {
     let length = disk.geometry().length_bytes.min(512) as usize;
     let first = disk.as_disk().read_vec(0, length)?;
+    if crate::crypt::is_bitlocker(&first) {
+        return Err(Error::unsupported(Layer::FileSystem, "no file system that can be written")
+            .at(0)
+            .found("BitLocker"));
+    }
     if ntfs::is_ntfs(&first) {
         return Ok(Box::new(ntfs::VolumeMut::open_with(disk, options)?));
     }

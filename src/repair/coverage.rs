@@ -102,8 +102,17 @@ const PROCEDURES: &[(&str, &str, &str)] = &[
     ("INC-10", "PARTIAL", "April 2026 LSASS restart loop on DCs (KB5082063/KB5082142/KB5082123/KB5082198)"),
 ];
 
-/// Procedures that only look: the command that does it.
-const COMMANDS: [(&str, &str); 3] = [("RS-13", "updates"), ("RS-15", "inspect --apps"), ("RS-17", "collect")];
+/// Procedures that want no script: the command that does it.
+const COMMANDS: [(&str, &str); 5] = [
+    (
+        "AZ-A07",
+        "COMMAND IMAGE --recovery-key FILE.BEK (or --recovery-password, --password-file): every command",
+    ),
+    ("AZ-B30", "COMMAND IMAGE --recovery-password TEXT (unlocks; to suspend or decrypt wants manage-bde)"),
+    ("RS-13", "updates"),
+    ("RS-15", "inspect --apps"),
+    ("RS-17", "collect"),
+];
 
 /// One procedure and the scripts that name it.
 #[derive(Debug, Clone, Serialize)]
@@ -116,7 +125,7 @@ pub struct Coverage {
     pub title: &'static str,
     /// Names of the scripts.
     pub scripts: Vec<String>,
-    /// The command that does it, for those that only look.
+    /// The command that does it, for those that want no script.
     pub command: Option<&'static str>,
 }
 

@@ -24,6 +24,10 @@ pub fn format_volume(
 ) -> Result<Vec<Change>> {
     let missing = || Error::not_found(Layer::FileSystem, format!("no volume {number}"));
     let volume = machine.volumes.iter().find(|volume| volume.number == number).ok_or_else(missing)?;
+    if volume.bitlocker.as_ref().is_some_and(|bitlocker| !bitlocker.locked) {
+        return Err(Error::refused(Layer::BitLocker, format!("volume {number} is BitLocker's and open"))
+            .advice("a new file system inside would overwrite BitLocker's metadata: give no key, and it replaces BitLocker too"));
+    }
     let first = machine.disk.read_vec(volume.range.start, 512)?;
     let there = match &volume.fs {
         Some(fs) => Some(format!("{} {:?}", fs.info().kind, fs.info().label)),

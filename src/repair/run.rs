@@ -6,6 +6,7 @@ use super::script::Script;
 use super::stage::Stage;
 use super::verify::{Verdict, defects, verify};
 use crate::block::DiskMut;
+use crate::crypt::Keys;
 use crate::disk;
 use crate::error::{Error, Layer, Result};
 use crate::image::{self, Container, ContainerInfo, CreateSpec, Format, Kind, OpenOptions, Variant};
@@ -42,6 +43,8 @@ pub struct Options {
     pub parents: Vec<PathBuf>,
     /// Where the result goes.
     pub target: Target,
+    /// What opens BitLocker volumes.
+    pub keys: Keys,
     /// The last word before the image is written.
     pub gate: Option<Gate>,
 }
@@ -141,14 +144,14 @@ pub fn run_changes(
         return run_elsewhere(path, planned, options, progress);
     }
     let (tx, container) = open_staged(path, options)?;
-    let machine = Machine::open(container.disk.as_disk())?;
+    let machine = Machine::open_with(container.disk.as_disk(), &options.keys)?;
     let changes = planned(&machine)?;
     if changes.is_empty() || options.dry_run {
         return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
     }
     let before = defects(&machine, &changes, progress)?;
-    Stage::new(&machine, &container.disk).apply(&changes)?;
-    let verdict = verify(&container.disk, &changes, &before, progress)?;
+    Stage::new(&machine, &machine.writable(&container.disk)).apply(&changes)?;
+    let verdict = verify(&container.disk.as_disk(), &options.keys, &changes, &before, progress)?;
     let bytes_changed = tx.changed_bytes()?;
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let record = Record {
@@ -174,7 +177,7 @@ fn run_elsewhere(
 ) -> Result<Outcome> {
     let opening = OpenOptions { parents: options.parents.clone(), follow_paths: false };
     let source = image::open_path(path, &opening)?;
-    let machine = Machine::open(source.disk.clone())?;
+    let machine = Machine::open_with(source.disk.clone(), &options.keys)?;
     let changes = planned(&machine)?;
     if changes.is_empty() || options.dry_run {
         return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
@@ -207,8 +210,8 @@ fn run_elsewhere(
     };
     let staged = image::open_mut(new.file(), parent)?.disk;
     let before = defects(&machine, &changes, progress)?;
-    Stage::new(&machine, &staged).apply(&changes)?;
-    let verdict = verify(&staged, &changes, &before, progress)?;
+    Stage::new(&machine, &machine.writable(&staged)).apply(&changes)?;
+    let verdict = verify(&staged.as_disk(), &options.keys, &changes, &before, progress)?;
     drop(staged);
     let bytes_changed = new.file().len();
     new.finish()?;

@@ -3,6 +3,7 @@
 //! Missing: split and solid WIM images (SWM, ESD), cabinets and update packages.
 
 use super::plan::directory;
+use crate::crypt::Keys;
 use crate::error::{Error, Layer, Result};
 use crate::fs::{FileSystem, NodeId, read_file, resolve, wim};
 use crate::image::{self, OpenOptions};
@@ -51,11 +52,12 @@ pub(super) struct Found {
 }
 
 impl Source {
-    /// Opens a source: a folder, a disk image of any kind, or a WIM (`FILE` or `FILE#N` for its N-th image).
+    /// Opens a source: a folder, a disk image of any kind, or a WIM (`FILE` or `FILE#N` for its N-th image). BitLocker volumes
+    /// of a disk are opened with the keys that fit.
     ///
     /// # Errors
     /// `NotFound`, `Unsupported`; damage.
-    pub fn open(text: &str) -> Result<Source> {
+    pub fn open(text: &str, keys: &Keys) -> Result<Source> {
         let (file, number) = match text.rsplit_once('#').map(|(file, n)| (file, n.parse::<usize>())) {
             Some((file, Ok(number))) if !Path::new(text).exists() => (file, Some(number)),
             _ => (text, None),
@@ -75,7 +77,7 @@ impl Source {
             return Ok(Source::Images(donors));
         }
         let container = image::open_path(path, &OpenOptions::default())?;
-        Ok(Source::Disk(file.to_string(), Arc::new(Machine::open(container.disk)?)))
+        Ok(Source::Disk(file.to_string(), Arc::new(Machine::open_with(container.disk, keys)?)))
     }
 
     /// File systems with a Windows on them.

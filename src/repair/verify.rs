@@ -2,7 +2,8 @@
 //! our writers (crates `ntfs` and `nt-hive`), and by our own checkers, which must not find anything new.
 
 use super::change::Change;
-use crate::block::{Disk, DiskMut};
+use crate::block::Disk;
+use crate::crypt::Keys;
 use crate::error::{Defect, Error, ErrorKind, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::read_file;
@@ -101,12 +102,15 @@ pub(super) fn is_superseded(change: &Change, later: &[Change]) -> bool {
 /// # Errors
 /// `Disagreement` when the readers differ, or a check finds something that was not there before.
 pub(super) fn verify(
-    staged: &DiskMut,
+    staged: &Disk,
+    keys: &Keys,
     changes: &[Change],
     before: &[Defect],
     progress: &dyn Progress,
 ) -> Result<Verdict> {
-    let machine = Machine::open(staged.as_disk())?;
+    // As it will lie there: BitLocker volumes are opened anew, from what is staged.
+    let machine = Machine::open_with(staged.clone(), keys)?;
+    let staged = &machine.disk;
     let mut verdict = Verdict::default();
     let known: BTreeSet<String> =
         before.iter().map(|defect| format!("{}{}", defect.code, defect.detail)).collect();
@@ -140,7 +144,7 @@ pub(super) fn verify(
 }
 
 /// The partition table of a GPT disk, by the crate `gpt`.
-fn verify_table(machine: &Machine, staged: &DiskMut, verdict: &mut Verdict) -> Result<()> {
+fn verify_table(machine: &Machine, staged: &Disk, verdict: &mut Verdict) -> Result<()> {
     if machine.table.kind != TableKind::Gpt {
         return Ok(());
     }
@@ -148,7 +152,7 @@ fn verify_table(machine: &Machine, staged: &DiskMut, verdict: &mut Verdict) -> R
         512 => gpt::disk::LogicalBlockSize::Lb512,
         _ => gpt::disk::LogicalBlockSize::Lb4096,
     };
-    let device = Positioned { disk: staged.as_disk(), position: 0 };
+    let device = Positioned { disk: staged.clone(), position: 0 };
     let config = gpt::GptConfig::new().writable(false).logical_block_size(sector);
     let other = match config.open_from_device(Box::new(device)) {
         Ok(other) => other,
@@ -170,10 +174,10 @@ fn verify_table(machine: &Machine, staged: &DiskMut, verdict: &mut Verdict) -> R
 }
 
 /// The root directory of a volume that was mended, by the crate `ntfs`.
-fn verify_volume(machine: &Machine, staged: &DiskMut, number: u32, verdict: &mut Verdict) -> Result<()> {
+fn verify_volume(machine: &Machine, staged: &Disk, number: u32, verdict: &mut Verdict) -> Result<()> {
     let Some(index) = machine.volumes.iter().position(|own| own.number == number) else { return Ok(()) };
     let fs = machine.file_system(index)?;
-    let window = staged.as_disk().window(machine.volumes[index].range.clone())?;
+    let window = staged.window(machine.volumes[index].range.clone())?;
     let ours: BTreeSet<String> = fs.read_dir(fs.root())?.into_iter().map(|entry| entry.name).collect();
     let asked = std::panic::catch_unwind(AssertUnwindSafe(|| root_by_other(&window)));
     match asked.unwrap_or_else(|_| Err("it panics".into())) {
@@ -213,7 +217,7 @@ fn root_by_other(window: &Disk) -> std::result::Result<BTreeSet<String>, String>
     Ok(names)
 }
 
-fn verify_file(machine: &Machine, staged: &DiskMut, path: &str, verdict: &mut Verdict) -> Result<()> {
+fn verify_file(machine: &Machine, staged: &Disk, path: &str, verdict: &mut Verdict) -> Result<()> {
     let parsed = GuestPath::parse(path)?;
     let (index, node) = machine.resolve(&parsed)?;
     let fs = machine.file_system(index)?;
@@ -221,7 +225,7 @@ fn verify_file(machine: &Machine, staged: &DiskMut, path: &str, verdict: &mut Ve
         verdict.only_one_reader.push(format!("{path}: the second reader knows NTFS only"));
         return Ok(());
     }
-    let window = staged.as_disk().window(machine.volumes[index].range.clone())?;
+    let window = staged.window(machine.volumes[index].range.clone())?;
     let ours = match node {
         Some(node) if fs.streams(node)?.iter().any(|stream| stream.name == parsed.stream) => {
             Some(read_file(&*fs, node, &parsed.stream)?)

@@ -96,7 +96,7 @@ fn judged(page: &Page<'_>) -> (&'static str, String, String) {
         .inspection
         .volumes
         .iter()
-        .filter(|v| v.bitlocker.is_some())
+        .filter(|v| v.bitlocker.as_ref().is_some_and(|bitlocker| bitlocker.locked))
         .filter_map(|v| v.error.as_deref())
         .collect();
     if let Some(first) = all.iter().find(|finding| finding.severity == Severity::Critical) {

@@ -1,10 +1,10 @@
 //! Everything that `inspect` found, as one tree; its JSON form is what serde makes of it.
 
 use crate::block::Disk;
+use crate::crypt::BitLocker;
 use crate::error::Defect;
 use crate::image::{Container, ContainerInfo};
 use crate::partition::TableKind;
-use crate::windows::bitlocker::BitLocker;
 use crate::windows::facts::{Facts, facts};
 use crate::windows::{Installation, Machine, Service, services};
 use serde::Serialize;

@@ -79,7 +79,7 @@ fn segment(inspection: &Inspection, volume: &super::inspection::VolumeView) -> S
     let kind = partition.map_or("", |partition| partition.type_name.as_str());
     let lower = kind.to_ascii_lowercase();
     let windows = inspection.installations.iter().any(|installation| installation.volume == volume.number);
-    let role = if volume.bitlocker.is_some() {
+    let role = if volume.bitlocker.as_ref().is_some_and(|bitlocker| bitlocker.locked) {
         Role::Locked
     } else if windows {
         Role::Windows

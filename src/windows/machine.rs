@@ -1,6 +1,7 @@
 //! A disk with its volumes and Windows installations.
 
-use crate::block::Disk;
+use crate::block::{Disk, DiskMut};
+use crate::crypt::{self, BitLocker, Keys};
 use crate::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
 use crate::fs::path::{GuestPath, VolumeName};
 use crate::fs::{FileSystem, NodeId, read_file, resolve};
@@ -8,7 +9,6 @@ use crate::guid::Guid;
 use crate::partition::{self, EFI_SYSTEM, Partition, Table, TableKind};
 use crate::registry::Hive;
 use crate::windows::bcd::{DiskMap, MapPartition, PartitionRef};
-use crate::windows::bitlocker::{BitLocker, bitlocker};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ pub struct Volume {
     pub fs: Option<Arc<dyn FileSystem>>,
     /// Why it could not.
     pub error: Option<String>,
-    /// It is a BitLocker volume: what can be seen without a key.
+    /// It is a BitLocker volume: how it is, and what opened it.
     pub bitlocker: Option<BitLocker>,
     /// The letter that the first installation gives it.
     pub letter: Option<char>,
@@ -85,7 +85,7 @@ type Hives = HashMap<(usize, String), Arc<Hive>>;
 /// A disk with what is on it.
 #[derive(Clone)]
 pub struct Machine {
-    /// The disk.
+    /// The disk, with the BitLocker volumes that are open in plain text.
     pub disk: Disk,
     /// Its partition table.
     pub table: Table,
@@ -97,11 +97,16 @@ pub struct Machine {
     pub defects: Vec<Defect>,
     /// Hives that were read, by volume and name; see [`Machine::hive`].
     hives: Arc<Mutex<Hives>>,
+    /// The BitLocker volumes that are open.
+    plain: Vec<crypt::Part>,
 }
 
-/// What a user does about a locked volume.
-const UNLOCK: &str = "unlock it where the disk is attached to a Windows machine (manage-bde -unlock X: -RecoveryPassword ..., the \
-    password that is kept under the id above), and switch BitLocker off (manage-bde -off X:)";
+impl Volume {
+    /// True for a BitLocker volume that no key has opened.
+    pub fn is_locked(&self) -> bool {
+        self.bitlocker.as_ref().is_some_and(|bitlocker| bitlocker.locked)
+    }
+}
 
 /// Path of a hive in its installation, from the Windows directory.
 pub fn config_path(hive: &str) -> [String; 3] {
@@ -131,11 +136,19 @@ pub fn hive_of(fs: &dyn FileSystem, directory: NodeId, name: &str) -> Result<Hiv
 }
 
 impl Machine {
-    /// Finds volumes and installations. Damaged volumes are kept with their error.
+    /// Finds volumes and installations. Damaged volumes are kept with their error, locked ones with what would open them.
     ///
     /// # Errors
     /// Of reading the disk and its partition table.
     pub fn open(disk: Disk) -> Result<Machine> {
+        Machine::open_with(disk, &Keys::none())
+    }
+
+    /// The same; BitLocker volumes are opened with the keys that fit.
+    ///
+    /// # Errors
+    /// As [`Machine::open`]. A key that does not fit is none: the volume stays locked and says why.
+    pub fn open_with(disk: Disk, keys: &Keys) -> Result<Machine> {
         let table = partition::read(&disk)?;
         let mut defects = table.defects.clone();
         let places: Vec<(u32, Range<u64>, Option<Partition>)> = if table.kind == TableKind::None {
@@ -144,13 +157,43 @@ impl Machine {
             table.partitions.iter().map(|p| (p.number, p.range.clone(), Some(p.clone()))).collect()
         };
         let mut volumes = Vec::new();
-        for (number, range, partition) in places {
-            let (fs, error, bitlocker) = open_volume(&disk, &range, &mut defects);
+        let mut plain = Vec::new();
+        let mut encrypted = Vec::new();
+        for (_, range, _) in &places {
+            let found = disk.window(range.clone()).and_then(|window| crypt::volume(&window, keys));
+            let found = found.unwrap_or_else(|e| {
+                defects.push(Defect::from_error("bitlocker-unreadable", Severity::Error, &e));
+                None
+            });
+            if let Some(lost) = found.as_ref().filter(|found| found.info.good_copies < 3) {
+                let text = format!(
+                    "{} of the three copies of the BitLocker metadata are whole",
+                    lost.info.good_copies
+                );
+                let at = Some(range.start);
+                defects.push(Defect::new("bitlocker-copies", Severity::Warning, Layer::BitLocker, at, text));
+            }
+            plain.extend(found.as_ref().and_then(|found| Some((range.start, found.view.clone()?))));
+            encrypted.push(found.map(|found| found.info));
+        }
+        let disk = crypt::plain(disk, &plain);
+        for ((number, range, partition), bitlocker) in places.into_iter().zip(encrypted) {
+            let (fs, error) = match &bitlocker {
+                Some(bitlocker) if bitlocker.locked => (None, Some(bitlocker.locked_text())),
+                _ => open_volume(&disk, &range, &mut defects),
+            };
             let system = partition.as_ref().is_some_and(|p| p.type_guid == Some(EFI_SYSTEM) || p.active);
             volumes.push(Volume { number, range, partition, fs, error, bitlocker, letter: None, system });
         }
-        let mut machine =
-            Machine { disk, table, volumes, installations: Vec::new(), defects, hives: Arc::default() };
+        let mut machine = Machine {
+            disk,
+            table,
+            volumes,
+            installations: Vec::new(),
+            defects,
+            hives: Arc::default(),
+            plain,
+        };
         machine.find_installations();
         Ok(machine)
     }
@@ -242,10 +285,23 @@ impl Machine {
             self.volumes.get(volume).ok_or_else(|| Error::invalid(Layer::Windows, "no such volume"))?;
         volume.fs.clone().ok_or_else(|| {
             let why = volume.error.clone().unwrap_or_default();
-            let e = Error::unsupported(Layer::Windows, format!("partition {} cannot be read", volume.number))
-                .found(why);
-            if volume.bitlocker.is_some() { e.advice(UNLOCK) } else { e }
+            match volume.bitlocker.as_ref().filter(|bitlocker| bitlocker.locked) {
+                Some(bitlocker) => {
+                    Error::refused(Layer::BitLocker, format!("partition {} is {why}", volume.number))
+                        .advice(bitlocker.advice())
+                }
+                None => {
+                    Error::unsupported(Layer::Windows, format!("partition {} cannot be read", volume.number))
+                        .found(why)
+                }
+            }
         })
+    }
+
+    /// The same disk to write, `disk` being this one staged: what is written to a BitLocker volume that is open here is
+    /// enciphered on its way.
+    pub fn writable(&self, disk: &DiskMut) -> DiskMut {
+        crypt::plain_mut(disk.clone(), &self.plain)
     }
 
     /// A hive of an installation, with its transaction logs applied. It is read once and kept, for clones of the machine
@@ -311,12 +367,17 @@ impl Machine {
     pub fn installation(&self, number: Option<usize>) -> Result<&Installation> {
         match (number, self.installations.as_slice()) {
             (_, []) => {
-                let e = Error::not_found(Layer::Windows, "no Windows installation on this disk");
-                let locked = self.volumes.iter().filter(|volume| volume.bitlocker.is_some());
-                let locked: Vec<String> = locked
+                let locked: Vec<&Volume> = self.volumes.iter().filter(|volume| volume.is_locked()).collect();
+                let Some(first) = locked.first().and_then(|volume| volume.bitlocker.as_ref()) else {
+                    return Err(Error::not_found(Layer::Windows, "no Windows installation on this disk"));
+                };
+                let list: Vec<String> = locked
+                    .iter()
                     .map(|v| format!("partition {} is {}", v.number, v.error.clone().unwrap_or_default()))
                     .collect();
-                Err(if locked.is_empty() { e } else { e.found(locked.join("; ")).advice(UNLOCK) })
+                Err(Error::refused(Layer::BitLocker, "no Windows installation that can be read")
+                    .found(list.join("; "))
+                    .advice(first.advice()))
             }
             (None, [only]) => Ok(only),
             (Some(number), all) => number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
@@ -353,23 +414,21 @@ impl Machine {
     }
 }
 
-type Opened = (Option<Arc<dyn FileSystem>>, Option<String>, Option<BitLocker>);
-
 /// The file system of a volume, or why it has none that can be read.
-fn open_volume(disk: &Disk, range: &Range<u64>, defects: &mut Vec<Defect>) -> Opened {
-    let e = match disk.window(range.clone()).and_then(crate::fs::open) {
-        Ok(fs) => return (Some(fs), None, None),
-        Err(e) => e,
-    };
-    match disk.window(range.clone()).and_then(|window| bitlocker(&window)) {
-        Ok(Some(found)) => return (None, Some(found.locked_text()), Some(found)),
-        Ok(None) => {}
-        Err(e) => defects.push(Defect::from_error("bitlocker-unreadable", Severity::Error, &e)),
+fn open_volume(
+    disk: &Disk,
+    range: &Range<u64>,
+    defects: &mut Vec<Defect>,
+) -> (Option<Arc<dyn FileSystem>>, Option<String>) {
+    match disk.window(range.clone()).and_then(crate::fs::open) {
+        Ok(fs) => (Some(fs), None),
+        Err(e) => {
+            if e.kind() == ErrorKind::Damaged {
+                defects.push(Defect::from_error("volume-unreadable", Severity::Error, &e));
+            }
+            (None, Some(e.to_string()))
+        }
     }
-    if e.kind() == ErrorKind::Damaged {
-        defects.push(Defect::from_error("volume-unreadable", Severity::Error, &e));
-    }
-    (None, Some(e.to_string()), None)
 }
 
 /// What a letter of `MountedDevices` stands for.

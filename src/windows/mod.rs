@@ -9,13 +9,11 @@
 //! * [`Updates`]: packages, and what waits for the next start
 //! * [`facts::Facts`]: everything that `inspect` tells, one file a subject
 //! * [`Dump`]: the header of a crash dump
-//! * [`bitlocker::BitLocker`]: an encrypted volume from the outside
 //! * [`events`]: event logs, and what they say on starts, stops and crashes
 //! * [`timeline`]: everything that has a time
 
 mod authenticode;
 pub mod bcd;
-pub mod bitlocker;
 mod boot;
 mod bugcheck;
 mod catalog;

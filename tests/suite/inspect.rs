@@ -7,11 +7,11 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue::block::{Disk, DiskMut, HostFile, MemoryDevice, WritableDevice};
+use vmrescue::crypt::{Keys, volume};
 use vmrescue::demo::build;
 use vmrescue::fs::{NodeKind, resolve};
 use vmrescue::image::{self, Kind, OpenOptions, open_path};
 use vmrescue::windows::Machine;
-use vmrescue::windows::bitlocker::bitlocker;
 
 /// Writes files into the Windows volume of a demo disk, in the place of those that are there.
 pub(crate) fn lay(image: &Path, files: &[(&str, Vec<u8>)]) {
@@ -336,7 +336,8 @@ fn protectors_of_bitlocker_volumes_are_those_that_libbde_reads() {
         let bytes = run(gzip.arg("-dc").arg(&packed)).stdout;
         let plain = dir.path().join("volume.bin");
         std::fs::write(&plain, &bytes).unwrap();
-        let ours = bitlocker(&Disk::new(Arc::new(MemoryDevice::new(bytes)))).unwrap().unwrap();
+        let disk = Disk::new(Arc::new(MemoryDevice::new(bytes)));
+        let ours = volume(&disk, &Keys::none()).unwrap().unwrap().info;
         assert_eq!((ours.method.as_str(), ours.state), (method, state), "{name}");
         assert!(ours.protectors.iter().any(|protector| protector.kind == kind), "{name}: {ours:?}");
         assert_eq!(ours.good_copies, 3, "{name}");

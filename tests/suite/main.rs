@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may fail and tell")]
 
 mod batch;
+mod bitlocker;
 mod boot;
 mod collect;
 mod containers;

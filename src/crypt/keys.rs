@@ -1,0 +1,217 @@
+//! What a user has to open a volume: recovery passwords, passphrases, external keys; and the stretching that passwords go through.
+//!
+//! Format: libbde's format document, "Keys". Keys live in memory only and are wiped when they are dropped; nothing here prints or
+//! stores them. Missing: keys that a TPM, a smart card or a server holds, and secrets that Azure Key Vault has wrapped with a key of
+//! its own (KEK): Key Vault unwraps those, over the network.
+
+use super::bek;
+use super::entry::Secret256;
+use crate::error::{Error, Layer, Result};
+use crate::guid::Guid;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use zeroize::Zeroizing;
+
+/// Rounds of the stretching.
+const ROUNDS: u64 = 0x10_0000;
+/// Groups of a recovery password.
+const GROUPS: usize = 8;
+
+/// What a secret is.
+pub(super) enum Kind {
+    /// The hash that is stretched.
+    RecoveryPassword(Secret256),
+    /// The hash that is stretched.
+    Passphrase(Secret256),
+    /// The key of the protector with that id.
+    External(Guid, Secret256),
+}
+
+/// A secret, and what to call it without telling it.
+pub(super) struct Secret {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+}
+
+#[derive(Default)]
+struct Inner {
+    secrets: Vec<Secret>,
+    /// Stretched hashes by secret and salt: stretching takes a moment, and a disk is opened several times.
+    stretched: Mutex<HashMap<(usize, [u8; 16]), Secret256>>,
+}
+
+/// All secrets that a user has given. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Keys(Arc<Inner>);
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keys({})", self.0.secrets.len())
+    }
+}
+
+fn hash(bytes: &[u8]) -> Secret256 {
+    Zeroizing::new(Sha256::digest(bytes).into())
+}
+
+/// The sixteen bytes behind a recovery password: 48 digits in eight groups, each eleven times a number of sixteen bits.
+fn recovery_bytes(text: &str) -> Result<Zeroizing<[u8; 16]>> {
+    let wrong = |why: String| {
+        Error::invalid(Layer::BitLocker, format!("this is no recovery password: {why}"))
+            .expected("48 digits in eight groups of six, such as 471207-278498-422125-177177-561902-537405-468006-693451")
+    };
+    let digits = Zeroizing::new(text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect::<String>());
+    if let Some(other) = digits.chars().find(|c| !c.is_ascii_digit()) {
+        return Err(wrong(format!("{other:?} is no digit")));
+    }
+    if digits.len() != GROUPS * 6 {
+        return Err(wrong(format!("it has {} digits", digits.len())));
+    }
+    let mut bytes = Zeroizing::new([0; GROUPS * 2]);
+    for (index, pair) in bytes.chunks_exact_mut(2).enumerate() {
+        let number: u32 = digits[index * 6..index * 6 + 6].parse().map_err(|_| wrong("no number".into()))?;
+        if !number.is_multiple_of(11) {
+            return Err(wrong(format!("group {} is mistyped (it is not divisible by 11)", index + 1)));
+        }
+        let half = u16::try_from(number / 11)
+            .map_err(|_| wrong(format!("group {} is mistyped (it must be less than 720896)", index + 1)))?;
+        pair.copy_from_slice(&half.to_le_bytes());
+    }
+    Ok(bytes)
+}
+
+/// The hash of a recovery password that is stretched.
+pub(super) fn recovery_hash(text: &str) -> Result<Secret256> {
+    Ok(hash(&*recovery_bytes(text)?))
+}
+
+/// The hash of a passphrase that is stretched.
+pub(super) fn passphrase_hash(text: &str) -> Secret256 {
+    let wide = Zeroizing::new(text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+    hash(&*hash(&wide))
+}
+
+/// The key that a hash and a salt become.
+pub(super) fn stretch(hash: &Secret256, salt: &[u8; 16]) -> Secret256 {
+    // Last hash, first hash, salt, count.
+    let mut state = Zeroizing::new([0u8; 88]);
+    state[32..64].copy_from_slice(&**hash);
+    state[64..80].copy_from_slice(salt);
+    for round in 0..ROUNDS {
+        state[80..].copy_from_slice(&round.to_le_bytes());
+        let last = Sha256::digest(*state);
+        state[..32].copy_from_slice(&last);
+    }
+    let mut key = Zeroizing::new([0; 32]);
+    key.copy_from_slice(&state[..32]);
+    key
+}
+
+impl Keys {
+    /// No secret: opens only what needs none.
+    pub fn none() -> Keys {
+        Keys::default()
+    }
+
+    /// True without any secret.
+    pub fn is_empty(&self) -> bool {
+        self.0.secrets.is_empty()
+    }
+
+    fn with(self, kind: Kind, name: String) -> Keys {
+        let Keys(shared) = self;
+        let mut inner = Arc::try_unwrap(shared).unwrap_or_else(|shared| Inner {
+            secrets: shared.secrets.iter().map(Secret::copy).collect(),
+            stretched: Mutex::default(),
+        });
+        inner.secrets.push(Secret { kind, name });
+        Keys(Arc::new(inner))
+    }
+
+    /// These, and a recovery password: 48 digits, with or without dashes and spaces.
+    ///
+    /// # Errors
+    /// `Invalid` with the group that is mistyped.
+    pub fn with_recovery_password(self, text: &str) -> Result<Keys> {
+        Ok(self.with(Kind::RecoveryPassword(recovery_hash(text)?), "the recovery password".into()))
+    }
+
+    /// These, and a passphrase, exactly as the user types it into Windows.
+    #[must_use]
+    pub fn with_passphrase(self, text: &str) -> Keys {
+        self.with(Kind::Passphrase(passphrase_hash(text)), "the password".into())
+    }
+
+    /// These, and the key of a `.BEK` file; `name` stands in messages.
+    ///
+    /// # Errors
+    /// `Damaged` when it is none.
+    pub fn with_external_key(self, file: &[u8], name: &str) -> Result<Keys> {
+        let (id, key) = bek::parse(file)?;
+        Ok(self.with(Kind::External(id, key), name.to_string()))
+    }
+
+    /// These, and the key of a `.BEK` file of the host, or of all such files in a folder of the host (the volume that Azure Disk
+    /// Encryption keeps its keys on).
+    ///
+    /// # Errors
+    /// Of the host; `NotFound` for a folder without any; `Damaged` when none of the files is a key.
+    pub fn with_external_key_path(self, path: &Path) -> Result<Keys> {
+        bek::files(path)?.into_iter().try_fold(self, |keys, (file, bytes)| {
+            keys.with_external_key(&bytes, &file).map_err(|e| e.in_file(file))
+        })
+    }
+
+    pub(super) fn secrets(&self) -> &[Secret] {
+        &self.0.secrets
+    }
+
+    /// A secret's hash stretched with a salt; the same one is stretched once.
+    pub(super) fn stretched(&self, index: usize, hash: &Secret256, salt: &[u8; 16]) -> Secret256 {
+        let known = |keys: &Keys| {
+            let all = keys.0.stretched.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(&(index, *salt)).cloned()
+        };
+        if let Some(key) = known(self) {
+            return key;
+        }
+        let key = stretch(hash, salt);
+        let mut all = self.0.stretched.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((index, *salt), key.clone());
+        key
+    }
+}
+
+impl Secret {
+    fn copy(&self) -> Secret {
+        let kind = match &self.kind {
+            Kind::RecoveryPassword(hash) => Kind::RecoveryPassword(hash.clone()),
+            Kind::Passphrase(hash) => Kind::Passphrase(hash.clone()),
+            Kind::External(id, key) => Kind::External(*id, key.clone()),
+        };
+        Secret { kind, name: self.name.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recovery_passwords_are_checked_group_by_group() {
+        let good = "471207-278498-422125-177177-561902-537405-468006-693451";
+        let bytes = recovery_bytes(good).unwrap();
+        assert_eq!(u16::from_le_bytes([bytes[0], bytes[1]]), 42837);
+        assert_eq!(recovery_bytes(&good.replace('-', " ")).unwrap(), bytes);
+        assert_eq!(recovery_bytes(&good.replace('-', "")).unwrap(), bytes);
+        let why = |text: &str| recovery_bytes(text).unwrap_err().to_string();
+        assert!(why(&good.replace("177177", "177178")).contains("group 4"), "{}", why(good));
+        assert!(why(&good.replace("471207", "720896")).contains("720896"));
+        assert!(why(&good[..47]).contains("41 digits"));
+        assert!(why("x").contains("no digit"));
+        // No message tells the password.
+        assert!(!why(&good.replace("177177", "177178")).contains("471207-278498-422125-177178"));
+    }
+}

@@ -1,0 +1,83 @@
+//! From a user's secrets to the key of the sectors: secret, master key (VMK), volume key (FVEK).
+
+use super::entry::{Key, Secret256};
+use super::keys::{Keys, Kind, Secret};
+use super::metadata::{Lock, MEANS_EXTERNAL, MEANS_PASSPHRASE, MEANS_RECOVERY_PASSWORD, Metadata};
+
+/// The way in.
+pub(super) struct Opened {
+    pub(super) master: Secret256,
+    pub(super) volume_key: Key,
+    /// The protector that opened it: kind and id.
+    pub(super) by: String,
+}
+
+fn shown(lock: &Lock) -> String {
+    format!("{} {{{}}}", lock.shown.kind, lock.shown.id)
+}
+
+fn list<'a>(locks: impl Iterator<Item = &'a Lock>) -> String {
+    locks.map(shown).collect::<Vec<_>>().join(", ")
+}
+
+/// Opens the boxes of a protector, then those of the volume's key.
+fn through(metadata: &Metadata, lock: &Lock, key: &Secret256) -> Option<Opened> {
+    let masters = lock.boxes.iter().filter_map(|sealed| sealed.open(key)?.full());
+    masters.into_iter().find_map(|master| {
+        let volume_key = metadata.volume_keys.iter().find_map(|sealed| sealed.open(&master))?;
+        Some(Opened { master, volume_key, by: shown(lock) })
+    })
+}
+
+/// Opens the volume with a key that lies on it, or with the first secret that fits; else the reasons, one for each secret.
+pub(super) fn unlock(metadata: &Metadata, keys: &Keys) -> Result<Opened, Vec<String>> {
+    for lock in &metadata.locks {
+        if let Some(opened) = lock.clear.as_ref().and_then(|key| through(metadata, lock, key)) {
+            return Ok(opened);
+        }
+    }
+    let mut reasons = Vec::new();
+    for (index, secret) in keys.secrets().iter().enumerate() {
+        match try_one(metadata, keys, index, secret) {
+            Ok(opened) => return Ok(opened),
+            Err(why) => reasons.push(why),
+        }
+    }
+    Err(reasons)
+}
+
+fn try_one(metadata: &Metadata, keys: &Keys, index: usize, secret: &Secret) -> Result<Opened, String> {
+    let name = &secret.name;
+    let of = |means: u16| metadata.locks.iter().filter(move |lock| lock.means & means == means);
+    match &secret.kind {
+        Kind::External(id, key) => {
+            let Some(lock) = metadata.locks.iter().find(|lock| lock.id == *id) else {
+                let there = list(of(MEANS_EXTERNAL));
+                let there = if there.is_empty() { "no external key".to_string() } else { there };
+                return Err(format!("{name} is for protector {{{id}}}; the volume has {there}"));
+            };
+            let none = || format!("{name} has the id of protector {{{id}}}, but not its key");
+            through(metadata, lock, key).ok_or_else(none)
+        }
+        Kind::RecoveryPassword(hash) => with_salt(metadata, keys, index, hash, MEANS_RECOVERY_PASSWORD)
+            .ok_or_else(|| match list(of(MEANS_RECOVERY_PASSWORD)) {
+                none if none.is_empty() => {
+                    format!("{name} does not fit: the volume has no recovery password")
+                }
+                there => format!("{name} is not that of this volume, which is kept under the id of {there}"),
+            }),
+        Kind::Passphrase(hash) => with_salt(metadata, keys, index, hash, MEANS_PASSPHRASE).ok_or_else(|| {
+            match list(of(MEANS_PASSPHRASE)) {
+                none if none.is_empty() => format!("{name} does not fit: the volume has no password"),
+                there => format!("{name} is wrong for {there}"),
+            }
+        }),
+    }
+}
+
+fn with_salt(metadata: &Metadata, keys: &Keys, index: usize, hash: &Secret256, means: u16) -> Option<Opened> {
+    metadata.locks.iter().filter(|lock| lock.means == means).find_map(|lock| {
+        let key = keys.stretched(index, hash, &lock.salt?);
+        through(metadata, lock, &key)
+    })
+}
