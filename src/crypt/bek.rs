@@ -15,18 +15,51 @@ const MAX_FILE_BYTES: u64 = 64 << 10;
 /// Most files of one folder.
 const MAX_FILES: usize = 1024;
 
-/// The id of the protector and the key.
+/// The id of the protector and the key. The file may also be written in Base64, as the secret of Azure Key Vault is.
 ///
 /// # Errors
 /// `Damaged` when it is no key.
 pub(super) fn parse(file: &[u8]) -> Result<(Guid, Secret256)> {
+    match base64(file) {
+        Some(decoded) => parse_bytes(&decoded),
+        None => parse_bytes(file),
+    }
+}
+
+/// The bytes behind text in Base64 (RFC 4648, section 4); `None` for anything else.
+fn base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text = text.trim_ascii();
+    let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len()));
+    let (mut bits, mut count) = (0u32, 0);
+    for digit in digits {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6) | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    (!text.is_empty() && text.len().is_multiple_of(4)).then_some(bytes)
+}
+
+fn parse_bytes(file: &[u8]) -> Result<(Guid, Secret256)> {
     let damaged =
         |text: &str| Error::damaged(Layer::BitLocker, format!("this is no BitLocker key file: {text}"));
     let field = |at| u32_at(file, at).map_or(0, |number| number as usize);
     let (size, start, end) = (field(0), field(8), field(12));
     if field(4) != 1 || start < 48 || size > file.len() || end > size {
         return Err(damaged("its header is wrong").advice(
-            "the secret of Azure Key Vault is the file in Base64; when a key of its own wraps it (KEK), Key Vault has to unwrap it first",
+            "a secret that Azure Key Vault has wrapped with a key of its own (KEK) has to be unwrapped by Key Vault first",
         ));
     }
     let list = entries(file.get(start..end).unwrap_or_default());
@@ -70,4 +103,55 @@ fn read(path: &Path) -> Result<(String, Zeroizing<Vec<u8>>)> {
         return Err(Error::limit(Layer::BitLocker, "size of a key file").in_file(path).found(size));
     }
     Ok((path.display().to_string(), Zeroizing::new(std::fs::read(path).map_err(failed)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let pairs: [(&str, &str); 6] = [
+            ("Zg==", "f"),
+            ("Zm8=", "fo"),
+            ("Zm9v", "foo"),
+            ("Zm9vYg==", "foob"),
+            ("Zm9vYmE=", "fooba"),
+            ("Zm9vYmFy\n", "foobar"),
+        ];
+        for (text, plain) in pairs {
+            assert_eq!(base64(text.as_bytes()).unwrap().as_slice(), plain.as_bytes());
+        }
+        assert!(base64(b"").is_none() && base64(b"Zg=").is_none() && base64(b"Z-==").is_none());
+    }
+
+    #[test]
+    fn a_key_file_is_read_plain_and_in_base64_and_wrong_ones_in_a_folder_are_passed_over() {
+        let id = Guid([7; 16]);
+        let file = crate::crypt::testing::key_file(&id, &[5; 32]);
+        assert_eq!(parse(&file).unwrap(), (id, Zeroizing::new([5; 32])));
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::new();
+        for three in file.chunks(3) {
+            let number = three.iter().fold(0u32, |number, byte| (number << 8) | u32::from(*byte))
+                << ((3 - three.len()) * 8);
+            for place in 0..4 {
+                let digit = alphabet[(number >> (18 - 6 * place) & 63) as usize] as char;
+                text.push(if place > three.len() { '=' } else { digit });
+            }
+        }
+        assert_eq!(parse(text.as_bytes()).unwrap().0, id);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("._a.BEK"), "rubbish").unwrap();
+        assert!(
+            crate::crypt::Keys::none().with_external_key_path(dir.path()).is_err(),
+            "none of them is a key"
+        );
+        std::fs::write(dir.path().join("b.BEK"), &file).unwrap();
+        assert!(!crate::crypt::Keys::none().with_external_key_path(dir.path()).unwrap().is_empty());
+        // What is cut or changed is an error, never a panic.
+        for end in 0..file.len() {
+            assert!(parse(&file[..end]).is_err());
+        }
+    }
 }

@@ -28,7 +28,8 @@ pub(super) struct Header {
 /// What the first sector says; `None` when it is not BitLocker's.
 pub(super) fn header(first: &[u8]) -> Option<Header> {
     let first = first.get(..512)?;
-    let sector_bytes = u32::from(u16_at(first, 11)?);
+    // Some volumes leave it out.
+    let sector_bytes = u32::from(u16_at(first, 11).filter(|bytes| *bytes != 0).unwrap_or(512));
     let cluster_bytes = u64::from(sector_bytes).checked_mul(u64::from(*first.get(13)?))?;
     let find = |guid: Guid| first.windows(16).position(|bytes| bytes == guid.0);
     let offsets = |at: usize, count: usize| (0..count).filter_map(|i| u64_at(first, at + i * 8)).collect();

@@ -89,15 +89,15 @@ impl BitLocker {
 
     /// What a user does about a locked volume.
     pub fn advice(&self) -> String {
-        let has = |kind: &str| self.protectors.iter().any(|p| p.kind.contains(kind));
+        let has = |kind: &str| self.protectors.iter().any(|p| p.kind == kind);
         let mut ways = Vec::new();
         if has("recovery password") {
             ways.push("--recovery-password with the 48 digits that are kept under the id above (or @FILE)");
         }
-        if has("external key") || has("startup key") {
+        if has("external key") {
             ways.push("--recovery-key with the .BEK file of that id, or the folder it lies in");
         }
-        if has("password") && self.protectors.iter().any(|p| p.kind == "password") {
+        if has("password") {
             ways.push("--password-file with the password");
         }
         if ways.is_empty() {

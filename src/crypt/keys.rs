@@ -159,9 +159,18 @@ impl Keys {
     /// # Errors
     /// Of the host; `NotFound` for a folder without any; `Damaged` when none of the files is a key.
     pub fn with_external_key_path(self, path: &Path) -> Result<Keys> {
-        bek::files(path)?.into_iter().try_fold(self, |keys, (file, bytes)| {
-            keys.with_external_key(&bytes, &file).map_err(|e| e.in_file(file))
-        })
+        let (mut keys, mut wrong, mut right) = (self, None, 0);
+        for (file, bytes) in bek::files(path)? {
+            match bek::parse(&bytes) {
+                Ok((id, key)) => {
+                    keys = keys.with(Kind::External(id, key), file);
+                    right += 1;
+                }
+                Err(e) => wrong = Some(e.in_file(file)),
+            }
+        }
+        // Of many files one that is none does not matter.
+        wrong.filter(|_| right == 0).map_or(Ok(keys), Err)
     }
 
     pub(super) fn secrets(&self) -> &[Secret] {

@@ -22,6 +22,8 @@ pub(super) enum Kept {
     Plain,
     /// Enciphered for their place.
     Enciphered,
+    /// Enciphered, as far as anybody knows, and beyond the end that the metadata gives the volume: read, and not written.
+    Beyond,
     /// Not at all: Windows keeps its own there, and shows zeros.
     Reserved,
     /// The first sector of Windows Vista.
@@ -99,8 +101,10 @@ fn states(
         return Ok(all);
     }
     let mark = metadata.state_offset;
-    if mark == 0 && metadata.state == ENCRYPTED {
-        return Ok(vec![(0..length, Kept::Enciphered)]);
+    if metadata.state == ENCRYPTED {
+        // The mark is the length of the volume, or nothing (Windows Vista). Readers differ over what lies beyond.
+        let end = if mark == 0 { length } else { mark.min(length) / sector * sector };
+        return Ok(vec![(0..end, Kept::Enciphered), (end..length, Kept::Beyond)]);
     }
     if mark == 0 || !mark.is_multiple_of(sector) {
         return Err(Error::unsupported(

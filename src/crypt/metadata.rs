@@ -113,6 +113,7 @@ fn kind(number: u16) -> String {
         0x0500 => "TPM and PIN".into(),
         0x0700 => "TPM, PIN and startup key".into(),
         MEANS_RECOVERY_PASSWORD => "recovery password".into(),
+        0x1000 => "smart card".into(),
         MEANS_PASSPHRASE => "password".into(),
         _ => format!("unknown ({number:#06x})"),
     }

@@ -218,6 +218,45 @@ fn a_volume_that_is_being_encrypted_is_read_and_not_written() {
     }
 }
 
+/// A change of all copies, with right checksums; the seal is wrong then.
+fn change(disk: &DiskMut, at: usize, data: &[u8]) {
+    for place in BLOCKS {
+        let head = disk.as_disk().read_vec(place, 16).unwrap();
+        let size = usize::from(u16::from_le_bytes([head[8], head[9]])) << 4;
+        let mut block = disk.as_disk().read_vec(place, size).unwrap();
+        block[at..at + data.len()].copy_from_slice(data);
+        disk.write_at(place, &block).unwrap();
+        disk.write_at(place + size as u64 + 4, &crc32fast::hash(&block).to_le_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_volume_that_does_not_say_its_sector_has_512_bytes_and_what_lies_beyond_its_end_is_only_read() {
+    let (disk, seen) = enciphered(0x8004, 512, None);
+    disk.write_at(11, &[0, 0]).unwrap();
+    let found = opened(&disk);
+    assert!(plain(disk.as_disk(), &[(0, found.view.unwrap())]).read_vec(0, LENGTH).unwrap() == seen);
+    change(&disk, 16, &0xf_0000u64.to_le_bytes());
+    let mut found = opened(&disk);
+    assert_eq!(
+        found.info.read_only.take().as_deref(),
+        Some("its metadata was changed by somebody without its key")
+    );
+    assert!(plain(disk.as_disk(), &[(0, found.view.unwrap())]).read_vec(0, LENGTH).unwrap() == seen);
+    // The same, had its key changed it.
+    let (disk, _) = enciphered(0x8004, 512, None);
+    let view = opened(&disk).view.unwrap();
+    let mut segments = view.segments.clone();
+    let last = segments.last_mut().unwrap();
+    last.kept = layout::Kept::Beyond;
+    let at = last.range.start;
+    let cipher = Some(Cipher::new(0x8004, &(0..64).collect::<Vec<u8>>(), 512).unwrap());
+    let beyond =
+        View { segments, cipher, sector: 512, length: LENGTH as u64, mirror_cluster: 0, read_only: None };
+    let e = plain_mut(disk, &[(0, Arc::new(beyond))]).write_at(at, &[1]).unwrap_err();
+    assert_eq!(e.kind(), crate::ErrorKind::Refused);
+}
+
 #[test]
 fn metadata_is_shown_as_zeros_and_never_written() {
     let (disk, _) = enciphered(0x8004, 512, None);
@@ -237,15 +276,8 @@ fn metadata_is_shown_as_zeros_and_never_written() {
 #[test]
 fn metadata_that_was_changed_without_the_key_is_not_trusted_to_write() {
     let (disk, _) = enciphered(0x8004, 512, None);
-    // The creation time, with a right checksum in all copies.
-    for at in BLOCKS {
-        let head = disk.as_disk().read_vec(at, 16).unwrap();
-        let size = usize::from(u16::from_le_bytes([head[8], head[9]])) << 4;
-        let mut block = disk.as_disk().read_vec(at, size).unwrap();
-        block[104] ^= 1;
-        disk.write_at(at, &block).unwrap();
-        disk.write_at(at + size as u64 + 4, &crc32fast::hash(&block).to_le_bytes()).unwrap();
-    }
+    // The creation time.
+    change(&disk, 104, &[0xff]);
     let found = opened(&disk);
     assert!(!found.info.locked && found.info.read_only.unwrap().contains("changed by somebody"));
 }

@@ -56,8 +56,10 @@ fn try_one(metadata: &Metadata, keys: &Keys, index: usize, secret: &Secret) -> R
                 let there = if there.is_empty() { "no external key".to_string() } else { there };
                 return Err(format!("{name} is for protector {{{id}}}; the volume has {there}"));
             };
-            let none = || format!("{name} has the id of protector {{{id}}}, but not its key");
-            through(metadata, lock, key).ok_or_else(none)
+            through(metadata, lock, key).ok_or_else(|| match lock.means {
+                MEANS_EXTERNAL => format!("{name} has the id of protector {{{id}}}, but not its key"),
+                _ => format!("{name} is not enough for {}: the machine's own part is missing", shown(lock)),
+            })
         }
         Kind::RecoveryPassword(hash) => with_salt(metadata, keys, index, hash, MEANS_RECOVERY_PASSWORD)
             .ok_or_else(|| match list(of(MEANS_RECOVERY_PASSWORD)) {

@@ -87,7 +87,7 @@ impl View {
             let part = &mut buf[step.from..step.to];
             match step.kept {
                 Kept::Plain => disk.read_at(base + step.place, part)?,
-                Kept::Enciphered => self.decipher(disk, base, step.place, part)?,
+                Kept::Enciphered | Kept::Beyond => self.decipher(disk, base, step.place, part)?,
                 Kept::Reserved => part.fill(0),
                 Kept::FirstSector => {
                     let sector = self.first_sector(disk, base)?;
@@ -184,6 +184,11 @@ impl View {
             Kept::Reserved => Err(Error::refused(Layer::BitLocker, "BitLocker keeps its own data there, which is not overwritten")
                 .at(at + step.from as u64)
                 .advice("the file system of the volume says that these clusters are free or another file's: check it (vmrescue check)")),
+            Kept::Beyond => {
+                Err(Error::refused(Layer::BitLocker, "the metadata of the volume says that it ends before")
+                    .at(at + step.from as u64)
+                    .advice("nothing of a file system lies there: check it (vmrescue check)"))
+            }
             Kept::Unknown => Err(self.unknown(step.place)),
             Kept::FirstSector => {
                 let kept = |field: &Range<usize>, value: &[u8]| {
@@ -245,7 +250,7 @@ impl View {
                 cipher.encrypt(start, sectors);
                 disk.write_at(base + start, sectors)
             }
-            Kept::Reserved | Kept::Unknown => Err(self.unknown(step.place)),
+            Kept::Reserved | Kept::Unknown | Kept::Beyond => Err(self.unknown(step.place)),
         }
     }
 

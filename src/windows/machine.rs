@@ -159,19 +159,22 @@ impl Machine {
         let mut volumes = Vec::new();
         let mut plain = Vec::new();
         let mut encrypted = Vec::new();
-        for (_, range, _) in &places {
+        for (number, range, _) in &places {
             let found = disk.window(range.clone()).and_then(|window| crypt::volume(&window, keys));
             let found = found.unwrap_or_else(|e| {
                 defects.push(Defect::from_error("bitlocker-unreadable", Severity::Error, &e));
                 None
             });
             if let Some(lost) = found.as_ref().filter(|found| found.info.good_copies < 3) {
-                let text = format!(
-                    "{} of the three copies of the BitLocker metadata are whole",
-                    lost.info.good_copies
-                );
-                let at = Some(range.start);
-                defects.push(Defect::new("bitlocker-copies", Severity::Warning, Layer::BitLocker, at, text));
+                let copies = lost.info.good_copies;
+                let text = format!("partition {number}: {copies} of three copies of the metadata are whole");
+                defects.push(Defect::new(
+                    "bitlocker-copies",
+                    Severity::Warning,
+                    Layer::BitLocker,
+                    None,
+                    text,
+                ));
             }
             plain.extend(found.as_ref().and_then(|found| Some((range.start, found.view.clone()?))));
             encrypted.push(found.map(|found| found.info));

@@ -1,6 +1,7 @@
 //! BitLocker volumes that Windows made, opened with their secrets and compared byte for byte with libbde and dissect.fve.
 
 use crate::demo::vmrescue;
+use crate::nbd::server;
 use crate::oracle::{corpus, run, skipped, tool};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -551,4 +552,48 @@ fn an_encrypted_machine_is_diagnosed_repaired_and_undone() {
     let inspected = with(&["inspect", image, "--json"]);
     assert_eq!(code(&inspected), 0, "{}", text(&inspected));
     assert!(text(&inspected).contains("\"unlocked_by\": \"recovery password {"), "{}", text(&inspected));
+}
+
+/// Other programs see and change an encrypted volume through us.
+#[test]
+fn an_encrypted_volume_is_mounted_and_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build(&path, Kind::VhdxDynamic).unwrap();
+    encrypt(&path, 0x8003).unwrap();
+    let known = secrets();
+    let before = Sha256::digest(std::fs::read(&path).unwrap());
+    let (image, key) = (path.to_str().unwrap(), dir.path().join("key.bek"));
+    std::fs::write(&key, &known.key_file).unwrap();
+    let key = key.to_str().unwrap();
+    let plain_file = dir.path().join("plain.raw");
+    if let Some(mut qemu) = tool("qemu-img") {
+        let socket = dir.path().join("s");
+        let mut child = server(&path, &socket, &["--volume", "C:", "--recovery-key", key, "--once"]);
+        let url = format!("nbd+unix:///?socket={}", socket.display());
+        run(qemu.args(["convert", "-f", "raw", "-O", "raw", &url]).arg(&plain_file));
+        let _ended = child.kill();
+        child.wait().unwrap();
+        let bytes = std::fs::read(&plain_file).unwrap();
+        assert!(bytes[3..11] == *b"NTFS    " && bytes.len() == 166 << 20);
+        if let Some(mut ntfsfix) = tool("ntfsfix") {
+            run(ntfsfix.arg("-n").arg(&plain_file));
+        }
+    }
+    #[cfg(target_os = "linux")]
+    if crate::mount::fuse_is_here() {
+        let marker = "written through the mount, in plain text nowhere. ".repeat(2000);
+        let folder = dir.path().join("m");
+        let mounted =
+            crate::mount::mount(&path, &folder, &["--write", "--volume", "C:", "--recovery-key", key]);
+        std::fs::write(folder.join("marker.txt"), &marker).unwrap();
+        mounted.end();
+        let cat = vmrescue(&["cat", image, r"C:\marker.txt", "--recovery-key", key]);
+        assert!(cat.stdout == marker.as_bytes(), "{}", String::from_utf8_lossy(&cat.stderr));
+        for heap in [everything(&dir.path().join("d.vhdx.vmrescue")), std::fs::read(&path).unwrap()] {
+            assert!(!holds(&heap, &marker.as_bytes()[..50]), "plain text lies on the host");
+        }
+        assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
+    }
+    assert!(Sha256::digest(std::fs::read(&path).unwrap()) == before);
 }

@@ -8,7 +8,7 @@ use vmrescue::disk::{DiskOptions, convert};
 use vmrescue::image::Kind;
 use vmrescue::progress::Silent;
 
-fn server(image: &Path, socket: &Path, more: &[&str]) -> Child {
+pub(crate) fn server(image: &Path, socket: &Path, more: &[&str]) -> Child {
     let child = Command::new(env!("CARGO_BIN_EXE_vmrescue"))
         .arg("serve")
         .arg(image)
