@@ -173,8 +173,8 @@ fn volumes_of_windows_are_read_as_libbde_and_dissect_read_them() {
         assert!(!opened.info.locked && opened.info.read_only.is_none(), "{name}: {:?}", opened.info);
         assert!(opened.info.unlocked_by.is_some(), "{name}");
         // One of them whole. From a place that is no sector's to one that is none; where the metadata lies; the end.
-        let (mib, end) = (1 << 20, disk.len());
-        let mut ranges = vec![[0, mib], [8100, 20_001], [33 * mib, 36 * mib], [end - mib, end]];
+        let (piece, end) = (1 << 18, disk.len());
+        let mut ranges = vec![[0, piece], [8100, 20_001], [35_500_000, 36_000_000], [end - piece, end]];
         if name == "aes-xts_256" {
             ranges = vec![[0, end]];
         }
@@ -183,7 +183,10 @@ fn volumes_of_windows_are_read_as_libbde_and_dissect_read_them() {
             assert_eq!(found, theirs, "{name}: libbde");
         }
         let few = [[0, 0x3000], [end - 0x10_2000, end - 0x10_0000]];
-        if let Some(theirs) = oracle("dissect.fve", DISSECT, &path, &words, &few) {
+        // A second opinion on each kind of key and cipher; dissect.fve takes its time.
+        let asked =
+            matches!(name, "aes-xts_256" | "aes_256_diffuser" | "aes_128" | "startup_key" | "suspended");
+        if let Some(theirs) = asked.then(|| oracle("dissect.fve", DISSECT, &path, &words, &few)).flatten() {
             assert_eq!(ours(&disk, &opened, &few), theirs, "{name}: dissect");
         }
         std::fs::remove_file(&path).unwrap();
@@ -313,7 +316,8 @@ fn others_open_what_our_tests_encipher() {
             assert_eq!(found, theirs, "{method:#x}: libbde");
         }
         let few = [[0, 0x4000], [0x30_0000, 0x31_4000]];
-        if let Some(theirs) = oracle("dissect.fve", DISSECT, &path, words, &few) {
+        let asked = matches!(method, 0x8001 | 0x8004);
+        if let Some(theirs) = asked.then(|| oracle("dissect.fve", DISSECT, &path, words, &few)).flatten() {
             assert_eq!(ours(&disk, &opened, &few), theirs, "{method:#x}: dissect");
         }
         if let Some(text) = cryptsetup(&path) {
