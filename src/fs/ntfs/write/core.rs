@@ -326,17 +326,27 @@ impl Core {
 
     /// A block of a stream, without fixups.
     pub(crate) fn block(&mut self, stream: &Stream, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let key = self.hold_block(stream, offset, length)?;
+        Ok(self.held(key).to_vec())
+    }
+
+    /// Brings a block of a stream into memory; its key for [`Core::held`].
+    pub(crate) fn hold_block(&mut self, stream: &Stream, offset: u64, length: usize) -> Result<u64> {
         let pieces = self.pieces(stream, offset, length)?;
         let key = pieces.first().map_or(0, |(at, _)| *at);
-        if let Some(block) = self.blocks.get(&key) {
-            return Ok(block.bytes.clone());
+        if !self.blocks.contains_key(&key) {
+            let mut bytes = self.read_pieces(&pieces)?;
+            if !remove_fixups(&mut bytes) {
+                return Err(damaged("a block whose update sequence does not match").at(key));
+            }
+            self.blocks.insert(key, Block { bytes, dirty: false, pieces });
         }
-        let mut bytes = self.read_pieces(&pieces)?;
-        if !remove_fixups(&mut bytes) {
-            return Err(damaged("a block whose update sequence does not match").at(key));
-        }
-        self.blocks.insert(key, Block { bytes: bytes.clone(), dirty: false, pieces });
-        Ok(bytes)
+        Ok(key)
+    }
+
+    /// The bytes of a block that is in memory, without fixups.
+    pub(crate) fn held(&self, key: u64) -> &[u8] {
+        self.blocks.get(&key).map_or(&[], |block| &block.bytes)
     }
 
     /// Changes a block of a stream; `bytes` come without fixups.

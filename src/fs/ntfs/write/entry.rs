@@ -13,9 +13,9 @@ use crate::time::FileTime;
 /// Bytes of an INDX block on every volume that Windows makes.
 pub(crate) const INDEX_BLOCK_BYTES: usize = 4096;
 /// Entry flag: has a child.
-const HAS_CHILD: u16 = 1;
+pub(crate) const HAS_CHILD: u16 = 1;
 /// Entry flag: ends the node.
-const LAST: u16 = 2;
+pub(crate) const LAST: u16 = 2;
 /// FILE_NAME attribute bit: the file has an $I30 index.
 pub(crate) const NAME_DIRECTORY: u32 = 0x1000_0000;
 /// FILE_NAME attribute bit: the file has another index.
@@ -138,6 +138,13 @@ impl Entry {
             put_all(out, &[(start + length - 8, &child.to_le_bytes())]);
         }
     }
+}
+
+/// An entry that does not end its node, as it stands on the disk.
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(entry.length());
+    entry.encode_to(&mut out, false);
+    out
 }
 
 /// The entries of one node, the ending one included.

@@ -15,6 +15,7 @@ pub(crate) mod core;
 mod data;
 pub(crate) mod entry;
 pub(crate) mod file;
+mod in_place;
 mod information;
 mod journal;
 mod mend;

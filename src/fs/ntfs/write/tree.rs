@@ -9,6 +9,7 @@ use super::entry::{
     self, Entry, IndexKind, Node, block_room, decode_block, decode_root, encode_block, encode_root,
 };
 use super::file::File;
+use super::in_place;
 use super::record;
 use crate::bytes::slice_at;
 use crate::error::{Error, Layer, Result};
@@ -76,6 +77,18 @@ struct Step {
     index: usize,
 }
 
+/// Where a key is, or would be put.
+enum Spot {
+    /// It is an entry of the root.
+    Root(usize),
+    /// It lies in a block.
+    Block { vcn: u64, at: usize, entry: Entry },
+    /// It would lie in this leaf, in front of this entry.
+    Before { vcn: u64, at: usize },
+    /// It would be an entry of the root, which has no blocks below.
+    NoBlock,
+}
+
 /// An index of a file that is open for changes.
 pub(crate) struct Tree {
     name: &'static str,
@@ -124,15 +137,20 @@ impl Tree {
         }
     }
 
-    fn read(&self, core: &mut Core, file: &File, vcn: u64) -> Result<Node> {
+    /// Brings a block into memory.
+    fn hold(&self, core: &mut Core, file: &File, vcn: u64) -> Result<u64> {
         let stream = self.blocks(file)?;
         let offset = vcn.checked_mul(self.unit(core)).ok_or_else(|| damaged("a block number that wraps"))?;
         let length = self.kind.block_bytes as usize;
         if !offset.is_multiple_of(length as u64) || offset >= stream.initialized_bytes {
             return Err(damaged(format!("index block {vcn:#x} lies outside the index")));
         }
-        let bytes = core.block(stream, offset, length)?;
-        let mut node = decode_block(&bytes, vcn)?;
+        core.hold_block(stream, offset, length)
+    }
+
+    fn read(&self, core: &mut Core, file: &File, vcn: u64) -> Result<Node> {
+        let held = self.hold(core, file, vcn)?;
+        let mut node = decode_block(core.held(held), vcn)?;
         trim(self.collation, &mut node);
         Ok(node)
     }
@@ -156,17 +174,65 @@ impl Tree {
         (at, keys.get(at).is_some_and(|e| order(e) == Ordering::Equal))
     }
 
-    /// The way to `key`, and whether it is there.
-    fn descend(&self, core: &mut Core, file: &File, key: &[u8]) -> Result<(Vec<Step>, bool)> {
-        self.descend_as(core, file, key, true)
+    /// Where `key` is, or would be put, without taking blocks apart.
+    fn look(&self, core: &mut Core, file: &File, key: &[u8], exact: bool) -> Result<Spot> {
+        let (index, found) = self.search(core, &self.root, key, exact);
+        if found {
+            return Ok(Spot::Root(index));
+        }
+        let mut next = self.root.entries[index].child;
+        let mut spot = Spot::NoBlock;
+        for _ in 0..MAX_INDEX_DEPTH {
+            let Some(vcn) = next else { return Ok(spot) };
+            let held = self.hold(core, file, vcn)?;
+            for entry in in_place::entries(core.held(held), vcn)? {
+                let entry = entry?;
+                let order = if entry.last {
+                    Ordering::Greater
+                } else {
+                    self.collation.compare(core, entry.key, key, exact)
+                };
+                match order {
+                    Ordering::Less => {}
+                    Ordering::Equal => {
+                        let taken = entry.entry(self.collation == Collation::FileName);
+                        return Ok(Spot::Block { vcn, at: entry.at, entry: taken });
+                    }
+                    Ordering::Greater => {
+                        spot = Spot::Before { vcn, at: entry.at };
+                        next = entry.child;
+                        break;
+                    }
+                }
+            }
+        }
+        Err(damaged("an index that is too deep"))
     }
 
-    fn descend_as(&self, core: &mut Core, file: &File, key: &[u8], exact: bool) -> Result<(Vec<Step>, bool)> {
+    /// Changes a block where it lies; false when `change` says that it does not go.
+    fn patch(
+        &self,
+        core: &mut Core,
+        file: &File,
+        vcn: u64,
+        change: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Result<bool> {
+        let held = self.hold(core, file, vcn)?;
+        let mut bytes = core.held(held).to_vec();
+        if !change(&mut bytes) {
+            return Ok(false);
+        }
+        core.put_block(self.blocks(file)?, vcn * self.unit(core), bytes)?;
+        Ok(true)
+    }
+
+    /// The way to `key`, and whether it is there.
+    fn descend(&self, core: &mut Core, file: &File, key: &[u8]) -> Result<(Vec<Step>, bool)> {
         let mut node = self.root.clone();
         let mut vcn = None;
         let mut path = Vec::new();
         while path.len() < MAX_INDEX_DEPTH {
-            let (index, found) = self.search(core, &node, key, exact);
+            let (index, found) = self.search(core, &node, key, true);
             let child = node.entries[index].child;
             path.push(Step { vcn, node, index });
             let (Some(next), false) = (child, found) else { return Ok((path, found)) };
@@ -178,8 +244,15 @@ impl Tree {
 
     /// The entry with `key`.
     pub(crate) fn find(&self, core: &mut Core, file: &File, key: &[u8]) -> Result<Option<Entry>> {
-        let (mut path, found) = self.descend(core, file, key)?;
-        Ok(path.pop().filter(|_| found).map(|mut step| step.node.entries.swap_remove(step.index)))
+        self.find_as(core, file, key, true)
+    }
+
+    fn find_as(&self, core: &mut Core, file: &File, key: &[u8], exact: bool) -> Result<Option<Entry>> {
+        Ok(match self.look(core, file, key, exact)? {
+            Spot::Root(index) => Some(self.root.entries[index].clone()),
+            Spot::Block { entry, .. } => Some(entry),
+            Spot::Before { .. } | Spot::NoBlock => None,
+        })
     }
 
     /// The entry of a name in any case; the exact spelling wins.
@@ -193,8 +266,7 @@ impl Tree {
         if sensitive {
             return self.find(core, file, key);
         }
-        let (mut path, found) = self.descend_as(core, file, key, false)?;
-        let near = path.pop().filter(|_| found).map(|mut step| step.node.entries.swap_remove(step.index));
+        let near = self.find_as(core, file, key, false)?;
         match near {
             Some(near) if !units(&near.key).eq(units(key)) => {
                 Ok(Some(self.find(core, file, key)?.unwrap_or(near)))
@@ -239,22 +311,22 @@ impl Tree {
 
     /// Replaces the key of an entry by one of the same length and order: the copies of sizes and times.
     pub(crate) fn replace(&mut self, core: &mut Core, file: &mut File, key: &[u8]) -> Result<()> {
-        let (mut path, found) = self.descend(core, file, key)?;
-        let Some(mut step) = path.pop().filter(|_| found) else {
-            return Err(damaged("a name that its directory does not have"));
-        };
-        let entry = &mut step.node.entries[step.index];
-        if entry.key.len() != key.len() {
-            return Err(damaged("a directory entry that is not the name of its file"));
-        }
-        entry.key = key.to_vec();
-        match step.vcn {
-            Some(vcn) => self.write(core, file, vcn, &step.node),
-            None => {
-                self.root = step.node;
+        let other = || damaged("a directory entry that is not the name of its file");
+        match self.look(core, file, key, true)? {
+            Spot::Block { vcn, at, .. } => {
+                let replaced = self.patch(core, file, vcn, |block| in_place::replace(block, at, key))?;
+                if replaced { Ok(()) } else { Err(other()) }
+            }
+            Spot::Root(index) => {
+                let entry = &mut self.root.entries[index];
+                if entry.key.len() != key.len() {
+                    return Err(other());
+                }
+                entry.key = key.to_vec();
                 self.save_root(file);
                 file.store(core)
             }
+            Spot::Before { .. } | Spot::NoBlock => Err(damaged("a name that its directory does not have")),
         }
     }
 
@@ -269,13 +341,21 @@ impl Tree {
     }
 
     fn insert_leaf(&mut self, core: &mut Core, file: &mut File, entry: Entry) -> Result<()> {
+        // A key that comes from an inner node leaves its child there.
+        let entry = Entry { child: None, ..entry };
         let key = entry.key[..usize::from(entry.key_bytes)].to_vec();
+        // Mostly the leaf has room, and nothing has to be taken apart.
+        if let Spot::Before { vcn, at } = self.look(core, file, &key, true)?
+            && self.patch(core, file, vcn, |block| in_place::insert(block, at, &entry))?
+        {
+            return Ok(());
+        }
         let (mut path, found) = self.descend(core, file, &key)?;
         if found {
             return Err(super::special::exists("the name is there already"));
         }
         let Some(step) = path.last_mut() else { return Err(damaged("an index without a root")) };
-        step.node.entries.insert(step.index, Entry { child: None, ..entry });
+        step.node.entries.insert(step.index, entry);
         self.settle(core, file, path)
     }
 
@@ -410,6 +490,17 @@ impl Tree {
     }
 
     fn remove_any(&mut self, core: &mut Core, file: &mut File, key: &[u8]) -> Result<Entry> {
+        // Mostly it lies in a leaf with others.
+        if let Spot::Block { vcn, at, entry } = self.look(core, file, key, true)?
+            && entry.child.is_none()
+            && self.patch(core, file, vcn, |block| {
+                // The entry that ends the node is one of the three.
+                in_place::entries(block, vcn).is_ok_and(|all| all.take(3).count() == 3)
+                    && in_place::remove(block, at)
+            })?
+        {
+            return Ok(entry);
+        }
         let (path, found) = self.descend(core, file, key)?;
         let Some(step) = path.last().filter(|_| found) else {
             return Err(Error::not_found(Layer::Ntfs, "the index has no such entry"));
