@@ -25,8 +25,7 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     if fat::is_fat(&first) {
         return Ok(Arc::new(fat::FatVolume::open(disk)?));
     }
-    let last = disk.read_vec(disk.len().saturating_sub(512), length)?;
-    if ntfs::is_ntfs(&last) {
+    if ntfs::boot_copy(&disk)?.is_some() {
         return Ok(Arc::new(ntfs::Volume::open(disk)?));
     }
     let found = if first.get(3..11) == Some(b"EXFAT   ") {
@@ -65,8 +64,7 @@ pub fn open_mut_with(disk: DiskMut, options: ntfs::WriteOptions) -> Result<Box<d
     if fat::is_fat(&first) {
         return Ok(Box::new(fat::FatVolume::open_mut(disk)?));
     }
-    let last = disk.as_disk().read_vec(disk.len().saturating_sub(512), length)?;
-    if ntfs::is_ntfs(&last) {
+    if ntfs::boot_copy(&disk.as_disk())?.is_some() {
         return Err(Error::refused(
             Layer::Ntfs,
             "the boot sector of the volume is damaged; it was read by its copy",

@@ -22,6 +22,7 @@ mod ntfs_check;
 mod ntfs_compression;
 mod ntfs_corpus;
 mod ntfs_format;
+mod ntfs_mft;
 mod ntfs_model;
 mod ntfs_read;
 mod ntfs_replay;

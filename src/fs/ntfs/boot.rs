@@ -3,6 +3,7 @@
 //! Field offsets follow the BIOS parameter block of NTFS. The copy in the last sector of the partition is compared by
 //! [`super::check`]; boot code is not looked at.
 
+use crate::block::Disk;
 use crate::bytes::{u16_at, u64_at};
 use crate::error::{Error, Layer, Result};
 
@@ -100,6 +101,22 @@ impl Boot {
     pub fn index_vcn_bytes(&self, block_bytes: u32) -> u64 {
         if self.cluster_bytes <= block_bytes { u64::from(self.cluster_bytes) } else { 512 }
     }
+}
+
+/// The copy of the boot sector in the last sector of the partition that `disk` is: its offset and its bytes, as many as a sector has.
+/// The volume counts sectors of its own, so both sizes are tried.
+///
+/// # Errors
+/// Of reading the disk.
+pub fn boot_copy(disk: &Disk) -> Result<Option<(u64, Vec<u8>)>> {
+    for length in [512, 4096] {
+        let Some(at) = disk.len().checked_sub(length) else { continue };
+        let bytes = disk.read_vec(at, length as usize)?;
+        if is_ntfs(&bytes) && Boot::parse(&bytes).is_ok_and(|boot| u64::from(boot.sector_bytes) == length) {
+            return Ok(Some((at, bytes)));
+        }
+    }
+    Ok(None)
 }
 
 /// True when the bytes start as an NTFS volume does.

@@ -1,7 +1,7 @@
 //! The boot sector and its copy in the last sector of the partition: each put right from the other, and the count of hidden
 //! sectors (where the partition begins), which BIOS boot code uses and which is wrong after a partition was moved.
 
-use super::boot::{Boot, is_ntfs};
+use super::boot::{Boot, boot_copy, is_ntfs};
 use crate::block::{Disk, DiskMut};
 use crate::bytes::u32_at;
 use crate::error::{Error, Layer, Result};
@@ -9,9 +9,13 @@ use crate::error::{Error, Layer, Result};
 /// Offset of the count of hidden sectors.
 const HIDDEN: usize = 0x1c;
 
-fn sector(disk: &Disk, place: u64) -> Result<Option<Vec<u8>>> {
-    let bytes = disk.read_vec(place, 512)?;
-    Ok((is_ntfs(&bytes) && Boot::parse(&bytes).is_ok()).then_some(bytes))
+/// The boot sector, when it is whole: as many bytes as the volume's sectors have.
+fn first(disk: &Disk) -> Result<Option<Vec<u8>>> {
+    let bytes = disk.read_vec(0, 512)?;
+    match Boot::parse(&bytes) {
+        Ok(boot) if is_ntfs(&bytes) => disk.read_vec(0, boot.sector_bytes as usize).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// What is wrong with the boot sector of the NTFS volume that fills `disk` and begins at sector `first_sector` of its disk.
@@ -19,8 +23,7 @@ fn sector(disk: &Disk, place: u64) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// Of reading the disk.
 pub fn boot_sector_problems(disk: &Disk, first_sector: u64) -> Result<Vec<String>> {
-    let last = disk.len().saturating_sub(512);
-    let (first, copy) = (sector(disk, 0)?, sector(disk, last)?);
+    let (first, copy) = (first(disk)?, boot_copy(disk)?.map(|(_, bytes)| bytes));
     let mut problems = Vec::new();
     match (&first, &copy) {
         (None, Some(_)) => {
@@ -47,8 +50,7 @@ pub fn boot_sector_problems(disk: &Disk, first_sector: u64) -> Result<Vec<String
 /// `NotFound` when neither is whole; `Invalid` for a volume beyond 2 TiB; of the disk.
 pub fn repair_boot_sector(disk: &DiskMut, first_sector: u64) -> Result<()> {
     let view = disk.as_disk();
-    let last = disk.len().saturating_sub(512);
-    let found = sector(&view, 0)?.or(sector(&view, last)?);
+    let found = first(&view)?.or(boot_copy(&view)?.map(|(_, bytes)| bytes));
     let mut bytes = found.ok_or_else(|| {
         Error::not_found(Layer::Ntfs, "neither the boot sector nor its copy is whole").at(0)
     })?;
@@ -57,5 +59,40 @@ pub fn repair_boot_sector(disk: &DiskMut, first_sector: u64) -> Result<()> {
         bytes[HIDDEN..HIDDEN + 4].copy_from_slice(&hidden.to_le_bytes());
     }
     disk.write_at(0, &bytes)?;
-    disk.write_at(last, &bytes)
+    disk.write_at(disk.len().saturating_sub(bytes.len() as u64), &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::MemoryDevice;
+    use crate::fs::ntfs::{FormatSpec, format};
+    use std::sync::Arc;
+
+    /// The sector that holds the copy is as long as the volume's sectors are.
+    #[test]
+    fn both_copies_are_put_right_with_sectors_of_either_size() {
+        for sector_bytes in [512, 4096] {
+            let device = Arc::new(MemoryDevice::zeroed(16 << 20).with_sectors(sector_bytes));
+            let disk = DiskMut::new(Arc::<MemoryDevice>::clone(&device));
+            format(&disk, &FormatSpec { hidden_sectors: 2048, ..FormatSpec::default() }).unwrap();
+            let whole = device.to_vec();
+            assert_eq!(boot_sector_problems(&disk.as_disk(), 2048).unwrap(), Vec::<String>::new());
+            for at in [0, whole.len() as u64 - u64::from(sector_bytes)] {
+                disk.zero_at(at..at + u64::from(sector_bytes)).unwrap();
+                assert_eq!(
+                    boot_sector_problems(&disk.as_disk(), 2048).unwrap().len(),
+                    1,
+                    "{sector_bytes} {at}"
+                );
+                assert_eq!(
+                    crate::fs::open(disk.as_disk()).unwrap().info().kind,
+                    "ntfs",
+                    "{sector_bytes} {at}"
+                );
+                repair_boot_sector(&disk, 2048).unwrap();
+                assert!(device.to_vec() == whole, "{sector_bytes} {at}");
+            }
+        }
+    }
 }

@@ -38,7 +38,7 @@ mod wof;
 pub mod write;
 pub mod xpress;
 
-pub use boot::{Boot, is_ntfs};
+pub use boot::{Boot, boot_copy, is_ntfs};
 pub use boot_repair::{boot_sector_problems, repair_boot_sector};
 pub use check::{CODES, Code, Mend, codes_page};
 pub use filesystem::Scanned;

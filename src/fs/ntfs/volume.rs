@@ -3,7 +3,7 @@
 //! A [`Volume`] is cheap to clone and never changes: who writes opens it again. Caches are bounded (pages of $MFT,
 //! files taken apart, unpacked units of compressed streams), about 50 MiB in all.
 
-use super::boot::Boot;
+use super::boot::{Boot, boot_copy};
 use super::cache::Generations;
 use super::logfile::{self, restart::Found};
 use super::map::RunMap;
@@ -96,9 +96,8 @@ impl Volume {
     pub(crate) fn bare(disk: Disk) -> Result<Volume> {
         // A damaged boot sector has a copy in the last sector of the partition; a writer does not start on it.
         let boot = Boot::parse(&disk.read_vec(0, 512)?).or_else(|first| {
-            let copy =
-                disk.read_vec(disk.len().saturating_sub(512), 512).and_then(|bytes| Boot::parse(&bytes));
-            copy.map_err(|_| first)
+            let copy = boot_copy(&disk).ok().flatten().and_then(|(_, bytes)| Boot::parse(&bytes).ok());
+            copy.ok_or(first)
         })?;
         let mft = find_mft(&disk, &boot)?;
         Ok(Volume(Arc::new(Inner {
