@@ -113,6 +113,8 @@ struct Shown {
     path: String,
     /// The directory whose path stands in front.
     home: Option<usize>,
+    /// How names say that they are in it.
+    parent: u64,
     /// Its length, with the backslash.
     prefix: usize,
     orphan: bool,
@@ -461,8 +463,10 @@ impl Tree {
         if self.is_own(name) {
             return Ok(true);
         }
-        let (home, parent) = (self.home(name), name.parent);
-        if home.is_none() || home != self.shown.home {
+        let parent = name.parent;
+        // Most files have the directory of the file before them.
+        if self.shown.home.is_none() || parent != self.shown.parent {
+            let home = self.home(name);
             self.shown.home = None;
             self.shown.path.clear();
             match home.map(|home| self.way(home, all)) {
@@ -482,7 +486,7 @@ impl Tree {
                 _ => return Ok(true),
             }
             self.shown.prefix = self.shown.path.len();
-            self.shown.home = home;
+            (self.shown.home, self.shown.parent) = (home, parent);
         }
         // Taken out, because `walked` shows parts of this tree.
         let mut path = std::mem::take(&mut self.shown.path);

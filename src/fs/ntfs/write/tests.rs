@@ -320,6 +320,64 @@ fn mutated_volumes_never_cause_a_panic() {
     }
 }
 
+/// Files whose attributes are spread over records, large directories, and the small structures beside them.
+#[test]
+fn mutated_attribute_lists_and_indexes_never_cause_a_panic() {
+    let (device, mut volume) = made(6, 1024);
+    let root = volume.root();
+    let spread = volume.create(root, "spread", NodeKind::File).unwrap();
+    for number in 0..40 {
+        volume.write(spread, &format!("a stream with a long name {number}"), 0, &[7; 90]).unwrap();
+    }
+    let holes = volume.create(root, "holes", NodeKind::File).unwrap();
+    volume.write(holes, "", 0, &vec![9; 700 << 10]).unwrap();
+    for number in 0..300 {
+        volume.punch(holes, "", number * 2048..number * 2048 + 1024).unwrap();
+    }
+    let many = volume.create(root, "many", NodeKind::Directory).unwrap();
+    for number in 0..200 {
+        volume.create(many, &format!("some file {number}"), NodeKind::File).unwrap();
+    }
+    volume.set_extended_attribute(spread, "EA", Some(&[5; 300])).unwrap();
+    volume.set_object_id(many, Some(crate::guid::Guid([3; 16]))).unwrap();
+    volume.sync().unwrap();
+    let good = device.to_vec();
+    let used: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0 && good[*at] != 9).collect();
+    let mut random = Random(78);
+    for _ in 0..150 {
+        let mut bytes = good.clone();
+        for _ in 0..=random.next(20) {
+            bytes[used[random.next(used.len() as u64) as usize]] = random.next(256) as u8;
+        }
+        let disk = DiskMut::new(Arc::new(MemoryDevice::new(bytes)));
+        if let Ok(reader) = crate::fs::ntfs::Volume::open(disk.as_disk()) {
+            drop(reader.check(&Silent));
+            drop(reader.walk(reader.root(), crate::fs::Order::Tree, &mut |_| Ok(())));
+            for node in [spread, holes, many] {
+                let streams = reader.streams(node).unwrap_or_default();
+                for stream in streams.iter().take(60) {
+                    drop(crate::fs::read_file(&reader, node, &stream.name));
+                }
+                drop(reader.read_dir(node));
+                drop(reader.extended_attributes(node));
+            }
+        }
+        let Ok(mut volume) = VolumeMut::open(disk.clone()) else { continue };
+        drop(volume.write(spread, "one more", 0, &[1; 2000]));
+        drop(volume.remove_stream(spread, "a stream with a long name 7"));
+        drop(volume.write(holes, "", 4096, &[2; 9000]));
+        drop(volume.set_len(holes, "", 30_000));
+        for number in 0..40 {
+            drop(volume.create(many, &format!("another file {number}"), NodeKind::File));
+            drop(volume.remove(many, &format!("some file {number}")));
+        }
+        drop(volume.set_object_id(many, None));
+        drop(volume.remove(root, "spread"));
+        drop(volume.sync());
+        drop(crate::fs::ntfs::mend(&disk, WriteOptions::default(), &Silent));
+    }
+}
+
 #[test]
 fn a_record_that_was_never_written_can_be_taken() {
     let (device, volume) = made(8, 4096);
