@@ -29,7 +29,7 @@ pub const MAX_VALUE_BYTES: usize = 64 << 20;
 /// Largest repair script.
 pub const MAX_SCRIPT_BYTES: u64 = 1 << 20;
 /// Memory that an overlay keeps before it spills to a file.
-pub const OVERLAY_MEMORY_BYTES: usize = 256 << 20;
+pub const OVERLAY_MEMORY_BYTES: usize = 128 << 20;
 /// Memory of one read cache.
 pub const CACHE_BYTES: usize = 32 << 20;
 /// Most devices inside devices in a boot configuration store: Windows makes three (a virtual disk in a file on a partition).

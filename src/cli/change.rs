@@ -8,7 +8,7 @@ use crate::fs::path::GuestPath;
 use crate::fs::{NodeKind, read_file};
 use crate::registry::Hive;
 use crate::repair::{
-    Change, Context, Options, Outcome, Script, Source, Target, plan_with, run_changes, run_on_hive,
+    Change, Content, Context, Options, Outcome, Script, Source, Target, plan_with, run_changes, run_on_hive,
     with_unfinished,
 };
 use crate::windows::Machine;
@@ -286,7 +286,7 @@ pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
                 let path = format!(r"{}\System32\config\{name}", installation.path);
                 let (size, from) =
                     (data.len() as u64, format!("what can be read of it, {} things lost", lost.len()));
-                list.push(Change::FileWrite { path, data, size, from });
+                list.push(Change::FileWrite { path, data: data.into(), size, from });
             }
         }
         Ok(list)
@@ -313,7 +313,7 @@ pub(super) fn put(
     like: Option<&str>,
     changing: &Changing,
 ) -> Result<u8> {
-    let data = std::fs::read(file).map_err(|e| Error::io("cannot be read", file, e))?;
+    let data = Content::of_host_file(file)?;
     let from = file.display().to_string();
     changes(image, &format!("put {path}"), changing, |machine| {
         let mut list = write_of(machine, path, data, from)?;
@@ -338,7 +338,7 @@ pub(super) fn security_of(machine: &Machine, path: &str, like: Option<&str>) -> 
 }
 
 /// The change that gives `path` this content; none when it has it.
-pub(super) fn write_of(machine: &Machine, path: &str, data: Vec<u8>, from: String) -> Result<Vec<Change>> {
+pub(super) fn write_of(machine: &Machine, path: &str, data: Content, from: String) -> Result<Vec<Change>> {
     let parsed = GuestPath::parse(path)?;
     let (volume, node) = machine.resolve(&parsed)?;
     if let Some(node) = node {
@@ -346,12 +346,11 @@ pub(super) fn write_of(machine: &Machine, path: &str, data: Vec<u8>, from: Strin
         if parsed.stream.is_empty() && fs.metadata(node)?.kind == NodeKind::Directory {
             return Err(Error::invalid(Layer::Cli, "this is a directory").found(path));
         }
-        let there = fs.streams(node)?.iter().any(|stream| stream.name == parsed.stream);
-        if there && read_file(&*fs, node, &parsed.stream)? == data {
+        if data.is_in(&*fs, node, &parsed.stream)? {
             return Ok(Vec::new());
         }
     }
-    let size = data.len() as u64;
+    let size = data.length_bytes();
     Ok(vec![Change::FileWrite { path: path.to_string(), data, size, from }])
 }
 
@@ -384,6 +383,6 @@ pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Re
     changes(image, &format!("cp {from} {to}"), changing, |machine| {
         let (fs, node, parsed) = look::node_of(machine, from)?;
         let data = read_file(&*fs, node, &parsed.stream)?;
-        write_of(machine, to, data, from.to_string())
+        write_of(machine, to, data.into(), from.to_string())
     })
 }

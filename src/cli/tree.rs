@@ -5,7 +5,7 @@ use crate::error::{Error, Layer, Result};
 use crate::fs::path::GuestPath;
 use crate::fs::{FileSystem, NodeId, NodeKind, Order, read_file};
 use crate::limits::MAX_DIRECTORY_DEPTH;
-use crate::repair::Change;
+use crate::repair::{Change, Content};
 use crate::windows::Machine;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -104,7 +104,7 @@ fn put_below(
         if kind.is_dir() {
             put_below(machine, &from, &to, depth + 1, list)?;
         } else if kind.is_file() {
-            let data = std::fs::read(&from).map_err(|e| Error::io("cannot be read", &from, e))?;
+            let data = Content::of_host_file(&from)?;
             list.extend(change::write_of(machine, &to, data, from.display().to_string())?);
         } else {
             super::say_error(&format!("left out: {} is no file and no folder", from.display()));
@@ -191,7 +191,7 @@ fn cp_below(
                 list.extend(change::write_of(
                     machine,
                     &format!("{to}{suffix}"),
-                    data,
+                    data.into(),
                     format!("{from}{suffix}"),
                 )?);
             }

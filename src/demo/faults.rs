@@ -10,7 +10,7 @@ use crate::windows::{Machine, boot_layout, load_store};
 
 fn write(path: String, data: Vec<u8>) -> Vec<Change> {
     let size = data.len() as u64;
-    vec![Change::FileWrite { path, data, size, from: "a crash".into() }]
+    vec![Change::FileWrite { path, data: data.into(), size, from: "a crash".into() }]
 }
 
 /// The changes that make this fault.

@@ -281,7 +281,7 @@ pub fn break_it(path: &Path, faults: &[Fault], progress: &dyn Progress) -> Resul
                     };
                     list.push(Change::FileWrite {
                         path,
-                        data: vec![0; size as usize],
+                        data: vec![0; size as usize].into(),
                         size,
                         from: "a crash".into(),
                     });
@@ -301,7 +301,7 @@ pub fn break_it(path: &Path, faults: &[Fault], progress: &dyn Progress) -> Resul
                     let data = b"<?xml version=\"1.0\"?><PendingTransaction/>".to_vec();
                     let path = r"C:\Windows\WinSxS\pending.xml".to_string();
                     let size = data.len() as u64;
-                    list.push(Change::FileWrite { path, data, size, from: "an update".into() });
+                    list.push(Change::FileWrite { path, data: data.into(), size, from: "an update".into() });
                     list.push(Change::RegistryCreateKey {
                         hive: r"C:\Windows\System32\config\SOFTWARE".into(),
                         key: format!(r"{servicing}\RebootPending"),

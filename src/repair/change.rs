@@ -1,5 +1,6 @@
 //! One change of a guest, as data: planned, shown, applied, verified, logged.
 
+use super::content::Content;
 use crate::registry::{DataType, ValueData};
 use serde::Serialize;
 
@@ -60,7 +61,7 @@ pub enum Change {
         path: String,
         /// The content.
         #[serde(skip)]
-        data: Vec<u8>,
+        data: Content,
         /// Its length in bytes.
         size: u64,
         /// Where it comes from, for people.

@@ -61,7 +61,7 @@ pub(super) fn first_boot(
             changes.push(Change::FileRename { from: path.clone(), to: format!("{path}.bak") });
         }
         let (data, size) = (text.as_bytes().to_vec(), text.len() as u64);
-        changes.push(Change::FileWrite { path, data, size, from: "this script".into() });
+        changes.push(Change::FileWrite { path, data: data.into(), size, from: "this script".into() });
     }
     Ok(changes)
 }

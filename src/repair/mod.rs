@@ -5,6 +5,7 @@
 
 mod bare;
 mod change;
+mod content;
 mod coverage;
 mod file_system;
 mod first_boot;
@@ -21,6 +22,7 @@ mod volumes;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
+pub use content::Content;
 pub use coverage::{Coverage, coverage, coverage_page};
 pub use file_system::{format_volume, repair_file_system, repair_file_systems};
 pub use key_path::{KeyPath, key_path};

@@ -373,7 +373,12 @@ impl Files<'_> {
             }
         }
         let size = data.len() as u64;
-        self.changes.push(Change::FileWrite { path: path.to_string(), data, size, from: from.to_string() });
+        self.changes.push(Change::FileWrite {
+            path: path.to_string(),
+            data: data.into(),
+            size,
+            from: from.to_string(),
+        });
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Applies changes to a staged disk: each volume opened once for writing, each hive edited once.
 
 use super::change::Change;
+use super::content::Content;
 use super::volumes::write_options;
 use crate::block::DiskMut;
 use crate::error::{Error, ErrorKind, Layer, Result};
@@ -161,7 +162,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn write_file(&mut self, path: &str, data: &[u8]) -> Result<()> {
+    fn write_file(&mut self, path: &str, data: &Content) -> Result<()> {
         let stream = GuestPath::parse(path)?.stream;
         let (index, directory, name) = self.place(path)?;
         let volume = self.volume(index)?;
@@ -170,10 +171,10 @@ impl<'a> Stage<'a> {
             None => volume.create(directory, &name, NodeKind::File)?,
         };
         let there = volume.streams(node)?.into_iter().find(|info| info.name == stream);
-        if there.is_some_and(|info| info.size_bytes > data.len() as u64) {
-            volume.set_len(node, &stream, data.len() as u64)?;
+        if there.is_some_and(|info| info.size_bytes > data.length_bytes()) {
+            volume.set_len(node, &stream, data.length_bytes())?;
         }
-        volume.write(node, &stream, 0, data)
+        data.pieces(&mut |at, bytes| volume.write(node, &stream, at, bytes))
     }
 
     fn take_security(&mut self, path: &str, model: &str) -> Result<()> {

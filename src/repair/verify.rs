@@ -2,11 +2,11 @@
 //! our writers (crates `ntfs` and `nt-hive`), and by our own checkers, which must not find anything new.
 
 use super::change::Change;
-use crate::block::Disk;
+use crate::block::{Cache, Disk};
 use crate::crypt::Keys;
 use crate::error::{Defect, Error, ErrorKind, Layer, Result};
 use crate::fs::path::GuestPath;
-use crate::fs::read_file;
+use crate::fs::{FileSystem, NodeId, read_file};
 use crate::partition::TableKind;
 use crate::progress::Progress;
 use crate::windows::Machine;
@@ -14,6 +14,11 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::panic::AssertUnwindSafe;
+
+/// Memory for what the crate `ntfs` reads of a volume.
+const CACHE_BYTES: usize = 16 << 20;
+/// Bytes that are compared at once.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// What verifying found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -63,7 +68,7 @@ pub(super) fn paths(change: &Change) -> Vec<&str> {
     }
 }
 
-/// True when one of the `later` changes makes another thing of what this one made.
+/// True when one of the `later` changes makes another thing of what this one made in a registry.
 pub(super) fn is_superseded(change: &Change, later: &[Change]) -> bool {
     let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
     let inside = |key: &str, other: &str| {
@@ -72,10 +77,7 @@ pub(super) fn is_superseded(change: &Change, later: &[Change]) -> bool {
                 .get(..other.len())
                 .is_some_and(|head| same(head, other) && key[other.len()..].starts_with('\\'))
     };
-    let Some((hive, key)) = change.registry_key() else {
-        let Change::FileWrite { path, .. } = change else { return false };
-        return later.iter().any(|other| paths(other).iter().any(|later| same(later, path)));
-    };
+    let Some((hive, key)) = change.registry_key() else { return false };
     let value = |change: &Change| match change {
         Change::RegistrySet { name, .. } | Change::RegistryDeleteValue { name, .. } => {
             Some(name.to_lowercase())
@@ -128,12 +130,22 @@ pub(super) fn verify(
         }
     }
     let written: BTreeSet<&str> = changes.iter().flat_map(paths).collect();
+    let mut others = Others::default();
     for path in written {
-        verify_file(&machine, staged, path, &mut verdict)?;
+        verify_file(&machine, staged, path, &mut others, &mut verdict)?;
+    }
+    // Which change was the last one to touch a file.
+    let mut last = BTreeMap::new();
+    for (place, change) in changes.iter().enumerate() {
+        last.extend(paths(change).into_iter().map(|path| (path.to_ascii_lowercase(), place)));
     }
     let mut hives = BTreeMap::new();
     for (place, change) in changes.iter().enumerate() {
-        if !is_superseded(change, &changes[place + 1..]) {
+        let superseded = match change {
+            Change::FileWrite { path, .. } => last.get(&path.to_ascii_lowercase()) != Some(&place),
+            _ => is_superseded(change, &changes[place + 1..]),
+        };
+        if !superseded {
             verify_change(&machine, change, &mut hives)?;
         }
     }
@@ -217,7 +229,13 @@ fn root_by_other(window: &Disk) -> std::result::Result<BTreeSet<String>, String>
     Ok(names)
 }
 
-fn verify_file(machine: &Machine, staged: &Disk, path: &str, verdict: &mut Verdict) -> Result<()> {
+fn verify_file(
+    machine: &Machine,
+    staged: &Disk,
+    path: &str,
+    others: &mut Others,
+    verdict: &mut Verdict,
+) -> Result<()> {
     let parsed = GuestPath::parse(path)?;
     let (index, node) = machine.resolve(&parsed)?;
     let fs = machine.file_system(index)?;
@@ -225,57 +243,102 @@ fn verify_file(machine: &Machine, staged: &Disk, path: &str, verdict: &mut Verdi
         verdict.only_one_reader.push(format!("{path}: the second reader knows NTFS only"));
         return Ok(());
     }
-    let window = staged.window(machine.volumes[index].range.clone())?;
-    let ours = match node {
-        Some(node) if fs.streams(node)?.iter().any(|stream| stream.name == parsed.stream) => {
-            Some(read_file(&*fs, node, &parsed.stream)?)
-        }
-        _ => None,
+    let stream = match node {
+        Some(node) => fs.streams(node)?.into_iter().find(|stream| stream.name == parsed.stream),
+        None => None,
     };
-    match read_by_other(&window, &parsed) {
-        Ok(theirs) if theirs == ours => verdict.agreed.push(format!("{path}: both readers see the same")),
-        Ok(_) => return Err(disagreement("the crate ntfs reads something else than we do", path)),
+    let ours = node.zip(stream).map(|(node, stream)| (node, stream.size_bytes));
+    if let std::collections::btree_map::Entry::Vacant(place) = others.entry(index) {
+        let window = staged.window(machine.volumes[index].range.clone())?;
+        place.insert(Other::open(window));
+    }
+    let Some(other) = others.get_mut(&index) else { return Ok(()) };
+    let same = match other {
+        Ok(other) => {
+            // It panics on some damage, and then it has not looked.
+            let asked = std::panic::catch_unwind(AssertUnwindSafe(|| other.agrees(&*fs, ours, &parsed)));
+            asked.unwrap_or_else(|_| Err("it panics".into()))
+        }
+        Err(reason) => Err(reason.clone()),
+    };
+    match same {
+        Ok(true) => verdict.agreed.push(format!("{path}: both readers see the same")),
+        Ok(false) => return Err(disagreement("the crate ntfs reads something else than we do", path)),
         Err(reason) => verdict.only_one_reader.push(format!("{path}: the crate ntfs cannot look ({reason})")),
     }
     Ok(())
 }
 
-/// The content by the crate `ntfs`; `None` when the file is not there.
-fn read_by_other(window: &Disk, path: &GuestPath) -> std::result::Result<Option<Vec<u8>>, String> {
-    let text = |e: ntfs::NtfsError| e.to_string();
-    let mut reader = Positioned { disk: window.clone(), position: 0 };
-    let mut volume = ntfs::Ntfs::new(&mut reader).map_err(text)?;
-    volume.read_upcase_table(&mut reader).map_err(text)?;
-    let mut file = volume.root_directory(&mut reader).map_err(text)?;
-    for name in &path.components {
-        let index = file.directory_index(&mut reader).map_err(text)?;
-        let mut finder = index.finder();
-        let found = ntfs::indexes::NtfsFileNameIndex::find(&mut finder, &volume, &mut reader, name);
-        file = match found {
-            None => return Ok(None),
-            Some(entry) => entry.and_then(|entry| entry.to_file(&volume, &mut reader)).map_err(text)?,
+/// The crate `ntfs` on each volume that was asked for, or why it cannot look.
+type Others = BTreeMap<usize, std::result::Result<Other, String>>;
+
+/// A volume as the crate `ntfs` sees it.
+struct Other {
+    reader: Positioned,
+    volume: ntfs::Ntfs,
+}
+
+impl Other {
+    fn open(window: Disk) -> std::result::Result<Other, String> {
+        let open = || {
+            // It has no cache of its own and goes from the root to every file.
+            let cached = Disk::new(std::sync::Arc::new(Cache::new(window, CACHE_BYTES)));
+            let mut reader = Positioned { disk: cached, position: 0 };
+            let mut volume = ntfs::Ntfs::new(&mut reader)?;
+            volume.read_upcase_table(&mut reader)?;
+            Ok(Other { reader, volume })
         };
+        std::panic::catch_unwind(AssertUnwindSafe(open))
+            .map_err(|_| "it panics".to_string())?
+            .map_err(|e: ntfs::NtfsError| e.to_string())
     }
-    if file.is_directory() && path.stream.is_empty() {
-        return Ok(None);
-    }
-    let Some(item) = file.data(&mut reader, &path.stream) else { return Ok(None) };
-    let item = item.map_err(text)?;
-    let attribute = item.to_attribute().map_err(text)?;
-    let length = attribute.value_length();
-    if length > crate::limits::MAX_FILE_IN_MEMORY_BYTES {
-        return Err("too large".into());
-    }
-    let mut value = attribute.value(&mut reader).map_err(text)?;
-    let mut bytes = vec![0; length as usize];
-    let mut done = 0;
-    while done < bytes.len() {
-        match ntfs::NtfsReadSeek::read(&mut value, &mut reader, &mut bytes[done..]).map_err(text)? {
-            0 => break,
-            count => done += count,
+
+    /// True when it reads the same as `fs` does from `ours` (node and length), or neither finds such a file.
+    fn agrees(
+        &mut self,
+        fs: &dyn FileSystem,
+        ours: Option<(NodeId, u64)>,
+        path: &GuestPath,
+    ) -> std::result::Result<bool, String> {
+        let text = |e: ntfs::NtfsError| e.to_string();
+        let (volume, reader) = (&self.volume, &mut self.reader);
+        let mut file = volume.root_directory(reader).map_err(text)?;
+        for name in &path.components {
+            let index = file.directory_index(reader).map_err(text)?;
+            let mut finder = index.finder();
+            let found = ntfs::indexes::NtfsFileNameIndex::find(&mut finder, volume, reader, name);
+            file = match found {
+                None => return Ok(ours.is_none()),
+                Some(entry) => entry.and_then(|entry| entry.to_file(volume, reader)).map_err(text)?,
+            };
         }
+        if file.is_directory() && path.stream.is_empty() {
+            return Ok(ours.is_none());
+        }
+        let (item, (node, length)) = match (file.data(reader, &path.stream), ours) {
+            (Some(item), Some(ours)) => (item.map_err(text)?, ours),
+            (item, ours) => return Ok(item.is_none() && ours.is_none()),
+        };
+        let attribute = item.to_attribute().map_err(text)?;
+        if attribute.value_length() != length {
+            return Ok(false);
+        }
+        let mut value = attribute.value(reader).map_err(text)?;
+        let (mut theirs, mut own, mut at) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES], 0);
+        while at < length {
+            let count = ntfs::NtfsReadSeek::read(&mut value, reader, &mut theirs).map_err(text)?;
+            if count == 0 {
+                // So it ends streams whose runs are spread over records.
+                return Err(format!("it stops at {at:#x} of {length:#x} bytes"));
+            }
+            let there = fs.read(node, &path.stream, at, &mut own[..count]).map_err(|e| e.to_string())?;
+            if there != count || own[..count] != theirs[..count] {
+                return Ok(false);
+            }
+            at += count as u64;
+        }
+        Ok(true)
     }
-    Ok(Some(bytes))
 }
 
 /// Hives that were changed, by their guest path: the staged bytes, and how many changes were seen in them.
@@ -286,8 +349,8 @@ fn verify_change(machine: &Machine, change: &Change, hives: &mut Hives) -> Resul
         let parsed = GuestPath::parse(path)?;
         let (index, node) = machine.resolve(&parsed)?;
         let fs = machine.file_system(index)?;
-        let there = node.map(|node| read_file(&*fs, node, &parsed.stream)).transpose()?;
-        return if there.as_deref() == Some(data.as_slice()) {
+        let there = node.map(|node| data.is_in(&*fs, node, &parsed.stream)).transpose()?;
+        return if there == Some(true) {
             Ok(())
         } else {
             Err(disagreement("the file does not hold what was written", path))

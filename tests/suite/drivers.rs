@@ -32,7 +32,7 @@ pub(crate) fn python_with_hivex() -> Option<&'static str> {
 }
 
 pub(crate) fn write(path: &str, data: Vec<u8>) -> Change {
-    Change::FileWrite { path: path.into(), size: data.len() as u64, data, from: "a test".into() }
+    Change::FileWrite { path: path.into(), size: data.len() as u64, data: data.into(), from: "a test".into() }
 }
 
 pub(crate) fn set(hive: &str, key: &str, name: &str, data_type: u32, data: Vec<u8>) -> Change {

@@ -57,7 +57,12 @@ impl Planner<'_> {
                 let data = read_file(&*donor.fs, node, "")?;
                 if self.file(to)?.as_ref() != Some(&data) {
                     let (size, from) = (data.len() as u64, donor.name.clone());
-                    self.planned.changes.push(Change::FileWrite { path: to.to_string(), data, size, from });
+                    self.planned.changes.push(Change::FileWrite {
+                        path: to.to_string(),
+                        data: data.into(),
+                        size,
+                        from,
+                    });
                 }
                 Ok(())
             }

@@ -127,7 +127,7 @@ impl Planner<'_> {
                     let link = Change::FileLink { path: place.to_string(), target: path.clone(), why };
                     self.planned
                         .changes
-                        .extend([Change::FileWrite { path, data: found.data, size, from }, link]);
+                        .extend([Change::FileWrite { path, data: found.data.into(), size, from }, link]);
                     return Ok(true);
                 }
                 // The file may be one with a component of another version, which must not get this content.
@@ -136,7 +136,7 @@ impl Planner<'_> {
                     self.planned.changes.push(Change::FileDelete { path: place.to_string() });
                 }
                 let path = place.to_string();
-                self.planned.changes.push(Change::FileWrite { path, data: found.data, size, from });
+                self.planned.changes.push(Change::FileWrite { path, data: found.data.into(), size, from });
                 return Ok(true);
             }
         }

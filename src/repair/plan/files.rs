@@ -21,7 +21,7 @@ impl Planner<'_> {
             let size = data.len() as u64;
             self.planned.changes.push(Change::FileWrite {
                 path: to.to_string(),
-                data,
+                data: data.into(),
                 size,
                 from: from.to_string(),
             });
@@ -81,7 +81,12 @@ impl Planner<'_> {
         let data = text.replace("\r\n", "\n").replace('\n', "\r\n").into_bytes();
         if self.file(path)?.as_ref() != Some(&data) {
             let (size, from) = (data.len() as u64, "this script".to_string());
-            self.planned.changes.push(Change::FileWrite { path: path.to_string(), data, size, from });
+            self.planned.changes.push(Change::FileWrite {
+                path: path.to_string(),
+                data: data.into(),
+                size,
+                from,
+            });
         }
         Ok(())
     }
@@ -90,7 +95,12 @@ impl Planner<'_> {
         let data = self.host_file(from)?;
         if self.file(to)?.as_ref() != Some(&data) {
             let (size, from) = (data.len() as u64, from.to_string());
-            self.planned.changes.push(Change::FileWrite { path: to.to_string(), data, size, from });
+            self.planned.changes.push(Change::FileWrite {
+                path: to.to_string(),
+                data: data.into(),
+                size,
+                from,
+            });
         }
         Ok(())
     }

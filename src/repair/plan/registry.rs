@@ -148,7 +148,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let (size, from) = (data.len() as u64, "the hive and its transaction logs".to_string());
-        self.planned.changes.push(Change::FileWrite { path, data, size, from });
+        self.planned.changes.push(Change::FileWrite { path, data: data.into(), size, from });
         Ok(())
     }
 
@@ -173,7 +173,7 @@ impl Planner<'_> {
         let to = format!(r"{}\System32\config\{name}", self.installation.path);
         if self.file(&to)?.as_ref() != Some(&data) {
             let size = data.len() as u64;
-            self.planned.changes.push(Change::FileWrite { path: to, data, size, from });
+            self.planned.changes.push(Change::FileWrite { path: to, data: data.into(), size, from });
         }
         Ok(())
     }
