@@ -74,6 +74,16 @@ pub enum Change {
         /// Whose it is.
         model: String,
     },
+    /// Changes who may use a file or directory.
+    FileAccess {
+        /// What it is about.
+        path: String,
+        /// The new security descriptor, self-relative.
+        #[serde(skip)]
+        security: Vec<u8>,
+        /// What is new in it, for people.
+        what: String,
+    },
     /// Makes `path` another name of the file `target`; what `path` was before loses this name.
     FileLink {
         /// The new name.
@@ -243,6 +253,7 @@ impl std::fmt::Display for Change {
                 list(f, repairs, "-")?;
                 list(f, left, "left as it is:")
             }
+            Change::FileAccess { path, what, .. } => write!(f, "permissions of {path}: {what}"),
             Change::MakeDirectory { path } => write!(f, "make the directory {path}"),
             Change::FileRename { from, to } => write!(f, "rename {from} to {to}"),
             Change::FileDelete { path } => write!(f, "delete {path}"),

@@ -1,7 +1,5 @@
 //! Repairs as data: scripts are planned into [`Change`]s, staged, verified by readers that share no code with our
 //! writers, and published as one operation.
-//!
-//! Missing: file permissions.
 
 mod bare;
 mod change;

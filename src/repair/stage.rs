@@ -151,6 +151,7 @@ impl<'a> Stage<'a> {
                 volume.remove_stream(node, &stream)
             }
             Change::FileSecurity { path, model } => self.take_security(path, model),
+            Change::FileAccess { path, security, .. } => self.set_security(path, security.clone()),
             // Opening it does that.
             Change::ReplayLog { volume, .. }
             | Change::DiscardLog { volume, .. }
@@ -184,11 +185,18 @@ impl<'a> Stage<'a> {
         let volume = self.volume(other)?;
         let node = volume.lookup(directory, &name)?.ok_or_else(|| missing(model))?;
         let security = volume.security(node)?;
-        let security = Some(security.ok_or_else(|| missing(model))?);
+        let security = security.ok_or_else(|| missing(model))?;
+        self.set_security(path, security)
+    }
+
+    fn set_security(&mut self, path: &str, security: Vec<u8>) -> Result<()> {
         let (index, directory, name) = self.place(path)?;
         let volume = self.volume(index)?;
-        let node = volume.lookup(directory, &name)?.ok_or_else(|| missing(path))?;
-        volume.set_metadata(node, &MetadataChange { security, ..MetadataChange::default() })
+        let node = volume
+            .lookup(directory, &name)?
+            .ok_or_else(|| Error::not_found(Layer::FileSystem, "no such file in the guest").found(path))?;
+        let change = MetadataChange { security: Some(security), ..MetadataChange::default() };
+        volume.set_metadata(node, &change)
     }
 
     fn link(&mut self, path: &str, target: &str) -> Result<()> {

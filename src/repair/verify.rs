@@ -62,6 +62,7 @@ pub(super) fn paths(change: &Change) -> Vec<&str> {
         | Change::MakeDirectory { path }
         | Change::FileDelete { path }
         | Change::FileSecurity { path, .. }
+        | Change::FileAccess { path, .. }
         | Change::FileLink { path, .. } => vec![path],
         Change::FileRename { from, to } => vec![from, to],
         registry => registry.registry_key().map(|(hive, _)| vec![hive]).unwrap_or_default(),
@@ -367,6 +368,16 @@ fn verify_change(machine: &Machine, change: &Change, hives: &mut Hives) -> Resul
             Ok(())
         } else {
             Err(disagreement("the file does not have the security of the other", path))
+        };
+    }
+    if let Change::FileAccess { path, security, .. } = change {
+        let (index, node) = machine.resolve(&GuestPath::parse(path)?)?;
+        let fs = machine.file_system(index)?;
+        let found = node.map(|node| fs.security(node)).transpose()?.flatten();
+        return if found.as_ref() == Some(security) {
+            Ok(())
+        } else {
+            Err(disagreement("the file does not have the permissions that it was given", path))
         };
     }
     if let Change::DiskWrite { offset, data, what } = change {

@@ -52,11 +52,17 @@ const BROKEN: &str = r#"Windows Registry Editor Version 5.00
 "#;
 
 /// Files of the host that are put into the guest first.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 19] = [
     (r"C:\Windows\System32\config\RegBack", ""),
     (r"C:\Windows\System32\config\RegBack\SYSTEM", "@SYSTEM"),
     (r"C:\Windows\System32\config\RegBack\SOFTWARE", "@SOFTWARE"),
     (r"C:\pagefile.sys", "pages"),
+    (r"C:\ProgramData", ""),
+    (r"C:\ProgramData\Microsoft", ""),
+    (r"C:\ProgramData\Microsoft\Crypto", ""),
+    (r"C:\ProgramData\Microsoft\Crypto\RSA", ""),
+    (r"C:\ProgramData\Microsoft\Crypto\RSA\MachineKeys", ""),
+    (r"C:\ProgramData\Microsoft\Crypto\RSA\MachineKeys\f686aace", "key"),
     (r"C:\Windows\Temp", ""),
     (r"C:\Windows\Temp\old.tmp", "old"),
     (r"C:\WindowsAzure", ""),

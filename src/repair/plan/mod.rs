@@ -8,6 +8,7 @@ mod data;
 mod donor;
 mod drivers;
 mod files;
+mod permissions;
 mod registry;
 
 pub use data::registry_data;
@@ -221,6 +222,9 @@ impl Planner<'_> {
             Action::FileRename { from, to } => self.rename(&fill(from), &fill(to)),
             Action::FileDelete { path } => self.delete_files(&fill(path)),
             Action::FileMkdir { path } => self.mkdir(&fill(path)),
+            Action::FileGrant { path, grants, owner, recursive } => {
+                self.grant(&fill(path), &fill(owner), &fill(grants), *recursive)
+            }
             Action::FileWriteText { path, text } => self.write_text(&fill(path), &fill(text)),
             Action::FilePut { from, to } => self.put(&fill(from), &fill(to)),
             Action::BcdRebuild {} => self.all(rebuild_boot(self.machine, self.installation, None)),

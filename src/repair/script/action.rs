@@ -217,6 +217,20 @@ pub enum Action {
         /// The directory.
         path: String,
     },
+    /// Lets accounts use a file or directory, in addition to what is allowed already.
+    #[serde(rename = "file.grant")]
+    FileGrant {
+        /// The file or directory.
+        path: String,
+        /// Accounts and their rights as icacls calls them: `SYSTEM:F, NETWORK SERVICE:R`.
+        grants: String,
+        /// The account that owns it from now on; as it is when empty.
+        #[serde(default)]
+        owner: String,
+        /// All below as well.
+        #[serde(default)]
+        recursive: bool,
+    },
     /// Gives a file this text.
     #[serde(rename = "file.write-text")]
     FileWriteText {
