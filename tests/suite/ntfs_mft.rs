@@ -175,16 +175,8 @@ fn bare_mft_files_are_listed_as_others_list_them() {
         let lists = [if mft[0x1D] == 4 { by_dissect(&path) } else { None }, golden(&path)];
         for mut theirs in lists.into_iter().flatten() {
             theirs.retain(|(record, _, _, path)| *record != 5 && !short.contains(&(*record, path.clone())));
-            assert_eq!(
-                ours.difference(&theirs).collect::<Vec<_>>(),
-                [&(0, false, 0, String::new()); 0],
-                "{name}: only ours"
-            );
-            assert_eq!(
-                theirs.difference(&ours).collect::<Vec<_>>(),
-                [&(0, false, 0, String::new()); 0],
-                "{name}: only theirs"
-            );
+            assert_eq!(ours.difference(&theirs).next(), None, "{name}: only ours");
+            assert_eq!(theirs.difference(&ours).next(), None, "{name}: only theirs");
             compared += 1;
         }
         println!("{name}: {} names, {} short ones", ours.len(), short.len());

@@ -145,7 +145,7 @@ mod tests {
             "SYSTEM:F, network service:R, Administrators:F",
             Some(&Sid::administrators()),
         );
-        assert_eq!(text, "O:BAG:SYD:(D;;DC;;;BU)(A;;FA;;;SY)(A;;FR;;;NS)(A;ID;FA;;;BA)(A;IO;FA;;;NS)");
+        assert_eq!(text, "O:BAG:SYD:(D;;0x2;;;BU)(A;;FA;;;SY)(A;;FR;;;NS)(A;ID;FA;;;BA)(A;IO;FA;;;NS)");
         assert_eq!(
             granted(&mut descriptor, "SYSTEM:RX, NETWORK SERVICE:R", None),
             text,
