@@ -82,3 +82,17 @@ proptest! {
         let _table = read(&disk.as_disk());
     }
 }
+
+/// Boot sectors have the mark of a partition table as well; so has one whose maker no list knows.
+#[test]
+fn a_volume_without_a_table_is_none() {
+    for (at, mark) in
+        [(3, &b"NTFS    "[..]), (3, b"-FVE-FS-"), (54, b"FAT12   "), (54, b"FAT16   "), (82, b"FAT32   ")]
+    {
+        let disk = disk(1 << 20, 512);
+        disk.write_at(510, &[0x55, 0xaa]).unwrap();
+        assert_eq!(read(&disk.as_disk()).unwrap().kind, TableKind::Mbr, "a table without partitions");
+        disk.write_at(at, mark).unwrap();
+        assert_eq!(read(&disk.as_disk()).unwrap().kind, TableKind::None, "{mark:?}");
+    }
+}
