@@ -34,6 +34,12 @@ pub(super) fn protects(sector: &[u8]) -> bool {
     entries(sector).iter().any(|entry| entry.kind == PROTECTIVE)
 }
 
+/// True when the sector holds a table that says something: flags that can be, and a partition.
+pub(super) fn is_table(sector: &[u8]) -> bool {
+    let flags = (0..4).all(|i| matches!(sector.get(TABLE + i * 16), Some(0 | 0x80)));
+    flags && entries(sector).iter().any(|entry| entry.kind != 0 && entry.first != 0 && entry.count != 0)
+}
+
 fn is_extended(kind: u8) -> bool {
     matches!(kind, 0x05 | 0x0f | 0x85)
 }

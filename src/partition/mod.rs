@@ -114,7 +114,8 @@ pub fn read(disk: &Disk) -> Result<Table> {
     let boot = disk.read_vec(0, 512)?;
     let is_boot_sector = matches!(&boot[3..8], b"NTFS " | b"MSDOS" | b"EXFAT" | b"-FVE-" | b"MSWIN")
         || &boot[82..87] == b"FAT32"
-        || &boot[54..57] == b"FAT";
+        // Programs that partition a disk may leave the code of an older boot sector where it is.
+        || &boot[54..57] == b"FAT" && !mbr::is_table(&boot);
     let marked = boot[510..] == [0x55, 0xaa];
     // The disk's own sector size first; images of 4Kn disks in raw files do not say.
     let other = if sector_bytes == 512 { 4096 } else { 512 };

@@ -95,4 +95,9 @@ fn a_volume_without_a_table_is_none() {
         disk.write_at(at, mark).unwrap();
         assert_eq!(read(&disk.as_disk()).unwrap().kind, TableKind::None, "{mark:?}");
     }
+    // A disk that was a FAT volume and has partitions now.
+    let disk = disk(8 << 20, 512);
+    write_mbr(&disk, 7, &[new(1 << 20..4 << 20)]).unwrap();
+    disk.write_at(54, b"FAT16   ").unwrap();
+    assert_eq!(read(&disk.as_disk()).unwrap().partitions.len(), 1);
 }

@@ -72,9 +72,7 @@ fn hibernation(volume: u32, state: Hibernation, discard: Discard) -> Result<Opti
     if discard.hibernation {
         return Ok(Some(Change::DiscardHibernation { volume, lost: lost.to_string() }));
     }
-    Err(Error::refused(Layer::Ntfs, format!("volume #{volume}: {lost}"))
-        .found("writing now would be undone or cause damage when Windows resumes")
-        .advice("start Windows and shut it down (shutdown /s /f /t 0), or give that state up with --discard-hibernation"))
+    state.refusal().map_or(Ok(None), |refusal| Err(refusal.context(format!("volume #{volume}"))))
 }
 
 /// How a volume may be opened for writing, as the plan says.

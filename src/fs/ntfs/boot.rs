@@ -104,12 +104,12 @@ impl Boot {
 }
 
 /// The copy of the boot sector in the last sector of the partition that `disk` is: its offset and its bytes, as many as a sector has.
-/// The volume counts sectors of its own, so both sizes are tried.
+/// The volume counts sectors of its own, so each size is tried. Whether the volume that it tells of ends there, the checker asks.
 ///
 /// # Errors
 /// Of reading the disk.
 pub fn boot_copy(disk: &Disk) -> Result<Option<(u64, Vec<u8>)>> {
-    for length in [512, 4096] {
+    for length in [512, 1024, 2048, 4096] {
         let Some(at) = disk.len().checked_sub(length) else { continue };
         let bytes = disk.read_vec(at, length as usize)?;
         if is_ntfs(&bytes) && Boot::parse(&bytes).is_ok_and(|boot| u64::from(boot.sector_bytes) == length) {

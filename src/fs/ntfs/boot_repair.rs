@@ -1,7 +1,7 @@
 //! The boot sector and its copy in the last sector of the partition: each put right from the other, and the count of hidden
 //! sectors (where the partition begins), which BIOS boot code uses and which is wrong after a partition was moved.
 
-use super::boot::{Boot, boot_copy, is_ntfs};
+use super::boot::{Boot, boot_copy};
 use crate::block::{Disk, DiskMut};
 use crate::bytes::u32_at;
 use crate::error::{Error, Layer, Result};
@@ -9,11 +9,11 @@ use crate::error::{Error, Layer, Result};
 /// Offset of the count of hidden sectors.
 const HIDDEN: usize = 0x1c;
 
-/// The boot sector, when it is whole: as many bytes as the volume's sectors have.
+/// The boot sector, when it is whole: as many bytes as the volume's sectors have. One that counts more sectors than there are is not.
 fn first(disk: &Disk) -> Result<Option<Vec<u8>>> {
     let bytes = disk.read_vec(0, 512)?;
     match Boot::parse(&bytes) {
-        Ok(boot) if is_ntfs(&bytes) => disk.read_vec(0, boot.sector_bytes as usize).map(Some),
+        Ok(boot) if boot.size_bytes() <= disk.len() => disk.read_vec(0, boot.sector_bytes as usize).map(Some),
         _ => Ok(None),
     }
 }
@@ -59,7 +59,12 @@ pub fn repair_boot_sector(disk: &DiskMut, first_sector: u64) -> Result<()> {
         bytes[HIDDEN..HIDDEN + 4].copy_from_slice(&hidden.to_le_bytes());
     }
     disk.write_at(0, &bytes)?;
-    disk.write_at(disk.len().saturating_sub(bytes.len() as u64), &bytes)
+    // An image that was cut at its end has no room for the copy: what is there belongs to files.
+    let place = disk.len().saturating_sub(bytes.len() as u64);
+    if Boot::parse(&bytes)?.size_bytes() <= place {
+        disk.write_at(place, &bytes)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -93,6 +98,11 @@ mod tests {
                 repair_boot_sector(&disk, 2048).unwrap();
                 assert!(device.to_vec() == whole, "{sector_bytes} {at}");
             }
+            // Counts other sectors than the volume has: what it says must not be believed where files lie.
+            let other: u16 = if sector_bytes == 512 { 4096 } else { 512 };
+            disk.write_at(0x0B, &other.to_le_bytes()).unwrap();
+            repair_boot_sector(&disk, 2048).unwrap();
+            assert!(other < 4096 || device.to_vec() == whole, "{sector_bytes}: files were written over");
         }
     }
 }

@@ -160,51 +160,22 @@ fn untranslate(out: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::decompress;
+    use crate::fs::ntfs::chunk_tests;
     use proptest::prelude::*;
 
-    /// What wimlib makes of [`text`].
+    /// What wimlib makes of [`chunk_tests::text`].
     const PACKED: &str = "552000020000240040533400aa5c0d8241b9efad6cb60dd8a346137988c9a0602098fbf71ef5001a0000190000a211201300c337f9e02e3c030fea881d3ae47e000000000000cc0c80c8a17f2a30fbfde3f7eb6bdfc79ae6db539cceeb77fe4d1a9ff5f5fb6b38d048b805fe68a8710f250e600383af59d82646214cea45851908b4aca2012ffedf26e415274ed05c51c2165564a8c2889bd5409a094660906712ca6144c2762d6acf727736092d942b9c64a7f43a3aef7c1e2f3e1cb79bef76bbcffd6e36bca7ec00d8";
-
-    fn text() -> Vec<u8> {
-        let mut text: Vec<u8> =
-            (0..60).flat_map(|i| format!("entry {} of the hive\r\n", i * i % 97).into_bytes()).collect();
-        text.extend_from_slice(&[&b"call"[..]; 6].join(&b"\xE8\x10\x20\0\0"[..]));
-        text
-    }
-
-    fn packed() -> Vec<u8> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
-        PACKED.as_bytes().chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-    }
 
     #[test]
     fn a_chunk_of_another_maker_is_unpacked() {
-        let mut out = vec![0; text().len()];
-        decompress(&packed(), &mut out).unwrap();
-        assert!(out == text());
-        // Any other length is not what the chunk gives.
-        assert_eq!(decompress(&packed(), &mut vec![0; text().len() + 1]), None);
-        assert_eq!(decompress(&packed()[..100], &mut out), None);
+        chunk_tests::is_unpacked(decompress, PACKED);
     }
 
     proptest! {
         #[test]
-        fn a_damaged_chunk_never_causes_a_panic(
-            changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..8),
-            cut in any::<usize>(),
-            room in 0usize..40_000,
-        ) {
-            let mut bytes = packed();
-            for (place, byte) in changes {
-                let length = bytes.len();
-                bytes[place % length] = byte;
-            }
-            let mut out = vec![0; room];
-            let _ = decompress(&bytes, &mut out);
-            let _ = decompress(&bytes, &mut vec![0; text().len()]);
-            bytes.truncate(cut % (bytes.len() + 1));
-            let _ = decompress(&bytes, &mut out);
+        fn a_damaged_chunk_never_causes_a_panic(damage in chunk_tests::damage()) {
+            damage.applied(decompress, PACKED);
         }
 
         #[test]

@@ -7,7 +7,7 @@
 use super::check::{Clusters, Examined, Remedy, examine, last_boot, mirror_bytes, reached};
 use super::mkfs::security::MIRROR_BYTES;
 use super::node::{Attr, Clustered, Value, kind};
-use super::state::{LogState, state};
+use super::state::{Hibernation, LogState, state};
 use super::volume::{Volume, no_stream};
 use super::write::{Mender, WriteOptions};
 use crate::block::DiskMut;
@@ -44,7 +44,7 @@ pub struct Mended {
 pub fn mend(disk: &DiskMut, options: WriteOptions, progress: &dyn Progress) -> Result<Mended> {
     let mut mended = Mended::default();
     let options = WriteOptions { allow_dirty: true, ..options };
-    let mut replayed = false;
+    let (mut replayed, mut ended) = (false, false);
     for _ in 0..ROUNDS {
         let volume = Volume::open(disk.as_disk())?;
         let found = examine(&volume, progress)?;
@@ -62,10 +62,15 @@ pub fn mend(disk: &DiskMut, options: WriteOptions, progress: &dyn Progress) -> R
             continue;
         }
         // With damage that comes first this cannot be read for certain: then it is asked in the next round, and an error drops everything.
-        if !early && let Some(lost) = state(&volume)?.hibernation.loss() {
-            // Refuses, unless the user gives that state up.
+        let hibernation = if early { Hibernation::No } else { state(&volume)?.hibernation };
+        if let Some(refusal) = hibernation.refusal() {
+            // The writer ends it; what it cannot end stays refused.
+            if !options.discard_hibernation || ended {
+                return Err(refusal);
+            }
             Mender::open(disk.clone(), options)?.finish()?;
-            mended.done.push(format!("hibernation ended ({lost})"));
+            mended.done.push(format!("hibernation ended ({})", hibernation.loss().unwrap_or_default()));
+            ended = true;
             continue;
         }
         let before = mended.done.len();

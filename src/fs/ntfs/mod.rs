@@ -10,6 +10,8 @@ mod boot;
 mod boot_repair;
 mod cache;
 mod check;
+#[cfg(test)]
+mod chunk_tests;
 mod directory;
 pub(crate) mod ea;
 mod filesystem;

@@ -8,7 +8,7 @@ use super::logfile::Counts;
 use super::logfile::restart::Found;
 use super::volume::Volume;
 use crate::bytes::u32_at;
-use crate::error::Result;
+use crate::error::{Error, Layer, Result};
 use crate::fs::FileSystem;
 
 /// File in the root directory that holds the memory of a hibernated Windows.
@@ -128,6 +128,16 @@ impl Hibernation {
                 "hiberfil.sys has a header that is not known: Windows may be hibernated, and unsaved work would be lost",
             ),
         }
+    }
+}
+
+impl Hibernation {
+    /// The refusal to write to a volume in this state; `None` when nothing would be lost.
+    pub fn refusal(self) -> Option<Error> {
+        let loss = self.loss()?;
+        Some(Error::refused(Layer::Ntfs, loss)
+            .found("writing now would be undone or cause damage when Windows resumes")
+            .advice("start Windows and shut it down (shutdown /s /f /t 0), or give that state up with --discard-hibernation"))
     }
 }
 

@@ -56,51 +56,22 @@ fn block(input: &[u8], at: usize, out: &mut [u8], done: usize, end: usize) -> Op
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::decompress;
+    use crate::fs::ntfs::chunk_tests;
     use proptest::prelude::*;
 
-    /// What wimlib makes of [`text`].
+    /// What wimlib makes of [`chunk_tests::text`].
     const PACKED: &str = "060000000007700007000000000000000500000000000000575555555400000000000000000000000000000000000000707050077600067700070607700000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000007000000000000000000000007000000000000000000000000000000000000000000000000000000000000700007000000000040000000000000005000000000000000400000000000000030000000000000703000000000000000600000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000006dbf7a7c1777e87773edb3bbe6ebf7fbf25f56bdb64a02e8c70209ad0347ab02930c02403103020d030380e8030c6c03adaa03305802604d034c050303c4322f1803049da90326660458c1031caf03ecb3040430cc040c5304038e1003789003a41803a66003c00103a68e03fdc403208704f0d304032bc4032ef40334a2040743034393036814040345100307a90319ae036615041ab81919a811040a4704744118041f340439f304d3f27c4f961d4f5f00c0160000";
-
-    fn text() -> Vec<u8> {
-        let mut text: Vec<u8> =
-            (0..60).flat_map(|i| format!("entry {} of the hive\r\n", i * i % 97).into_bytes()).collect();
-        text.extend_from_slice(&[&b"call"[..]; 6].join(&b"\xE8\x10\x20\0\0"[..]));
-        text
-    }
-
-    fn packed() -> Vec<u8> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
-        PACKED.as_bytes().chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-    }
 
     #[test]
     fn a_chunk_of_another_maker_is_unpacked() {
-        let mut out = vec![0; text().len()];
-        decompress(&packed(), &mut out).unwrap();
-        assert!(out == text());
-        // Any other length is not what the chunk gives.
-        assert_eq!(decompress(&packed(), &mut vec![0; text().len() + 1]), None);
-        assert_eq!(decompress(&packed()[..100], &mut out), None);
+        chunk_tests::is_unpacked(decompress, PACKED);
     }
 
     proptest! {
         #[test]
-        fn a_damaged_chunk_never_causes_a_panic(
-            changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..8),
-            cut in any::<usize>(),
-            room in 0usize..40_000,
-        ) {
-            let mut bytes = packed();
-            for (place, byte) in changes {
-                let length = bytes.len();
-                bytes[place % length] = byte;
-            }
-            let mut out = vec![0; room];
-            let _ = decompress(&bytes, &mut out);
-            let _ = decompress(&bytes, &mut vec![0; text().len()]);
-            bytes.truncate(cut % (bytes.len() + 1));
-            let _ = decompress(&bytes, &mut out);
+        fn a_damaged_chunk_never_causes_a_panic(damage in chunk_tests::damage()) {
+            damage.applied(decompress, PACKED);
         }
 
         #[test]

@@ -249,14 +249,16 @@ impl Core {
         result
     }
 
-    /// Writes all of a small system stream where it lies, with zeros up to the end of its clusters. When the operation fails, what was
-    /// there comes back.
+    /// Writes all of a small system stream where it lies, with zeros up to the end of the last cluster. When the operation fails,
+    /// what was there comes back.
     pub(crate) fn overwrite(&mut self, stream: &Stream, data: &[u8]) -> Result<()> {
-        for piece in self.pieces(stream, 0, stream.allocated_bytes as usize)? {
+        let end = (data.len() as u64).next_multiple_of(self.geometry.cluster_bytes);
+        for piece in self.pieces(stream, 0, end as usize)? {
             let before = self.read_pieces(&[piece])?;
             self.undo.overwritten.push((piece.0, before));
         }
-        self.write_through(stream, data)
+        self.write_runs(stream, 0, data)?;
+        self.zero_runs(stream, data.len() as u64, end)
     }
 
     /// Writes into a stream with the next flush, if the operation succeeds.

@@ -156,11 +156,9 @@ fn check_hibernation(core: &mut Core, options: WriteOptions) -> Result<()> {
     // What cannot be read as plain data (it never is anything else) is not a header that Windows would take.
     let length = core.read_data(&file, "", 0, &mut head)?.unwrap_or(0);
     let hibernation = Hibernation::of(&head[..length]);
-    let Some(loss) = hibernation.loss() else { return Ok(()) };
+    let Some(refusal) = hibernation.refusal() else { return Ok(()) };
     if !options.discard_hibernation {
-        return Err(Error::refused(Layer::Ntfs, loss)
-            .found("writing now would be undone or cause damage when Windows resumes")
-            .advice("start Windows and shut it down (shutdown /s /f /t 0), or give the state up with --discard-hibernation"));
+        return Err(refusal);
     }
     core.transact(|core| {
         let zeros = vec![0; length];

@@ -121,8 +121,11 @@ impl Core {
             return Err(Error::limit(Layer::Ntfs, "$Secure is full of descriptors").found(end));
         }
         self.extend(&mut stream, end)?;
-        let gap = vec![0; end.saturating_sub(stream.initialized_bytes) as usize];
-        self.write_late(&stream, stream.initialized_bytes, &gap)?;
+        // The rest of the cluster that is in use with the operation, the clusters behind it now: nobody sees them before it has succeeded.
+        let begun = stream.initialized_bytes;
+        let rest = begun.next_multiple_of(self.geometry.cluster_bytes).min(end).max(begun);
+        self.write_late(&stream, begun, &vec![0; (rest - begun) as usize])?;
+        self.zero_runs(&stream, rest, end)?;
         stream.size_bytes = stream.size_bytes.max(end);
         stream.initialized_bytes = stream.size_bytes;
         let header = Header { hash, id, offset, length: length as u32 };
