@@ -135,10 +135,12 @@ pub(super) fn verify(
     for path in written {
         verify_file(&machine, staged, path, &mut others, &mut verdict)?;
     }
-    // Which change was the last one to touch a file.
+    // Which change was the last one to make what a path leads to; permissions leave the content as it is.
     let mut last = BTreeMap::new();
     for (place, change) in changes.iter().enumerate() {
-        last.extend(paths(change).into_iter().map(|path| (path.to_ascii_lowercase(), place)));
+        if !matches!(change, Change::FileSecurity { .. } | Change::FileAccess { .. }) {
+            last.extend(paths(change).into_iter().map(|path| (path.to_ascii_lowercase(), place)));
+        }
     }
     let mut hives = BTreeMap::new();
     for (place, change) in changes.iter().enumerate() {
@@ -258,20 +260,31 @@ fn verify_file(
         Ok(other) => {
             // It panics on some damage, and then it has not looked.
             let asked = std::panic::catch_unwind(AssertUnwindSafe(|| other.agrees(&*fs, ours, &parsed)));
-            asked.unwrap_or_else(|_| Err("it panics".into()))
+            asked.unwrap_or_else(|_| Err(Unread::Theirs("it panics".into())))
         }
-        Err(reason) => Err(reason.clone()),
+        Err(reason) => Err(Unread::Theirs(reason.clone())),
     };
     match same {
         Ok(true) => verdict.agreed.push(format!("{path}: both readers see the same")),
         Ok(false) => return Err(disagreement("the crate ntfs reads something else than we do", path)),
-        Err(reason) => verdict.only_one_reader.push(format!("{path}: the crate ntfs cannot look ({reason})")),
+        Err(Unread::Ours(error)) => return Err(error),
+        Err(Unread::Theirs(reason)) => {
+            verdict.only_one_reader.push(format!("{path}: the crate ntfs cannot look ({reason})"));
+        }
     }
     Ok(())
 }
 
 /// The crate `ntfs` on each volume that was asked for, or why it cannot look.
 type Others = BTreeMap<usize, std::result::Result<Other, String>>;
+
+/// Why two readers were not compared.
+enum Unread {
+    /// The crate `ntfs` cannot look.
+    Theirs(String),
+    /// Our own reader fails.
+    Ours(Error),
+}
 
 /// A volume as the crate `ntfs` sees it.
 struct Other {
@@ -300,8 +313,8 @@ impl Other {
         fs: &dyn FileSystem,
         ours: Option<(NodeId, u64)>,
         path: &GuestPath,
-    ) -> std::result::Result<bool, String> {
-        let text = |e: ntfs::NtfsError| e.to_string();
+    ) -> std::result::Result<bool, Unread> {
+        let text = |e: ntfs::NtfsError| Unread::Theirs(e.to_string());
         let (volume, reader) = (&self.volume, &mut self.reader);
         let mut file = volume.root_directory(reader).map_err(text)?;
         for name in &path.components {
@@ -324,16 +337,20 @@ impl Other {
         if attribute.value_length() != length {
             return Ok(false);
         }
+        // It ends streams too early whose runs are spread over records.
+        let is_spread = file
+            .attributes_raw()
+            .flatten()
+            .any(|raw| raw.ty().is_ok_and(|kind| kind == ntfs::NtfsAttributeType::AttributeList));
         let mut value = attribute.value(reader).map_err(text)?;
         let (mut theirs, mut own, mut at) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES], 0);
         while at < length {
             let count = ntfs::NtfsReadSeek::read(&mut value, reader, &mut theirs).map_err(text)?;
-            if count == 0 {
-                // So it ends streams whose runs are spread over records.
-                return Err(format!("it stops at {at:#x} of {length:#x} bytes"));
+            if count == 0 && is_spread {
+                return Err(Unread::Theirs(format!("it stops at {at:#x} of {length:#x} bytes")));
             }
-            let there = fs.read(node, &path.stream, at, &mut own[..count]).map_err(|e| e.to_string())?;
-            if there != count || own[..count] != theirs[..count] {
+            let there = fs.read(node, &path.stream, at, &mut own[..count]).map_err(Unread::Ours)?;
+            if count == 0 || there != count || own[..count] != theirs[..count] {
                 return Ok(false);
             }
             at += count as u64;

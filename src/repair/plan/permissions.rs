@@ -81,6 +81,16 @@ fn add(descriptor: &mut Descriptor, owner: Option<&Sid>, granted: &[Ace]) {
 }
 
 impl Planner<'_> {
+    /// The descriptor that an earlier step gives a file, and what is new in it.
+    fn planned_access(&mut self, of: &str) -> Option<(&mut Vec<u8>, &mut String)> {
+        self.planned.changes.iter_mut().find_map(|change| match change {
+            Change::FileAccess { path, security, what } if path.eq_ignore_ascii_case(of) => {
+                Some((security, what))
+            }
+            _ => None,
+        })
+    }
+
     /// Grants rights on a file or directory, and on all below when it is `recursive`; `owner` takes it over first.
     pub(super) fn grant(&mut self, path: &str, owner: &str, grants: &str, recursive: bool) -> Result<()> {
         let owner = if owner.trim().is_empty() { None } else { Some(account(owner)?) };
@@ -90,16 +100,30 @@ impl Planner<'_> {
         let fs = self.machine.file_system(volume)?;
         let mut pending: Vec<(NodeId, String, usize)> = vec![(node, path.to_string(), 0)];
         while let Some((node, path, depth)) = pending.pop() {
-            if let Some(before) = fs.security(node)? {
+            let now = match self.planned_access(&path) {
+                Some((security, _)) => Some(security.clone()),
+                None => fs.security(node)?,
+            };
+            if let Some(before) = now {
                 let mut descriptor = Descriptor::parse(&before)?;
                 let old = descriptor.clone();
                 add(&mut descriptor, owner.as_ref(), &granted);
                 if descriptor != old {
                     let mut what = vec![grants.to_string()];
                     what.extend(owner.as_ref().map(|owner| format!("owner {owner}")));
-                    let security = descriptor.encode();
-                    let what = what.join("; ");
-                    self.planned.changes.push(Change::FileAccess { path: path.clone(), security, what });
+                    let (security, what) = (descriptor.encode(), what.join("; "));
+                    match self.planned_access(&path) {
+                        // One change a file: what an earlier step granted is in it.
+                        Some((planned, said)) => {
+                            *planned = security;
+                            *said = format!("{said}; {what}");
+                        }
+                        None => self.planned.changes.push(Change::FileAccess {
+                            path: path.clone(),
+                            security,
+                            what,
+                        }),
+                    }
                 }
             }
             let deeper = recursive && fs.metadata(node)?.kind == NodeKind::Directory;

@@ -217,7 +217,7 @@ pub enum Action {
         /// The directory.
         path: String,
     },
-    /// Lets accounts use a file or directory, in addition to what is allowed already.
+    /// Lets accounts use a file or directory that is there, in addition to what is allowed already.
     #[serde(rename = "file.grant")]
     FileGrant {
         /// The file or directory.
