@@ -105,7 +105,7 @@ pub(crate) struct Seen {
     attributes: BTreeMap<String, Vec<u8>>,
 }
 
-const NTFS_NAMES: [&str; 10] = [
+pub(crate) const NTFS_NAMES: [&str; 10] = [
     "attrib",
     "attrib_be",
     "acl",

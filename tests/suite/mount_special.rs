@@ -1,23 +1,10 @@
 //! What NTFS has besides names and data, through a mount in both directions: links, `system.ntfs_...`, holes. Needs /dev/fuse and
 //! root; ntfs-3g shows what we wrote, and we show what it wrote.
 
-use crate::mount::{assert_clean, attribute, fuse_is_here, mount, noise, theirs, volume};
+use crate::mount::{NTFS_NAMES, assert_clean, attribute, fuse_is_here, mount, noise, theirs, volume};
 use crate::oracle::{run, tool};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-
-const ALL: [&str; 10] = [
-    "attrib",
-    "attrib_be",
-    "acl",
-    "times",
-    "times_be",
-    "crtime",
-    "reparse_data",
-    "object_id",
-    "dos_name",
-    "ea",
-];
 
 fn set(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
     let flags = rustix::fs::XattrFlags::empty();
@@ -157,7 +144,7 @@ fn attributes_of_ntfs_are_set_in_both_directions() {
         assert_eq!(&found, value, "{name}");
     }
     for path in [PathBuf::from(long), "another name that is too long.txt".into(), "turned".into()] {
-        for name in ALL {
+        for name in NTFS_NAMES {
             assert_eq!(get(&own.join(&path), name), get(&other.join(&path), name), "{name} of {path:?}");
         }
     }

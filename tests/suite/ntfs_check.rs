@@ -607,6 +607,14 @@ fn repaired(v: &Vol) -> (vmrescue::Result<vmrescue::fs::ntfs::Mended>, Vol) {
     (result, Vol { bytes: device.to_vec(), number: v.number.clone() })
 }
 
+/// Exit code, and all that was said.
+fn run(words: &[&str]) -> (i32, String) {
+    let output = crate::demo::vmrescue(words);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap(), said)
+}
+
 /// ntfs-3g's programs have nothing to say, and list the root.
 fn ntfs3g_agrees(v: &Vol, what: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -766,12 +774,6 @@ fn the_command_shows_mends_and_takes_back() {
         (DAMAGES.iter().find(|(known, _)| *known == name).unwrap().1)(&mut volume);
     }
     std::fs::write(&path, &volume.bytes).unwrap();
-    let run = |words: &[&str]| {
-        let output = crate::demo::vmrescue(words);
-        let said =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code().unwrap(), said)
-    };
     let (code, said) = run(&["check", image]);
     assert!(code == 1 && said.contains("ntfs-orphan") && said.contains("ntfs-volume-dirty"), "{said}");
     let (code, said) = run(&["check", image, "--repair", "--dry-run"]);
@@ -800,12 +802,6 @@ fn a_hibernated_volume_is_mended_only_when_its_memory_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("volume.img");
     let image = path.to_str().unwrap();
-    let run = |words: &[&str]| {
-        let output = crate::demo::vmrescue(words);
-        let said =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code().unwrap(), said)
-    };
     let memory = dir.path().join("memory");
     std::fs::write(&memory, [b"hibr".to_vec(), vec![7; 20_000]].concat()).unwrap();
     std::fs::write(&path, base().bytes).unwrap();
@@ -839,12 +835,6 @@ fn a_dirty_volume_is_named_and_cured() {
     let path = dir.path().join("d.img");
     vmrescue::demo::build(&path, vmrescue::image::Kind::Raw).unwrap();
     let image = path.to_str().unwrap();
-    let run = |words: &[&str]| {
-        let output = crate::demo::vmrescue(words);
-        let said =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code().unwrap(), said)
-    };
     let (code, said) = run(&["diagnose", image]);
     assert_eq!(code, 0, "{said}");
     let mut bytes = std::fs::read(&path).unwrap();

@@ -227,6 +227,40 @@ fn donor(dir: &Path) -> String {
     donor
 }
 
+/// Two steps about one file: what the first one grants is still there after the second.
+#[test]
+fn rights_that_are_granted_one_by_one_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build_for(&path, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    let image = path.to_str().unwrap();
+    let step = |grants: &str| {
+        format!(
+            "[[steps]]\nop = 'file.grant'\npath = '${{windows}}\\System32\\drivers\\ACPI.sys'\ngrants = '{grants}'\n"
+        )
+    };
+    let head = "name = 'own'\ntitle = 't'\ndocumentation = 'd'\n";
+    let steps = [step("NETWORK SERVICE:R"), step("LOCAL SERVICE:RX"), step("NETWORK SERVICE:R")].concat();
+    std::fs::write(dir.path().join("own.toml"), format!("{head}{steps}")).unwrap();
+    let own = dir.path().to_str().unwrap();
+    let stat = || {
+        let said = text(&vmrescue(&["stat", image, r"C:\Windows\System32\drivers\ACPI.sys", "--json"]));
+        let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+        document["security"]["sddl"].as_str().unwrap_or(&said).to_string()
+    };
+    let (before, old) = (sha(&path), stat());
+    assert!(!old.contains(";NS)") && !old.contains(";LS)"), "{old}");
+    let done = vmrescue(&["repair", image, "own", "--scripts", own, "--yes"]);
+    assert_eq!(code(&done), 0, "{}", text(&done));
+    assert_eq!(text(&done).matches("permissions of").count(), 1, "{}", text(&done));
+    let new = stat();
+    assert!(new.contains("(A;;FR;;;NS)") && new.contains(";LS)"), "{new}");
+    let again = vmrescue(&["repair", image, "own", "--scripts", own, "--yes"]);
+    assert!(text(&again).contains("nothing to do"), "{}", text(&again));
+    assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
+    assert_eq!(sha(&path), before);
+}
+
 #[test]
 fn the_agent_comes_from_a_donor_and_is_whole() {
     let dir = tempfile::tempdir().unwrap();
