@@ -181,11 +181,15 @@ mod linux {
             if stop.load(Ordering::SeqCst) && !unmounting {
                 unmounting = true;
                 if let Err(e) = mounted.unmount() {
-                    say_error(&format!("mount: {e}; it goes when the last of them ends"));
                     // Whoever is still there keeps reading; new paths do not lead here any more.
                     let lazily = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&args.dir).output();
-                    if !lazily.is_ok_and(|output| output.status.success()) {
-                        return Err(e);
+                    if lazily.is_ok_and(|output| output.status.success()) {
+                        say_error(&format!("mount: {e}; it goes when the last of them ends"));
+                    } else {
+                        // What is staged must not go with an early end.
+                        say_error(&format!("mount: {e}; close what is open there and stop once more"));
+                        unmounting = false;
+                        stop::once_more();
                     }
                 }
             }
@@ -200,7 +204,7 @@ mod linux {
             std::thread::sleep(TICK);
         }
         let broken = mounted.join();
-        if let Err(fault) = session.settle_links() {
+        for fault in session.settle_links() {
             let why = fault.error.map_or_else(|| format!("{:?}", fault.reason), |e| e.to_string());
             say_error(&format!("mount: a link to a directory stays a link to a file: {why}"));
         }

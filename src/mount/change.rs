@@ -1,19 +1,16 @@
 //! Changes to a mounted tree, with the rules of POSIX over a file system that has those of Windows.
 //!
 //! Replacing by a rename is done in steps that can be taken back, so that a failure leaves both files. A write into
-//! compressed data unpacks the file first: it is stored plainly from then on.
+//! compressed data makes the writer unpack the file first: it is stored plainly from then on.
 
 use super::fault::{Answer, Reason};
 use super::session::Session;
 use super::tree::{Facts, Kind, Place, Tree};
-use crate::error::ErrorKind;
-use crate::fs::{Attributes, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, Times, read_file};
+use crate::fs::{Attributes, FileSystem, MetadataChange, NodeId, NodeKind, Times};
 use crate::time::FileTime;
 
 /// Least distance behind the end of a file that becomes a hole. Below, the kernel may just write its pages in another order.
 const MIN_HOLE_BYTES: u64 = 1 << 20;
-/// Largest compressed file that a write unpacks.
-const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
 /// How a rename treats a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,45 +82,11 @@ fn take_away(tree: &Tree, slot: usize, at: NodeId, name: &str, node: NodeId) -> 
     Ok(())
 }
 
-/// Unpacks a compressed file, so that it can be written. False when it is none.
-fn unpack(fs: &mut dyn FileSystemMut, node: NodeId, stream: &str) -> Answer<bool> {
-    let metadata = fs.metadata(node)?;
-    let info = fs.streams(node)?.into_iter().find(|info| info.name == stream);
-    let packed = metadata.reparse.is_some() || info.as_ref().is_some_and(|info| info.compressed);
-    let Some(info) = info.filter(|info| packed && !info.encrypted) else { return Ok(false) };
-    if info.size_bytes > MAX_UNPACKED_BYTES {
-        return Err(Reason::TooLarge.into());
-    }
-    let bytes = read_file(&*fs, node, stream)?;
-    fs.set_len(node, stream, 0)?;
-    fs.write(node, stream, 0, &bytes)?;
-    Ok(true)
-}
-
 /// True when a place is so far behind the end of a stream that what is between should be a hole.
 fn is_far_behind(fs: &dyn FileSystem, node: NodeId, stream: &str, place: u64) -> crate::Result<bool> {
     let size =
         fs.streams(node)?.into_iter().find(|info| info.name == stream).map_or(0, |info| info.size_bytes);
     Ok(place.saturating_sub(size) >= MIN_HOLE_BYTES)
-}
-
-/// Runs a change of data; when the data is packed, unpacks it and runs it again.
-fn on_plain_data(
-    fs: &mut dyn FileSystemMut,
-    node: NodeId,
-    stream: &str,
-    mut work: impl FnMut(&mut dyn FileSystemMut) -> crate::Result<()>,
-) -> Answer<()> {
-    match work(fs) {
-        Err(e) if e.kind() == ErrorKind::Unsupported => {
-            if unpack(fs, node, stream)? {
-                Ok(work(fs)?)
-            } else {
-                Err(e.into())
-            }
-        }
-        other => Ok(other?),
-    }
 }
 
 impl Session {
@@ -290,12 +253,10 @@ impl Session {
             let (slot, node, stream) = target(tree, number)?;
             self.touch(slot, node);
             tree.slots[slot].change(|fs| {
-                on_plain_data(fs, node, &stream, |fs| {
-                    if offset >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, offset)? {
-                        fs.grow_with_hole(node, &stream, offset)?;
-                    }
-                    fs.write(node, &stream, offset, data)
-                })
+                if offset >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, offset)? {
+                    fs.grow_with_hole(node, &stream, offset)?;
+                }
+                Ok(fs.write(node, &stream, offset, data)?)
             })
         })
     }
@@ -312,30 +273,26 @@ impl Session {
             }
             self.touch(slot, node);
             tree.slots[slot].change(|fs| {
-                on_plain_data(fs, node, &stream, |fs| {
-                    if length >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, length)? {
-                        fs.grow_with_hole(node, &stream, length)
-                    } else {
-                        fs.set_len(node, &stream, length)
-                    }
-                })
+                if length >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, length)? {
+                    return Ok(fs.grow_with_hole(node, &stream, length)?);
+                }
+                Ok(fs.set_len(node, &stream, length)?)
             })
         })
     }
 
-    /// Takes clusters for a file up to its new length, holes apart.
+    /// Takes clusters for a file up to its new length; a file with holes keeps them and grows by one more.
     ///
     /// # Errors
     /// As [`Session::write`].
     pub fn reserve(&self, number: u64, length: u64) -> Answer<()> {
         self.changing(|tree| {
+            let (slot, node, stream) = target(tree, number)?;
             if tree.facts(number)?.size >= length {
                 return Ok(());
             }
-            let (slot, node, stream) = target(tree, number)?;
             self.touch(slot, node);
-            tree.slots[slot]
-                .change(|fs| on_plain_data(fs, node, &stream, |fs| fs.set_len(node, &stream, length)))
+            tree.slots[slot].change(|fs| Ok(fs.set_len(node, &stream, length)?))
         })
     }
 
@@ -350,12 +307,13 @@ impl Session {
             let size = tree.facts(number)?.size;
             self.touch(slot, node);
             tree.slots[slot].change(|fs| {
-                on_plain_data(fs, node, &stream, |fs| {
-                    if offset < end.min(size) {
-                        fs.punch(node, &stream, offset..end.min(size))?;
-                    }
-                    if grow && size < end { fs.grow_with_hole(node, &stream, end) } else { Ok(()) }
-                })
+                if offset < end.min(size) {
+                    fs.punch(node, &stream, offset..end.min(size))?;
+                }
+                if grow && size < end {
+                    fs.grow_with_hole(node, &stream, end)?;
+                }
+                Ok(())
             })
         })
     }

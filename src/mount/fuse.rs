@@ -311,12 +311,18 @@ impl Inner {
         let Some(name) = name.strip_prefix("system.ntfs_") else { return };
         let times = matches!(name, "times" | "times_be" | "crtime" | "crtime_be");
         let Ok(facts) = self.tree().facts(number) else { return };
-        if times && facts.kind == Kind::File {
+        // Times of directories the kernel does not own: it asks for them.
+        let times = times && facts.kind == Kind::File;
+        if times {
             self.kept.times_are_ours(number);
         }
-        // Who has it open would lose it.
-        if (times || name == "reparse_data") && !self.tree().unlinked.is_open(number) {
-            self.kept.renew(number);
+        if times || name == "reparse_data" {
+            // Who has it open would lose it.
+            if self.tree().unlinked.is_open(number) {
+                self.kept.renew_when_closed(number);
+            } else {
+                self.kept.renew(number);
+            }
         }
     }
 
@@ -331,10 +337,12 @@ impl Inner {
     fn publish(&self, reply: ReplyEmpty) {
         let session = Arc::clone(&self.session);
         // A failure is told by the session itself.
-        std::thread::spawn(move || match session.publish(&Silent) {
+        let publish = move || match session.publish(&Silent) {
             Ok(_) => reply.ok(),
             Err(e) => reply.error(errno(Fault::from(e).reason)),
-        });
+        };
+        // Without a thread the request is dropped with the work, which answers EIO.
+        drop(std::thread::Builder::new().name("mount-publish".into()).spawn(publish));
     }
 
     fn listing(&self, number: u64, handle: u64, offset: u64) -> Answer<Arc<Vec<Item>>> {
@@ -435,7 +443,8 @@ impl Filesystem for Door {
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        if self.kept.is_stale(node.0) {
+        // Who has it open asks for what it has open.
+        if !self.tree().unlinked.is_open(node.0) && self.kept.is_stale(node.0) {
             return reply.error(Errno::ESTALE);
         }
         match self.tree().facts(node.0) {
@@ -455,6 +464,10 @@ impl Filesystem for Door {
         if !self.tree().is_writable() {
             // The kernel then does not ask again, for any file.
             return reply.error(Errno::ENOSYS);
+        }
+        // The kernel then looks the name up anew, and opens what it finds.
+        if self.kept.is_stale(node.0) {
+            return reply.error(Errno::ESTALE);
         }
         let truncate = flags.0 & rustix::fs::OFlags::TRUNC.bits() as i32 != 0;
         let open = move |door: &Inner| match door.session.open(node.0, truncate) {
@@ -501,7 +514,13 @@ impl Filesystem for Door {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.change(move |door| door.empty(door.session.close(node.0), reply));
+        self.change(move |door| {
+            let closed = door.session.close(node.0);
+            if !door.tree().unlinked.is_open(node.0) {
+                door.kept.closed(node.0);
+            }
+            door.empty(closed, reply);
+        });
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

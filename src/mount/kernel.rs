@@ -16,6 +16,8 @@ struct State {
     generations: HashMap<u64, u64>,
     /// Numbers that are answered once with "stale", so that the kernel looks the name up anew.
     stale: HashSet<u64>,
+    /// Numbers that are renewed when nobody has them open any more.
+    waiting: HashSet<u64>,
     /// What the kernel takes for the time of the last change; `None` until it has sent it.
     outdated: HashMap<u64, Option<FileTime>>,
 }
@@ -35,6 +37,19 @@ impl Kept {
         let mut state = lock(&self.0);
         *state.generations.entry(number).or_default() += 1;
         state.stale.insert(number);
+    }
+
+    /// The kernel has to look again, but somebody has the file open.
+    pub(super) fn renew_when_closed(&self, number: u64) {
+        lock(&self.0).waiting.insert(number);
+    }
+
+    /// Nobody has the file open any more.
+    pub(super) fn closed(&self, number: u64) {
+        let waited = lock(&self.0).waiting.remove(&number);
+        if waited {
+            self.renew(number);
+        }
     }
 
     /// The generation to answer with.
@@ -79,5 +94,11 @@ mod tests {
         kept.renew(9);
         assert!((kept.generation(9), kept.generation(7)) == (1, 0));
         assert!(kept.is_stale(9) && !kept.is_stale(9));
+        kept.renew_when_closed(7);
+        assert!(!kept.is_stale(7));
+        kept.closed(7);
+        assert!(kept.is_stale(7) && kept.generation(7) == 1);
+        kept.closed(7);
+        assert!(!kept.is_stale(7));
     }
 }

@@ -43,8 +43,8 @@ impl Later {
         if self.waiting.load(Ordering::SeqCst) == 0 { session.try_enter() } else { None }
     }
 
-    /// Runs a change: at once when it may go, else later, in the order in which they came. The kernel has at most some
-    /// dozens of unanswered requests, so the queue is bounded.
+    /// Runs a change: at once when it may go, else later, in the order in which they came. Each
+    /// request has a caller that waits, or is one of the kernel's few dozens in the background: so the queue is bounded.
     pub(super) fn run(&self, session: &Session, work: impl FnOnce() + Send + 'static) {
         if let Some(_inside) = self.go(session) {
             return work();

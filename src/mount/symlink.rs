@@ -6,7 +6,7 @@
 //! more at the end of the session for links that led to nothing then: copying programs often make the link first.
 
 use super::change::{directory, kind};
-use super::fault::{Answer, Reason};
+use super::fault::{Answer, Fault, Reason};
 use super::link::{self, Target};
 use super::session::Session;
 use super::tree::{Facts, Kind, Tree, lock};
@@ -94,7 +94,8 @@ impl Session {
             }
             let wanted = wanted(tree, slot, path, mounted_on)?;
             let point = symbolic_link(&wanted.words, &wanted.shown, wanted.relative)?;
-            let behind = follow(tree, slot, at, &wanted.target, &mut MAX_LINKS.clone())?;
+            let mut left = MAX_LINKS;
+            let behind = follow(tree, slot, at, &wanted.target, &mut left)?;
             let to_directory = match behind {
                 Some(node) => kind(tree, slot, node)? == Kind::Directory,
                 None => false,
@@ -117,16 +118,11 @@ impl Session {
     }
 
     /// Makes links to directories of those that were made before their directories. For the end of a session: they become
-    /// other nodes.
-    ///
-    /// # Errors
-    /// Of the file system; what could not be done stays as it was.
-    pub fn settle_links(&self) -> Answer<()> {
+    /// other nodes. What could not be done stays as it was, and is returned.
+    pub fn settle_links(&self) -> Vec<Fault> {
         let waiting = std::mem::take(&mut *lock(&self.dangling));
-        for (slot, node) in waiting {
-            self.changing(|tree| self.settle_link(tree, slot, node))?;
-        }
-        Ok(())
+        let settle = |(slot, node)| self.changing(|tree| self.settle_link(tree, slot, node)).err();
+        waiting.into_iter().filter_map(settle).collect()
     }
 
     fn settle_link(&self, tree: &Tree, slot: usize, node: NodeId) -> Answer<()> {
@@ -141,20 +137,35 @@ impl Session {
             return Ok(());
         };
         let streams = here.look(|fs| fs.streams(node))?;
-        let simple = metadata.links == 1 && streams.iter().all(|stream| stream.name.is_empty());
+        // What hangs on the node itself would be lost with it.
+        let hangs = |part| Ok::<_, Fault>(here.look(|fs| fs.raw_part(node, part))?.is_some());
+        let simple = metadata.links == 1
+            && streams.iter().all(|stream| stream.name.is_empty())
+            && !hangs(RawPart::ObjectId)?
+            && !hangs(RawPart::ExtendedAttributes)?;
         if !simple || metadata.attributes.has(Attributes::DIRECTORY) {
             return Ok(());
         }
         let target = tree.link_target(slot, &metadata)?;
-        let behind = follow(tree, slot, name.directory, &target, &mut MAX_LINKS.clone())?;
+        let mut left = MAX_LINKS;
+        let behind = follow(tree, slot, name.directory, &target, &mut left)?;
         let Some(behind) = behind else { return Ok(()) };
         if kind(tree, slot, behind)? != Kind::Directory {
             return Ok(());
         }
         let (root, hidden) = (here.root, tree.unlinked.fresh_name());
         let (at, name) = (name.directory, &name.name);
-        let change = MetadataChange { times: Some(metadata.times), ..MetadataChange::default() };
-        here.change(|fs| {
+        let change = MetadataChange {
+            attributes: Some(metadata.attributes),
+            times: Some(metadata.times),
+            security_from: Some(node),
+            ..MetadataChange::default()
+        };
+        let mut around = Vec::new();
+        for directory in [at, root] {
+            around.push((directory, here.look(|fs| fs.metadata(directory))?.times));
+        }
+        let settled = here.change(|fs| {
             fs.rename(at, name, root, &hidden)?;
             let made = fs.create(at, name, NodeKind::Directory);
             let filled = made.and_then(|new| {
@@ -162,12 +173,20 @@ impl Session {
                 filled.inspect_err(|_| drop(fs.remove(at, name)))
             });
             match filled {
-                Ok(()) => Ok(fs.remove(root, &hidden)?),
+                Ok(()) => fs.remove(root, &hidden)?,
                 Err(e) => {
                     fs.rename(root, &hidden, at, name)?;
-                    Err(e.into())
+                    return Err(e.into());
                 }
             }
-        })
+            // To whoever looks, nothing happened here.
+            for (directory, times) in around {
+                let times = MetadataChange { times: Some(times), ..MetadataChange::default() };
+                fs.set_metadata(directory, &times)?;
+            }
+            Ok(fs.lookup(at, name)?)
+        })?;
+        settled.into_iter().for_each(|node| self.touch(slot, node));
+        Ok(())
     }
 }

@@ -654,8 +654,13 @@ impl Tree {
 /// Names of the directories from the root to the one that a node is in: of a link with several names the nearest to the
 /// root, so that what is shown climbs out from none of them.
 fn directories_above(fs: &dyn FileSystem, node: NodeId) -> Result<Vec<String>> {
+    let names = fs.names(node)?;
+    if names.len() > 2 * MAX_NAMES_OF_A_LINK {
+        return Ok(Vec::new());
+    }
+    // A name that is short and long at once is one of them; a separate short one is in the same directory as its long one.
     let mut all = Vec::new();
-    for name in fs.names(node)?.into_iter().filter(|name| !name.short).take(MAX_NAMES_OF_A_LINK) {
+    for name in names {
         all.push(path_of(fs, name.directory)?);
     }
     Ok(all.into_iter().min_by_key(Vec::len).unwrap_or_default())
@@ -667,12 +672,15 @@ fn path_of(fs: &dyn FileSystem, directory: NodeId) -> Result<Vec<String>> {
     let root = fs.root();
     for _ in 0..MAX_DIRECTORY_DEPTH {
         if at.0 & 0xFFFF_FFFF_FFFF == root.0 & 0xFFFF_FFFF_FFFF {
-            break;
+            names.reverse();
+            return Ok(names);
         }
-        let Some(name) = fs.names(at)?.into_iter().min_by_key(|name| name.short) else { break };
+        // A directory that nothing leads to counts as the root: nothing may climb out of it.
+        let Some(name) = fs.names(at)?.into_iter().min_by_key(|name| name.short) else {
+            return Ok(Vec::new());
+        };
         names.push(name.name);
         at = name.directory;
     }
-    names.reverse();
-    Ok(names)
+    Ok(Vec::new())
 }

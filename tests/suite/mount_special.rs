@@ -157,6 +157,11 @@ fn ntfs_time(time: u64) -> (i64, i64) {
     (since_1601 / 10_000_000 - 11_644_473_600, since_1601 % 10_000_000 * 100)
 }
 
+fn long_ago() -> rustix::fs::Timestamps {
+    let at = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
+    rustix::fs::Timestamps { last_access: at, last_modification: at }
+}
+
 #[test]
 fn links_are_those_of_windows_and_programs_bring_them() {
     if !fuse_is_here() {
@@ -170,6 +175,8 @@ fn links_are_those_of_windows_and_programs_bring_them() {
     std::fs::write(source.join("tree/deep/file"), "content").unwrap();
     symlink("deep/file", source.join("tree/to a file")).unwrap();
     symlink("../deep", source.join("tree/deep/to a directory")).unwrap();
+    // A name that is long and short at once.
+    symlink("../deep", source.join("tree/deep/up")).unwrap();
     symlink("./deep/er", source.join("tree/dot")).unwrap();
     symlink("not/there", source.join("tree/dangling")).unwrap();
     let none = rustix::fs::XattrFlags::empty();
@@ -202,6 +209,11 @@ fn links_are_those_of_windows_and_programs_bring_them() {
     assert_eq!([refused("/etc/passwd"), refused("a:b"), refused(r"a\b")], [invalid; 3]);
     // A link that is there before its directory.
     symlink("comes later", own.join("early")).unwrap();
+    std::fs::create_dir(own.join("folder")).unwrap();
+    symlink("../comes later", own.join("folder/early")).unwrap();
+    let set =
+        |path: &Path| rustix::fs::utimensat(rustix::fs::CWD, path, &long_ago(), rustix::fs::AtFlags::empty());
+    set(&own.join("folder")).unwrap();
     std::fs::create_dir(own.join("comes later")).unwrap();
     std::fs::write(own.join("early/x"), "through the link").unwrap();
     assert_eq!(std::fs::read_link(own.join("early")).unwrap(), Path::new("comes later"));
@@ -221,6 +233,7 @@ fn links_are_those_of_windows_and_programs_bring_them() {
             assert_eq!(std::fs::read(at.join("to a file")).unwrap(), b"content", "{at:?}");
             assert_eq!(std::fs::read_link(at.join("to a file")).unwrap(), Path::new("deep/file"));
             assert_eq!(std::fs::read(at.join("deep/to a directory/file")).unwrap(), b"content", "{at:?}");
+            assert_eq!(std::fs::read_link(at.join("deep/up")).unwrap(), Path::new("../deep"), "{at:?}");
             let note = attribute(&at.join("deep/file"), "user.note");
             assert_eq!(note.as_deref(), (!cloned).then_some(&b"a stream"[..]), "{at:?}");
         }
@@ -232,6 +245,8 @@ fn links_are_those_of_windows_and_programs_bring_them() {
     }
     assert_eq!(std::fs::read(other.join("inside/file")).unwrap(), b"content");
     assert_eq!(std::fs::read(other.join("early/x")).unwrap(), b"through the link");
+    let kept = std::fs::metadata(own.join("folder")).unwrap().mtime();
+    assert_eq!(kept, long_ago().last_modification.tv_sec, "settling a link is not seen in its directory");
     // Windows tells the two kinds of links apart: the directory bit.
     let listed = |path: &str| {
         let out = run(std::process::Command::new(env!("CARGO_BIN_EXE_vmrescue"))
@@ -242,10 +257,54 @@ fn links_are_those_of_windows_and_programs_bring_them() {
         assert_eq!(facts["kind"], "reparse");
         facts["attributes"].as_u64().unwrap() & 0x10 != 0
     };
+    assert!(listed(r"folder\early"));
     let kinds = ["early", "inside", r"copied\deep\to a directory", r"copied\to a file"].map(listed);
     assert_eq!(kinds, [true, true, true, false]);
     drop(reading);
     ours.end();
+}
+
+/// Whoever opens a file after its times were set by an attribute gets it, and keeps it while others look.
+#[test]
+fn a_file_whose_times_were_set_is_opened_and_kept() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(image) = volume(dir.path(), 16) else { return };
+    let own = dir.path().join("ours");
+    let ours = mount(&image, &own, &["--volume", "#1:", "--write", "--interval", "0"]);
+    let (folder, file) = (own.join("folder"), own.join("folder/file"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&file, "first").unwrap();
+    let times = |n: u64| -> Vec<u8> {
+        (1..=4u64).flat_map(|k| (0x01D5_0000_0000_0000 + (n + k) * 10_000_000).to_ne_bytes()).collect()
+    };
+    let modified = |n: u64| ntfs_time(0x01D5_0000_0000_0000 + (n + 2) * 10_000_000);
+    let seen = |path: &Path| std::fs::metadata(path).map(|m| (m.mtime(), m.mtime_nsec())).unwrap();
+    for n in 0..8 {
+        set(&file, "times", &times(n)).unwrap();
+        let opened = std::fs::File::open(&file).unwrap();
+        assert_eq!(opened.metadata().unwrap().len(), 5, "fstat of what was just opened");
+        drop(opened);
+        assert_eq!(seen(&file), modified(n));
+        set(&folder, "times", &times(n)).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        assert_eq!(seen(&folder), modified(n));
+    }
+    // While somebody has it open, and writes.
+    let writing = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    writing.write_all_at(b"other", 0).unwrap();
+    set(&file, "times", &times(20)).unwrap();
+    for _ in 0..3 {
+        assert!(std::fs::read_dir(&folder).unwrap().all(|entry| entry.unwrap().metadata().is_ok()));
+    }
+    writing.write_all_at(b"third", 0).unwrap();
+    writing.sync_all().unwrap();
+    drop(writing);
+    assert_eq!(std::fs::read(&file).unwrap(), b"third");
+    ours.end();
+    assert_clean(&image);
 }
 
 #[test]
