@@ -227,6 +227,119 @@ fn donor(dir: &Path) -> String {
     donor
 }
 
+/// The objects of the boot store, each with its elements as bcdedit writes them.
+fn boot_entries(image: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let said = vmrescue(&["bcd", "enum", image, "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let plain = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), String::from);
+    let elements = |object: &serde_json::Value| -> BTreeMap<String, String> {
+        let list = object["elements"].as_array().unwrap().iter();
+        list.map(|element| (plain(&element["name"]), plain(&element["value"]))).collect()
+    };
+    let objects = document["objects"].as_array().unwrap().iter();
+    objects.map(|object| (plain(&object["id"]), elements(object))).collect()
+}
+
+#[test]
+fn entries_of_the_boot_store_are_made_and_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build_for(&path, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    let image = path.to_str().unwrap();
+    let (before, was) = (sha(&path), boot_entries(image));
+    let new_ones = |image: &str| {
+        let now = boot_entries(image);
+        now.into_iter().filter(|(id, _)| !was.contains_key(id)).collect::<Vec<_>>()
+    };
+    let done = vmrescue(&["repair", image, "safe-mode-entry", "--set", "mode=network", "--yes"]);
+    assert_eq!(code(&done), 0, "{}", text(&done));
+    let added = new_ones(image);
+    assert_eq!(added.len(), 1, "{added:?}");
+    let (id, entry) = &added[0];
+    assert_eq!((entry["description"].as_str(), entry["safeboot"].as_str()), ("Windows (safe mode)", "Network"));
+    let now = boot_entries(image);
+    let manager = now.values().find(|elements| elements.contains_key("displayorder")).unwrap();
+    let old_manager = was.values().find(|elements| elements.contains_key("displayorder")).unwrap();
+    assert!(manager["displayorder"].contains(id.as_str()) && manager["timeout"] == "30", "{manager:?}");
+    assert_eq!(manager["default"], old_manager["default"], "the machine starts as ever");
+    let loader = &now[&manager["default"]];
+    assert!(!loader.contains_key("safeboot"), "{loader:?}");
+    assert_eq!(loader["osdevice"], entry["osdevice"]);
+    let again = vmrescue(&["repair", image, "safe-mode-entry", "--set", "mode=network", "--yes"]);
+    assert!(text(&again).contains("nothing to do"), "{}", text(&again));
+    let gone = vmrescue(&["repair", image, "safe-mode-entry", "--set", "remove=yes", "--yes"]);
+    assert_eq!(code(&gone), 0, "{}", text(&gone));
+    assert!(new_ones(image).is_empty());
+    assert_eq!(code(&vmrescue(&["check", image])), 0);
+    for _ in 0..2 {
+        assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
+    }
+    assert_eq!(sha(&path), before);
+}
+
+#[test]
+fn steps_about_the_boot_store_see_what_came_before_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build_for(&path, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    let image = path.to_str().unwrap();
+    let own = dir.path().to_str().unwrap();
+    let run = |steps: &str| {
+        let script = format!("name = 'own'\ntitle = 't'\ndocumentation = 'd'\n{steps}");
+        std::fs::write(dir.path().join("own.toml"), script).unwrap();
+        vmrescue(&["repair", image, "own", "--scripts", own, "--yes"])
+    };
+    let step = |op: &str, words: &[(&str, &str)]| {
+        let words: String = words.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
+        format!("[[steps]]\nop = '{op}'\n{words}")
+    };
+    let (a, b) = ("{11111111-0000-0000-0000-00000000000a}", "{22222222-0000-0000-0000-00000000000b}");
+    let entry = |id: &str, name: &str| {
+        step("bcd.create", &[("object", id), ("like", "{default}"), ("description", name)])
+    };
+    let before = sha(&path);
+    let done = run(&[
+        entry(a, "A"),
+        entry(b, "B"),
+        step("bcd.order", &[("object", b), ("place", "first")]),
+        step("bcd.set", &[("object", "{bootmgr}"), ("element", "default"), ("value", b)]),
+        step("bcd.delete", &[("object", a)]),
+        step("bcd.create", &[("object", "{ramdiskoptions}"), ("description", "RAM")]),
+        step("bcd.set", &[("object", "{ramdiskoptions}"), ("element", "ramdisksdipath"), ("value", r"\boot.sdi")]),
+    ]
+    .concat());
+    assert_eq!(code(&done), 0, "{}", text(&done));
+    let now = boot_entries(image);
+    let manager = now.values().find(|elements| elements.contains_key("displayorder")).unwrap();
+    assert!(!manager["displayorder"].contains("11111111-"), "{manager:?}");
+    let first = |list: &str| list.find("22222222-").unwrap();
+    assert!(first(&manager["displayorder"]) < 3 && manager["default"].contains("22222222-"), "{manager:?}");
+    assert!(now.values().any(|e| e.get("ramdisksdipath").is_some_and(|path| path == r"\boot.sdi")), "{now:?}");
+    assert!(!now.keys().any(|id| id.contains("11111111-")));
+    assert_eq!(code(&vmrescue(&["check", image])), 0);
+    assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
+    assert_eq!(sha(&path), before);
+
+    for (steps, wanted) in [
+        (entry(a, ""), "needs a description"),
+        (step("bcd.create", &[("object", a), ("application", "game")]), "osloader, resume"),
+        (step("bcd.order", &[("object", a), ("place", "first")]), "bcd.create"),
+        (step("bcd.order", &[("object", "{default}"), ("place", "middle")]), "first, last, remove"),
+        (step("bcd.order", &[("object", "{default}"), ("place", "last"), ("list", "x")]), "toolsdisplayorder"),
+    ] {
+        let refused = run(&steps);
+        assert!(code(&refused) >= 2 && text(&refused).contains(wanted), "{}", text(&refused));
+    }
+    break_it(&path, &[Fault::StoreDangling], &Silent).unwrap();
+    let broken = sha(&path);
+    let set = step("bcd.set", &[("object", "{bootmgr}"), ("element", "timeout"), ("value", "7")]);
+    for steps in [[step("bcd.rebuild", &[]), set.clone()], [set.clone(), step("bcd.rebuild", &[])]] {
+        let refused = run(&steps.concat());
+        assert!(code(&refused) >= 2 && text(&refused).contains("rebuild"), "{}", text(&refused));
+        assert_eq!(sha(&path), broken, "a script that fails in the middle changes nothing");
+    }
+}
+
 /// Two steps about one file: what the first one grants is still there after the second.
 #[test]
 fn rights_that_are_granted_one_by_one_add_up() {

@@ -16,7 +16,6 @@ pub(super) use donor::directory;
 
 use super::change::Change;
 use super::file_system::{repair_file_system, repair_file_systems};
-use super::rebuild_boot::rebuild_boot;
 use super::script::{Action, Script, Step};
 use super::sectors;
 use super::source::Source;
@@ -70,6 +69,7 @@ struct Planner<'a> {
     context: &'a Context,
     hives: BTreeMap<String, Hive>,
     updates: OnceCell<Updates>,
+    boot_store: boot::BootStore,
     planned: Planned,
 }
 
@@ -108,6 +108,7 @@ pub fn plan_with(
         context,
         hives: BTreeMap::new(),
         updates: OnceCell::new(),
+        boot_store: boot::BootStore::default(),
         planned: Planned::default(),
     };
     if !context.force
@@ -227,14 +228,18 @@ impl Planner<'_> {
             }
             Action::FileWriteText { path, text } => self.write_text(&fill(path), &fill(text)),
             Action::FilePut { from, to } => self.put(&fill(from), &fill(to)),
-            Action::BcdRebuild {} => self.all(rebuild_boot(self.machine, self.installation, None)),
-            Action::BcdSet { object, element, value } => self.bcd(|store, map| {
-                let value = fill(value);
-                let parts: Vec<&str> = value.split_whitespace().collect();
-                store.set(&fill(object), &fill(element), &parts, map)
-            }),
+            Action::BcdRebuild {} => self.rebuild(),
+            Action::BcdSet { object, element, value } => {
+                self.bcd_set(&fill(object), &fill(element), &fill(value))
+            }
+            Action::BcdCreate { object, like, application, description } => {
+                self.bcd_create(&fill(object), &fill(like), &fill(application), &fill(description))
+            }
+            Action::BcdOrder { object, place, list } => {
+                self.bcd_order(&fill(object), &fill(place), &fill(list))
+            }
             Action::BcdDelete { object, element } => {
-                self.bcd(|store, _| store.delete_value(&fill(object), &fill(element)).map(|_| ()))
+                self.bcd_delete(&fill(object), element.as_ref().map(fill).as_deref())
             }
             Action::PartitionSetActive { number } => {
                 self.all(sectors::set_active(self.machine, number_of(&fill(number))?))

@@ -122,13 +122,39 @@ pub enum Action {
         /// The value as bcdedit takes it.
         value: String,
     },
-    /// Deletes an element of the boot store, where it is there.
+    /// Makes an object of the boot store, where it is not there.
+    #[serde(rename = "bcd.create")]
+    BcdCreate {
+        /// An identifier of the script's own, or the alias of a well-known object.
+        object: String,
+        /// An entry that it is a copy of; it then goes to the end of the menu.
+        #[serde(default)]
+        like: String,
+        /// What a new entry is, as bcdedit calls it.
+        #[serde(default)]
+        application: String,
+        /// What the menu shows.
+        #[serde(default)]
+        description: String,
+    },
+    /// Moves an entry in a list of the boot manager.
+    #[serde(rename = "bcd.order")]
+    BcdOrder {
+        /// The entry.
+        object: String,
+        /// first, last or remove.
+        place: String,
+        /// displayorder, bootsequence or toolsdisplayorder.
+        #[serde(default)]
+        list: String,
+    },
+    /// Deletes an element of the boot store, or without one the whole object and its mentions; where it is there.
     #[serde(rename = "bcd.delete")]
     BcdDelete {
         /// The object.
         object: String,
         /// The element.
-        element: String,
+        element: Option<String>,
     },
     /// Marks a partition of an MBR disk as active.
     #[serde(rename = "partition.set-active")]

@@ -54,6 +54,7 @@ pub(super) const SHIPPED: &[&str] = &[
     include_str!("../../../scripts/boot-menu-off.toml"),
     include_str!("../../../scripts/sac-and-dump.toml"),
     include_str!("../../../scripts/safe-mode-off.toml"),
+    include_str!("../../../scripts/safe-mode-entry.toml"),
     include_str!("../../../scripts/restore-boot-drivers.toml"),
     include_str!("../../../scripts/azure-agent-install.toml"),
     include_str!("../../../scripts/memory-map-reset.toml"),

@@ -100,6 +100,19 @@ pub fn known_object(alias: &str) -> Option<(Guid, u32)> {
         .map(|(_, guid, object_type)| (*guid, *object_type))
 }
 
+/// What `bcdedit /create /application` and `/device` make, with the types of their objects.
+pub const APPLICATIONS: [(&str, u32); 4] = [
+    ("osloader", TYPE_OSLOADER),
+    ("resume", TYPE_RESUME),
+    ("bootsector", 0x1040_0008),
+    ("device", TYPE_DEVICE_OPTIONS),
+];
+
+/// The type of an object that is made under this name.
+pub fn application(name: &str) -> Option<u32> {
+    APPLICATIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, kind)| *kind)
+}
+
 /// The heading that bcdedit prints over an object.
 pub fn heading(id: Guid, object_type: u32) -> String {
     let settings = match id {
