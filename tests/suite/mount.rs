@@ -71,20 +71,43 @@ impl Drop for Mounted {
     }
 }
 
-/// A mount by ntfs-3g.
-pub(crate) struct Theirs(PathBuf);
+/// A mount by ntfs-3g: the process, and where it is.
+pub(crate) struct Theirs(Child, PathBuf);
 
 pub(crate) fn theirs(image: &Path, dir: &Path, options: &str) -> Option<Theirs> {
     std::fs::create_dir_all(dir).unwrap();
-    run(tool("ntfs-3g")?.args(["-o", options]).arg(image).arg(dir));
-    Some(Theirs(dir.to_path_buf()))
+    let mut command = tool("ntfs-3g")?;
+    command.args(["-o", &format!("{options},no_detach")]).arg(image).arg(dir);
+    // It says much; a pipe that nobody reads would stop it.
+    let said = dir.with_extension("log");
+    let mut child = command.stderr(std::fs::File::create(&said).unwrap()).spawn().unwrap();
+    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+    while device(dir) == device(dir.parent().unwrap()) {
+        if child.try_wait().unwrap().is_some() {
+            panic!("{command:?}: {}", std::fs::read_to_string(&said).unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Some(Theirs(child, dir.to_path_buf()))
 }
 
 impl Drop for Theirs {
     fn drop(&mut self) {
-        let _gone = Command::new("umount").arg(&self.0).output();
-        // It writes after umount has returned.
-        std::thread::sleep(Duration::from_millis(300));
+        // The last file that was closed is still held for a moment.
+        let unmounted = (0..100).any(|_| {
+            let done =
+                Command::new("umount").arg(&self.1).output().is_ok_and(|output| output.status.success());
+            if !done {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done
+        });
+        if !unmounted {
+            let _lazily = Command::new("umount").arg("-l").arg(&self.1).output();
+            let _killed = self.0.kill();
+        }
+        // It writes after umount has returned, and holds the image until it ends.
+        let _ended = self.0.wait();
     }
 }
 

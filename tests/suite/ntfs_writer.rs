@@ -1,6 +1,7 @@
 //! What the NTFS writer makes, seen by ntfs-3g and its tools: on volumes that mkntfs and our own format made; the change
 //! journal against a listing of Windows and on a volume of Windows; security against the package dissect.ntfs.
 
+use crate::mount::{Theirs, fuse_is_here, theirs};
 use crate::oracle::{corpus, run, skipped, tool};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -108,31 +109,21 @@ fn in_order(path: &Path) -> Option<Volume> {
 }
 
 /// A volume that ntfs-3g has mounted, read-only.
-struct Mounted(PathBuf);
+struct Mounted(PathBuf, #[expect(dead_code, reason = "unmounts when dropped")] Theirs);
 
 impl Mounted {
     fn new(image: &Path, dir: &Path) -> Option<Mounted> {
-        let point = dir.join("mounted");
-        std::fs::create_dir_all(&point).unwrap();
-        let mut command = tool("ntfs-3g")?;
-        let output =
-            command.args(["-o", "ro,streams_interface=windows"]).arg(image).arg(&point).output().unwrap();
-        if !output.status.success() {
-            skipped(&format!("ntfs-3g cannot mount here: {}", String::from_utf8_lossy(&output.stderr)));
+        if !fuse_is_here() {
             return None;
         }
-        Some(Mounted(point))
+        let point = dir.join("mounted");
+        let mount = theirs(image, &point, "ro,streams_interface=windows")?;
+        Some(Mounted(point, mount))
     }
 
     fn attribute(&self, path: &str, name: &str) -> Vec<u8> {
         let file = self.0.join(path);
         run(Command::new("getfattr").args(["-h", "--only-values", "-n", name]).arg(file)).stdout
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _left = Command::new("umount").arg(&self.0).status();
     }
 }
 

@@ -231,13 +231,17 @@ fn donor(dir: &Path) -> String {
 fn boot_entries(image: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let said = vmrescue(&["bcd", "enum", image, "--json"]);
     let document: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
-    let plain = |value: &serde_json::Value| value.as_str().map_or(value.to_string(), String::from);
+    let lines = |value: &serde_json::Value| -> String {
+        let lines = value.as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+        lines.collect::<Vec<_>>().join(" ")
+    };
     let elements = |object: &serde_json::Value| -> BTreeMap<String, String> {
         let list = object["elements"].as_array().unwrap().iter();
-        list.map(|element| (plain(&element["name"]), plain(&element["value"]))).collect()
+        list.map(|element| (element["name"].as_str().unwrap().to_string(), lines(&element["value"])))
+            .collect()
     };
     let objects = document["objects"].as_array().unwrap().iter();
-    objects.map(|object| (plain(&object["id"]), elements(object))).collect()
+    objects.map(|object| (object["identifier"].as_str().unwrap().to_string(), elements(object))).collect()
 }
 
 #[test]
@@ -256,7 +260,10 @@ fn entries_of_the_boot_store_are_made_and_taken_away() {
     let added = new_ones(image);
     assert_eq!(added.len(), 1, "{added:?}");
     let (id, entry) = &added[0];
-    assert_eq!((entry["description"].as_str(), entry["safeboot"].as_str()), ("Windows (safe mode)", "Network"));
+    assert_eq!(
+        (entry["description"].as_str(), entry["safeboot"].as_str()),
+        ("Windows (safe mode)", "Network")
+    );
     let now = boot_entries(image);
     let manager = now.values().find(|elements| elements.contains_key("displayorder")).unwrap();
     let old_manager = was.values().find(|elements| elements.contains_key("displayorder")).unwrap();
@@ -305,7 +312,10 @@ fn steps_about_the_boot_store_see_what_came_before_them() {
         step("bcd.set", &[("object", "{bootmgr}"), ("element", "default"), ("value", b)]),
         step("bcd.delete", &[("object", a)]),
         step("bcd.create", &[("object", "{ramdiskoptions}"), ("description", "RAM")]),
-        step("bcd.set", &[("object", "{ramdiskoptions}"), ("element", "ramdisksdipath"), ("value", r"\boot.sdi")]),
+        step(
+            "bcd.set",
+            &[("object", "{ramdiskoptions}"), ("element", "ramdisksdipath"), ("value", r"\boot.sdi")],
+        ),
     ]
     .concat());
     assert_eq!(code(&done), 0, "{}", text(&done));
@@ -314,7 +324,10 @@ fn steps_about_the_boot_store_see_what_came_before_them() {
     assert!(!manager["displayorder"].contains("11111111-"), "{manager:?}");
     let first = |list: &str| list.find("22222222-").unwrap();
     assert!(first(&manager["displayorder"]) < 3 && manager["default"].contains("22222222-"), "{manager:?}");
-    assert!(now.values().any(|e| e.get("ramdisksdipath").is_some_and(|path| path == r"\boot.sdi")), "{now:?}");
+    assert!(
+        now.values().any(|e| e.get("ramdisksdipath").is_some_and(|path| path == r"\boot.sdi")),
+        "{now:?}"
+    );
     assert!(!now.keys().any(|id| id.contains("11111111-")));
     assert_eq!(code(&vmrescue(&["check", image])), 0);
     assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
@@ -325,7 +338,10 @@ fn steps_about_the_boot_store_see_what_came_before_them() {
         (step("bcd.create", &[("object", a), ("application", "game")]), "osloader, resume"),
         (step("bcd.order", &[("object", a), ("place", "first")]), "bcd.create"),
         (step("bcd.order", &[("object", "{default}"), ("place", "middle")]), "first, last, remove"),
-        (step("bcd.order", &[("object", "{default}"), ("place", "last"), ("list", "x")]), "toolsdisplayorder"),
+        (
+            step("bcd.order", &[("object", "{default}"), ("place", "last"), ("list", "x")]),
+            "toolsdisplayorder",
+        ),
     ] {
         let refused = run(&steps);
         assert!(code(&refused) >= 2 && text(&refused).contains(wanted), "{}", text(&refused));

@@ -4,7 +4,6 @@
 
 use super::Planner;
 use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
 use crate::repair::rebuild_boot::{rebuild_boot, store_changes};
 use crate::windows::bcd::{DiskMap, Place, Store, Value, names};
 use crate::windows::{boot_layout, load_store};
@@ -33,8 +32,11 @@ impl Planner<'_> {
         match &self.boot_store {
             BootStore::Planned(path, store) => return Ok((path.clone(), store.clone())),
             BootStore::Rebuilt => {
-                return Err(Error::refused(Layer::Script, "a step changes the boot store that an earlier one rebuilds")
-                    .advice("run the rebuilding (rebuild-boot) first, then the rest as a script of its own"));
+                return Err(Error::refused(
+                    Layer::Script,
+                    "a step changes the boot store that an earlier one rebuilds",
+                )
+                .advice("run the rebuilding (rebuild-boot) first, then the rest as a script of its own"));
             }
             BootStore::OnDisk => {}
         }
@@ -60,8 +62,11 @@ impl Planner<'_> {
 
     pub(super) fn rebuild(&mut self) -> Result<()> {
         if matches!(self.boot_store, BootStore::Planned(..)) {
-            return Err(Error::refused(Layer::Script, "a step rebuilds the boot store that an earlier one changes")
-                .advice("rebuild it first, in a script of its own"));
+            return Err(Error::refused(
+                Layer::Script,
+                "a step rebuilds the boot store that an earlier one changes",
+            )
+            .advice("rebuild it first, in a script of its own"));
         }
         let changes = rebuild_boot(self.machine, self.installation, None)?;
         if !changes.is_empty() {
