@@ -414,6 +414,9 @@ pub trait FileSystemMut: FileSystem {
     /// `NotFound`, damage.
     fn set_metadata(&mut self, node: NodeId, change: &MetadataChange) -> Result<()>;
 
+    /// The time that changes carry from now on; `None` is that of the machine's clock. Nothing where times are not kept so.
+    fn set_clock(&mut self, _time: Option<FileTime>) {}
+
     /// Grows a stream as [`FileSystemMut::set_len`] does; the new part takes no room where the file system has holes.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Replacing by a rename is done in steps that can be taken back, so that a failure leaves both files. A write into
 //! compressed data makes the writer unpack the file first: it is stored plainly from then on.
 
+use super::clock;
 use super::fault::{Answer, Reason};
 use super::session::Session;
 use super::tree::{Facts, Kind, Place, Tree};
@@ -11,6 +12,9 @@ use crate::time::FileTime;
 
 /// Least distance behind the end of a file that becomes a hole. Below, the kernel may just write its pages in another order.
 const MIN_HOLE_BYTES: u64 = 1 << 20;
+
+/// Age below which a file was written just now, in units of 100 ns: a second.
+const JUST_NOW: u64 = 10_000_000;
 
 /// How a rename treats a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,15 +248,23 @@ impl Session {
         })
     }
 
-    /// Writes into a file or stream, growing it as needed.
+    /// Writes into a file or stream, growing it as needed. With `keep_times` those of a file that was written just now stay:
+    /// the caller has them, and sets them when they change.
     ///
     /// # Errors
     /// `NoSpace`, `TooLarge`, damage.
-    pub fn write(&self, number: u64, offset: u64, data: &[u8]) -> Answer<()> {
+    pub fn write(&self, number: u64, offset: u64, data: &[u8], keep_times: bool) -> Answer<()> {
         self.changing(|tree| {
             let (slot, node, stream) = target(tree, number)?;
             self.touch(slot, node);
             tree.slots[slot].change(|fs| {
+                if keep_times {
+                    let modified = fs.metadata(node)?.times.modified;
+                    // Of a file that was just made or written: of others the new time is sent soon, and a journal wants to know it.
+                    if clock::now().0.saturating_sub(modified.0) < JUST_NOW {
+                        fs.set_clock(Some(modified));
+                    }
+                }
                 if offset >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, offset)? {
                     fs.grow_with_hole(node, &stream, offset)?;
                 }
@@ -331,7 +343,7 @@ impl Session {
                 let times = Times {
                     created: new.created.unwrap_or(old.created),
                     modified: new.modified.unwrap_or(old.modified),
-                    changed: new.changed.unwrap_or_else(FileTime::now),
+                    changed: new.changed.unwrap_or_else(clock::now),
                     accessed: new.accessed.unwrap_or(old.accessed),
                 };
                 let change = MetadataChange { times: Some(times), ..MetadataChange::default() };

@@ -5,20 +5,17 @@
 //!   removed files that are open
 //! * [`session`], `change`, `symlink` and `set_xattr`: the tree over a transaction, and changes to it; `gate` lets in either
 //!   changes or a publisher
-//! * [`fuse`]: the door to Linux, with `later` for changes that have to wait and `kernel` for what the kernel keeps; one to
-//!   Windows (WinFsp) would stand beside it and use nothing but the above
+//! * `clock`: the time that changes carry
+//! * [`fuse`]: the door to Linux; one to Windows (WinFsp) would stand beside it and use nothing but the above
 //! * [`nbd`]: a server of the network block device protocol
 //! * [`socket`]: the local sockets that it listens on
 
 pub mod change;
+mod clock;
 pub mod fault;
 #[cfg(target_os = "linux")]
 pub mod fuse;
 mod gate;
-#[cfg(target_os = "linux")]
-mod kernel;
-#[cfg(target_os = "linux")]
-mod later;
 mod link;
 pub mod nbd;
 mod registry;

@@ -1,5 +1,6 @@
 //! One volume of a mount: read by everybody, or written under a lock.
 
+use super::clock;
 use super::fault::{Answer, Reason};
 use crate::error::Result;
 use crate::fs::{FileSystem, FileSystemMut, NodeId, VolumeInfo};
@@ -71,7 +72,11 @@ impl Slot {
     pub(super) fn change<T>(&self, work: impl FnOnce(&mut dyn FileSystemMut) -> Answer<T>) -> Answer<T> {
         match &self.access {
             Access::Read(_) => Err(Reason::ReadOnly.into()),
-            Access::Write(fs) => work(&mut **fs.write().unwrap_or_else(PoisonError::into_inner)),
+            Access::Write(fs) => {
+                let mut fs = fs.write().unwrap_or_else(PoisonError::into_inner);
+                fs.set_clock(Some(clock::now()));
+                work(&mut **fs)
+            }
         }
     }
 }

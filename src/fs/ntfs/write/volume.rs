@@ -21,6 +21,7 @@ use crate::fs::{
 use crate::guid::Guid;
 use crate::progress::Progress;
 use crate::text::utf16le_lossy;
+use crate::time::FileTime;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -348,6 +349,10 @@ impl FileSystem for VolumeMut {
 }
 
 impl FileSystemMut for VolumeMut {
+    fn set_clock(&mut self, time: Option<FileTime>) {
+        self.core_mut().fixed_time = time;
+    }
+
     fn create(&mut self, directory: NodeId, name: &str, kind: NodeKind) -> Result<NodeId> {
         if kind == NodeKind::Reparse {
             return Err(Error::unsupported(Layer::Ntfs, "making reparse points"));

@@ -1,25 +1,21 @@
-//! The door to Linux: FUSE through the crate `fuser`.
-//!
-//! A tree that is only read lets the kernel keep everything (names, facts, listings, data) for a day, and answers neither
-//! `open` nor `opendir`. A tree that is written counts open files, because a removed file lives until its last handle goes;
-//! the kernel caches writes, since nobody else writes to the volume. Missing: `syncfs` never reaches a FUSE server
-//! (only those of virtiofs): `sync DIR` does, as an fsync of the directory.
+//! What answers the kernel's requests.
 
-use super::change::{NewTimes, Replacing};
-use super::fault::{Answer, Fault, Reason};
 use super::kernel::Kept;
 use super::later::Later;
-use super::session::Session;
-use super::tree::{Facts, Item, Kind, Tree};
-use crate::error::{Error, ErrorKind, Layer, Result};
+use super::{Complain, View};
 use crate::fs::Times;
+use crate::mount::change::{NewTimes, Replacing};
+use crate::mount::clock;
+use crate::mount::fault::{Answer, Fault, Reason};
+use crate::mount::session::Session;
+use crate::mount::tree::{Facts, Item, Kind, Tree};
 use crate::progress::Silent;
 use crate::time::FileTime;
 use fuser::{
-    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, SessionACL, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -36,36 +32,14 @@ const TRANSFER_BYTES: u32 = 1 << 20;
 /// Longest name that is answered: 255 units of UTF-16.
 const MAX_NAME_UNITS: u32 = 255;
 
-/// How the tree looks to Linux.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// Owner of everything.
-    pub uid: u32,
-    /// Group of everything.
-    pub gid: u32,
-    /// Mode bits of files.
-    pub file_mode: u16,
-    /// Mode bits of directories.
-    pub directory_mode: u16,
-    /// Every user may look, not only the one who mounted.
-    pub allow_other: bool,
-    /// Name that `mount` shows.
-    pub source: String,
-    /// Threads that answer.
-    pub threads: usize,
-}
-
-/// Told of failures that a program only sees as "input/output error".
-pub type Complain = Arc<dyn Fn(&Error) + Send + Sync>;
-
 /// What answers the kernel.
-struct Door {
+pub(super) struct Door {
     inner: Arc<Inner>,
     later: Later,
 }
 
 /// The part of it that changes take along when they have to wait.
-struct Inner {
+pub(super) struct Inner {
     session: Arc<Session>,
     view: View,
     /// Absolute path of the mount point.
@@ -83,120 +57,6 @@ impl std::ops::Deref for Door {
     fn deref(&self) -> &Inner {
         &self.inner
     }
-}
-
-/// A mounted tree.
-pub struct Mounted {
-    unmounter: fuser::SessionUnmounter,
-    runner: std::thread::JoinHandle<std::io::Result<()>>,
-    later: std::thread::JoinHandle<()>,
-}
-
-impl Mounted {
-    /// True when the kernel has let go of it.
-    pub fn is_over(&self) -> bool {
-        self.runner.is_finished()
-    }
-
-    /// Takes the mount away.
-    ///
-    /// # Errors
-    /// `Busy` when a program has a file or its working directory there.
-    pub fn unmount(&mut self) -> Result<()> {
-        self.unmounter.unmount().map_err(|e| match e.kind() {
-            std::io::ErrorKind::ResourceBusy => Error::busy(Layer::Host, "a program still uses the mount")
-                .advice("close its files and leave its directories; `lsof +f -- DIR` names it"),
-            _ => Error::io("cannot be unmounted", "the mount", e),
-        })
-    }
-
-    /// Waits for the last answer.
-    ///
-    /// # Errors
-    /// Of the connection to the kernel.
-    pub fn join(self) -> Result<()> {
-        let early = |_| Error::new(ErrorKind::Io, Layer::Host, "a thread of the mount ended early");
-        let done = self.runner.join();
-        // The queue of the other ends with the first.
-        self.later.join().map_err(early)?;
-        done.map_err(early)?.map_err(|e| Error::io("the connection to the kernel broke", "/dev/fuse", e))
-    }
-}
-
-/// Refuses what cannot be mounted on, with the reason.
-fn check_directory(directory: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(directory).map_err(|e| {
-        let stale = e.raw_os_error() == Some(Errno::ENOTCONN.code());
-        let error = Error::io("cannot be mounted on", directory, e);
-        if stale {
-            error.advice("an earlier mount ended without unmounting; run `fusermount3 -u` on it first")
-        } else {
-            error
-        }
-    })?;
-    if entries.count() > 0 {
-        return Err(Error::invalid(Layer::Host, "the directory to mount on is not empty")
-            .in_file(directory)
-            .advice("name an empty directory: what is in it would be hidden"));
-    }
-    Ok(())
-}
-
-/// Mounts a session's tree on an empty directory.
-///
-/// # Errors
-/// `Unsupported` without `/dev/fuse`; `Invalid` for a directory that is not empty; otherwise of the host.
-pub fn mount(session: &Arc<Session>, directory: &Path, view: View, complain: Complain) -> Result<Mounted> {
-    check_directory(directory)?;
-    if !Path::new("/dev/fuse").exists() {
-        return Err(Error::unsupported(Layer::Host, "this machine has no FUSE: /dev/fuse is missing")
-            .advice("load the module (modprobe fuse) or give the container the device; `serve --nbd` needs no FUSE"));
-    }
-    let mut config = Config::default();
-    let access = if session.tree().is_writable() { MountOption::RW } else { MountOption::RO };
-    config.mount_options = vec![
-        MountOption::FSName(view.source.replace(',', "_")),
-        MountOption::Subtype("vmrescue".into()),
-        MountOption::DefaultPermissions,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-        access,
-    ];
-    config.acl = if view.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(view.threads.max(1));
-    config.clone_fd = true;
-    let absolute = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_path_buf());
-    let inner = Inner {
-        session: Arc::clone(session),
-        view,
-        mounted_on: absolute.to_string_lossy().into_owned(),
-        complain,
-        kept: Kept::default(),
-        directories: Mutex::default(),
-        handles: AtomicU64::new(1),
-    };
-    let (queue, later) = Later::start()?;
-    let door = Door { inner: Arc::new(inner), later: queue };
-    let mut running = fuser::Session::new(door, directory, &config).map_err(|e| {
-        let error = Error::io("cannot be mounted", directory, e);
-        error.advice("this needs the rights to mount: root, or fusermount3 set up for this user (and `user_allow_other` in /etc/fuse.conf for --allow-other)")
-    })?;
-    let unmounter = running.unmount_callable();
-    let runner = std::thread::Builder::new()
-        .name("mount".into())
-        .spawn(move || running.run())
-        .map_err(|e| Error::io("no thread", "the mount", e))?;
-    read_further_ahead(directory);
-    Ok(Mounted { unmounter, runner, later })
-}
-
-/// Lets the kernel read a mebibyte ahead instead of 128 KiB. Only root may; a mount without it is slower, nothing else.
-fn read_further_ahead(directory: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(metadata) = std::fs::metadata(directory) else { return };
-    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let _tried = std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), "1024");
 }
 
 fn errno(reason: Reason) -> Errno {
@@ -238,6 +98,26 @@ thread_local! {
 }
 
 impl Door {
+    /// Answers for a session; changes that wait go to `later`.
+    pub(super) fn new(
+        session: &Arc<Session>,
+        view: View,
+        mounted_on: String,
+        complain: Complain,
+        later: Later,
+    ) -> Door {
+        let inner = Inner {
+            session: Arc::clone(session),
+            view,
+            mounted_on,
+            complain,
+            kept: Kept::default(),
+            directories: Mutex::default(),
+            handles: AtomicU64::new(1),
+        };
+        Door { inner: Arc::new(inner), later }
+    }
+
     /// Runs a change here and now, or later when an operation is being published: then the threads that answer the
     /// kernel are free for others.
     fn change(&self, work: impl FnOnce(&Inner) + Send + 'static) {
@@ -384,7 +264,7 @@ fn file_type(kind: Kind) -> FileType {
 fn time_of(time: TimeOrNow) -> FileTime {
     match time {
         TimeOrNow::SpecificTime(time) => FileTime::from_system_time(time),
-        TimeOrNow::Now => FileTime::now(),
+        TimeOrNow::Now => clock::now(),
     }
 }
 
@@ -521,6 +401,24 @@ impl Filesystem for Door {
             }
             door.empty(closed, reply);
         });
+    }
+
+    /// Asked only where the kernel does not look at modes itself, and root alone gets in: who may do all but run what is no program.
+    fn access(&self, _: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        match self.tree().facts(node.0) {
+            Err(fault) => reply.error(self.failed(&fault)),
+            Ok(_) if mask.contains(AccessFlags::W_OK) && !self.tree().is_writable() => {
+                reply.error(Errno::EROFS);
+            }
+            Ok(facts)
+                if mask.contains(AccessFlags::X_OK)
+                    && facts.kind == Kind::File
+                    && self.view.file_mode & 0o111 == 0 =>
+            {
+                reply.error(Errno::EACCES);
+            }
+            Ok(_) => reply.ok(),
+        }
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -681,7 +579,7 @@ impl Filesystem for Door {
                 }
                 if let Some(mode) = mode {
                     door.session.set_read_only(node.0, mode & 0o200 == 0)?;
-                    new.changed.get_or_insert_with(FileTime::now);
+                    new.changed.get_or_insert_with(clock::now);
                 }
                 // Both of these alone: the kernel cleans an inode.
                 if let (None, Some(modified), Some(_), None, None) =
@@ -824,12 +722,14 @@ impl Filesystem for Door {
         _: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        how: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let answer = move |door: &Inner, data: &[u8]| match door.session.write(node.0, offset, data) {
+        // What comes from the kernel's cache has the times that the kernel sends beside it.
+        let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let answer = move |door: &Inner, data: &[u8]| match door.session.write(node.0, offset, data, cached) {
             Ok(()) => reply.written(data.len() as u32),
             Err(fault) => reply.error(door.failed(&fault)),
         };

@@ -6,7 +6,7 @@
 //! nobody has open gets a new generation: the kernel then forgets the inode and asks again. The same when a reparse point
 //! makes another kind of node of a file.
 
-use super::tree::lock;
+use crate::mount::tree::lock;
 use crate::time::FileTime;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;

@@ -1,9 +1,9 @@
 //! Changes that come while an operation is published: they wait in a thread of their own, so that the threads that answer the
 //! kernel go on answering readers.
 
-use super::gate::Inside;
-use super::session::Session;
 use crate::error::{Error, Result};
+use crate::mount::gate::Inside;
+use crate::mount::session::Session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
