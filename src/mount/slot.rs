@@ -1,5 +1,6 @@
 //! One volume of a mount: read by everybody, or written under a lock.
 
+use super::ahead::Ahead;
 use super::clock;
 use super::fault::{Answer, Reason};
 use crate::error::Result;
@@ -26,6 +27,7 @@ pub(super) struct Slot {
     pub(super) root: NodeId,
     pub(super) info: VolumeInfo,
     pub(super) access: Access,
+    ahead: Ahead,
 }
 
 impl Slot {
@@ -47,6 +49,7 @@ impl Slot {
             guid: volume.partition.as_ref().and_then(|partition| partition.unique_guid),
             root,
             info,
+            ahead: Ahead::default(),
             access: writer.map_or(Access::Read(reader), |writer| Access::Write(RwLock::new(writer))),
         }
     }
@@ -65,6 +68,15 @@ impl Slot {
                 let fs: &dyn FileSystem = &**guard;
                 work(fs)
             }
+        }
+    }
+
+    /// A directory of it is listed.
+    pub(super) fn listed(&self) {
+        if let Access::Read(fs) = &self.access
+            && self.info.kind == "ntfs"
+        {
+            self.ahead.listed(fs);
         }
     }
 

@@ -527,6 +527,7 @@ impl Tree {
                 Ok(all)
             }
             Place::Node(slot, node) => {
+                self.slots[slot].listed();
                 let entries = self.slots[slot].look(|fs| match fs.read_dir(node) {
                     Err(e) if e.kind() == crate::ErrorKind::Invalid => Ok(None),
                     other => other.map(Some),

@@ -3,6 +3,7 @@
 
 use crate::mount::{NTFS_NAMES, assert_clean, attribute, fuse_is_here, mount, noise, theirs, volume};
 use crate::oracle::{run, tool};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -305,6 +306,80 @@ fn a_file_whose_times_were_set_is_opened_and_kept() {
     assert_eq!(std::fs::read(&file).unwrap(), b"third");
     ours.end();
     assert_clean(&image);
+}
+
+/// What a program sees of a new file is what is on the disk: nobody sends its times once more.
+#[test]
+fn times_that_were_seen_are_the_times_on_the_disk() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(image) = volume(dir.path(), 32) else { return };
+    let own = dir.path().join("own");
+    let mounted = mount(&image, &own, &["--volume", "#1:", "--write"]);
+    let name = |number: usize| own.join(format!("f{number}"));
+    for number in 0..200 {
+        std::fs::write(name(number), vec![7; number * 20]).unwrap();
+    }
+    // Written again, in the same tick or much later; cut; renamed; given another time first.
+    for number in 0..20 {
+        let file = std::fs::OpenOptions::new().append(true).open(name(number)).unwrap();
+        (&file).write_all(b"more").unwrap();
+        rustix::fs::utimensat(rustix::fs::CWD, name(20 + number), &long_ago(), rustix::fs::AtFlags::empty())
+            .unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    for number in 30..50 {
+        let file = std::fs::OpenOptions::new().append(true).open(name(number)).unwrap();
+        (&file).write_all(b"later").unwrap();
+        file.set_len(3).unwrap();
+        std::fs::rename(name(number), own.join(format!("renamed {number}"))).unwrap();
+    }
+    let seen = || {
+        let all = std::fs::read_dir(&own).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let facts = std::fs::metadata(entry.path()).unwrap();
+            (entry.file_name(), (facts.len(), facts.mtime(), facts.mtime_nsec()))
+        });
+        all.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let written = seen();
+    mounted.end();
+    let mounted = mount(&image, &own, &["--volume", "#1:"]);
+    let read = seen();
+    assert_eq!(written.len(), 200);
+    assert_eq!(read, written);
+    mounted.end();
+    assert_clean(&image);
+}
+
+/// Root's own mount leaves modes to us.
+#[test]
+fn access_is_what_can_be_done() {
+    use rustix::fs::{Access, access};
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(image) = volume(dir.path(), 32) else { return };
+    let own = dir.path().join("own");
+    let mounted = mount(&image, &own, &["--volume", "#1:", "--write"]);
+    let file = own.join("file");
+    std::fs::write(&file, "#!/bin/sh\n").unwrap();
+    assert!(access(&file, Access::READ_OK | Access::WRITE_OK).is_ok());
+    assert_eq!(access(&file, Access::EXEC_OK), Err(rustix::io::Errno::ACCESS));
+    assert!(access(&own, Access::EXEC_OK).is_ok());
+    assert!(std::process::Command::new(&file).status().is_err(), "no mode says that it is a program");
+    mounted.end();
+    let mounted = mount(&image, &own, &["--volume", "#1:", "--umask", "022"]);
+    assert!(access(&file, Access::EXEC_OK).is_ok());
+    assert_eq!(access(&file, Access::WRITE_OK), Err(rustix::io::Errno::ROFS));
+    assert_eq!(
+        std::fs::write(&file, "x").unwrap_err().raw_os_error(),
+        Some(rustix::io::Errno::ROFS.raw_os_error())
+    );
+    mounted.end();
 }
 
 #[test]

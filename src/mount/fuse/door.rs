@@ -271,8 +271,9 @@ fn time_of(time: TimeOrNow) -> FileTime {
 impl Filesystem for Door {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let mut wanted = vec![
+            // Always, and not as the kernel guesses (_AUTO): of long directories that would be the beginning only, and a question
+            // for each name behind it.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_MAX_PAGES,
