@@ -108,8 +108,12 @@ fn nothing_is_left_undone_in_the_code() {
 
 #[test]
 fn platform_code_stays_in_its_files() {
-    let allowed =
-        ["src/block/host_file.rs", "src/block/host_process.rs", "src/mount/socket.rs", "src/mount/fuse.rs"];
+    let allowed = [
+        "src/block/host_file.rs",
+        "src/block/host_process.rs",
+        "src/mount/socket.rs",
+        "src/mount/fuse/mod.rs",
+    ];
     for (path, text) in all().iter().filter(|(path, _)| !allowed.contains(&path.as_str())) {
         assert!(!text.contains("std::os::"), "{path} calls the operating system by itself");
     }

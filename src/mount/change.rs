@@ -76,8 +76,8 @@ fn refuse_full(tree: &Tree, slot: usize, node: NodeId) -> Answer<()> {
 /// Takes a name away; a file that is open and has no other keeps living under a hidden one.
 fn take_away(tree: &Tree, slot: usize, at: NodeId, name: &str, node: NodeId) -> Answer<()> {
     let number = tree.number(slot, node)?;
-    let last = tree.slots[slot].look(|fs| fs.metadata(node))?.links <= 1;
-    if !(last && tree.unlinked.is_open(number)) {
+    let is_last = || tree.slots[slot].look(|fs| fs.metadata(node)).map(|metadata| metadata.links <= 1);
+    if !(tree.unlinked.is_open(number) && is_last()?) {
         return tree.slots[slot].change(|fs| Ok(fs.remove(at, name)?));
     }
     let (root, hidden) = (tree.slots[slot].root, tree.unlinked.fresh_name());
@@ -101,10 +101,12 @@ impl Session {
     pub fn create(&self, parent: u64, name: &str, is_directory: bool) -> Answer<Facts> {
         self.changing(|tree| {
             let (slot, at) = directory(tree, parent)?;
-            if tree.find(slot, at, name)?.is_some() {
+            let stream = tree.split_stream(name).filter(|_| !is_directory);
+            // Making looks itself whether a plain name is taken.
+            if (stream.is_some() || name.contains('\u{FFFD}')) && tree.find(slot, at, name)?.is_some() {
                 return Err(Reason::Exists.into());
             }
-            if let Some((file, stream)) = tree.split_stream(name).filter(|_| !is_directory) {
+            if let Some((file, stream)) = stream {
                 let node = tree.find(slot, at, file)?.ok_or(Reason::NotFound)?;
                 tree.slots[slot].change(|fs| Ok(fs.write(node, stream, 0, &[])?))?;
                 self.touch(slot, node);
