@@ -163,7 +163,7 @@ fn options(common: &Common, state_dir: Option<PathBuf>) -> DiskOptions {
         parents: common.parent.clone(),
         follow_paths: common.follow_paths,
         state_dir,
-        command: std::env::args().skip(1).collect(),
+        command: super::keys::words().skip(1).collect(),
     }
 }
 

@@ -115,6 +115,11 @@ impl KeyArgs {
     }
 }
 
+/// The words of this process; what is no Unicode is shown with U+FFFD.
+pub(super) fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned())
+}
+
 /// The words of a command without recovery passwords: what may be kept.
 pub(super) fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();

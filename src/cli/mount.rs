@@ -316,7 +316,7 @@ mod linux {
             let tree = Tree::new(&machine, &look(&machine)?, |_| Ok(None))?;
             return Session::new(tree, Mode::ReadOnly, None);
         }
-        let command = crate::cli::keys::without_secrets(std::env::args());
+        let command = crate::cli::keys::without_secrets(crate::cli::keys::words());
         let options = Options {
             state_dir: args.state_dir.clone(),
             parents: args.image.parent.clone(),

@@ -71,7 +71,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<u8> {
         let (_, machine, _) = look::open(&args.image)?;
         return listen(args, &exports(args, &machine, None)?, None);
     }
-    let command = super::keys::without_secrets(std::env::args());
+    let command = super::keys::without_secrets(super::keys::words());
     let options = Options {
         state_dir: args.state_dir.clone(),
         parents: args.image.parent.clone(),

@@ -23,7 +23,7 @@ pub(super) fn settle() -> Result<()> {
 /// The words of this command for the history, with the batch's name.
 pub(super) fn command_words() -> Vec<String> {
     let batch = std::env::var(BATCH).ok().filter(|batch| !batch.is_empty());
-    super::keys::without_secrets(std::env::args().skip(1))
+    super::keys::without_secrets(super::keys::words().skip(1))
         .into_iter()
         .chain(batch.map(|batch| mark(&batch)))
         .collect()

@@ -84,7 +84,11 @@ pub(super) fn files(path: &Path) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bek")) {
+        // A folder may have such a name, and one file of many may be unreadable or no key at all.
+        let fits = file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bek"));
+        if fits
+            && std::fs::metadata(&file).is_ok_and(|facts| facts.is_file() && facts.len() <= MAX_FILE_BYTES)
+        {
             found.push(file);
         }
     }

@@ -14,6 +14,8 @@ use std::ops::Range;
 const MAX_REGIONS: usize = 1 << 16;
 /// Most bytes of a bitmap with its records.
 const MAX_BITMAP_BYTES: u64 = 1 << 20;
+/// Most bytes of bitmaps that are kept of a volume.
+const MAX_KEPT_BYTES: usize = 64 << 20;
 /// Most bytes of the record of regions.
 const MAX_RECORD_BYTES: usize = 1 << 20;
 
@@ -90,9 +92,18 @@ fn read_copy(volume: &Disk, offset: u64) -> Result<OnWrite> {
     if places.len() > MAX_REGIONS {
         return Err(Error::limit(Layer::BitLocker, "regions of a volume").at(offset).found(places.len()));
     }
-    let mut regions = Vec::new();
+    // One place named twice would be read twice; no two regions have one bitmap.
+    let distinct: std::collections::BTreeSet<&u64> = places.iter().collect();
+    if distinct.len() != places.len() {
+        return Err(damaged("record names a bitmap twice", offset));
+    }
+    let (mut regions, mut kept) = (Vec::new(), 0);
     for place in places {
         let (region, bytes, log) = bitmap(volume, place, chunk_bytes)?;
+        kept += region.bits.len();
+        if kept > MAX_KEPT_BYTES {
+            return Err(Error::limit(Layer::BitLocker, "bitmaps of a volume").at(place).found(kept));
+        }
         reserved.push(place..place.saturating_add(bytes));
         reserved.push(log..log.saturating_add(log_bytes));
         regions.push(region);
@@ -121,6 +132,9 @@ fn bitmap(volume: &Disk, offset: u64, chunk_bytes: u64) -> Result<(Region, u64, 
     }
     let start = long(20);
     let end = start.checked_add(long(28)).ok_or_else(|| damaged("region has no end", offset))?;
+    if start == end {
+        return Err(damaged("region is empty", offset).found(format!("{start:#x}")));
+    }
     let chunks = (end - start).div_ceil(chunk_bytes);
     let newest =
         records.iter().filter_map(|at| bitmap_record(&all, *at, chunks)).max_by_key(|(order, _)| *order);
@@ -137,7 +151,8 @@ fn bitmap_record(bitmap: &[u8], at: u64, chunks: u64) -> Option<(u64, Vec<u8>)> 
         record.starts_with(b"FVE-EOWBR\0") && header >= 36 && record.len() >= 36 && sum_is_right(record, 32);
     let bits = record.get(header..).filter(|_| right)?;
     let enough = u64::from(u32_at(record, 16)?) >= chunks && bits.len() as u64 >= chunks.div_ceil(8);
-    enough.then(|| (u64_at(record, 20).unwrap_or(0), bits.to_vec()))
+    let needed = chunks.div_ceil(8) as usize; // not more than there are
+    enough.then(|| (u64_at(record, 20).unwrap_or(0), bits[..needed].to_vec()))
 }
 
 impl Region {

@@ -152,7 +152,7 @@ impl View {
         if let Some(why) = &self.read_only {
             return Err(Error::refused(Layer::BitLocker, format!("this volume is not written: {why}"))
                 .at(offset)
-                .advice("let Windows finish what it is doing to this volume first"));
+                .advice("it can be read; let Windows finish what it is doing to the volume, or put its metadata right, then write"));
         }
         // In pieces, so that a large range of zeros takes no memory; all steps are looked at before the first is done.
         let pieces = |done: u64| (length - done).min(WRITE_BYTES as u64) as usize;

@@ -13,9 +13,6 @@ use crate::time::FileTime;
 /// Least distance behind the end of a file that becomes a hole. Below, the kernel may just write its pages in another order.
 const MIN_HOLE_BYTES: u64 = 1 << 20;
 
-/// Age below which a file was written just now, in units of 100 ns: a second.
-const JUST_NOW: u64 = 10_000_000;
-
 /// How a rename treats a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replacing {
@@ -250,8 +247,8 @@ impl Session {
         })
     }
 
-    /// Writes into a file or stream, growing it as needed. With `keep_times` those of a file that was written just now stay:
-    /// the caller has them, and sets them when they change.
+    /// Writes into a file or stream, growing it as needed. With `keep_times` they stay: the caller has
+    /// the times, and sets them when they change.
     ///
     /// # Errors
     /// `NoSpace`, `TooLarge`, damage.
@@ -261,11 +258,7 @@ impl Session {
             self.touch(slot, node);
             tree.slots[slot].change(|fs| {
                 if keep_times {
-                    let modified = fs.metadata(node)?.times.modified;
-                    // Of a file that was just made or written: of others the new time is sent soon, and a journal wants to know it.
-                    if clock::now().0.saturating_sub(modified.0) < JUST_NOW {
-                        fs.set_clock(Some(modified));
-                    }
+                    fs.set_clock(Some(fs.metadata(node)?.times.modified));
                 }
                 if offset >= MIN_HOLE_BYTES && is_far_behind(fs, node, &stream, offset)? {
                     fs.grow_with_hole(node, &stream, offset)?;

@@ -354,6 +354,75 @@ fn times_that_were_seen_are_the_times_on_the_disk() {
     assert_clean(&image);
 }
 
+/// A long listing that began before a change does not bring back what was then.
+#[test]
+fn a_listing_does_not_bring_old_names_back() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(image) = volume(dir.path(), 32) else { return };
+    let own = dir.path().join("own");
+    let mounted = mount(&image, &own, &["--volume", "#1:", "--write", "--interval", "0"]);
+    let name = |number: usize| own.join(format!("a file with a long name that fills the buffer {number:04}"));
+    for number in 0..2000 {
+        std::fs::write(name(number), "x").unwrap();
+    }
+    let mut listing = std::fs::read_dir(&own).unwrap();
+    listing.next().unwrap().unwrap();
+    std::fs::rename(name(1999), own.join("renamed")).unwrap();
+    std::fs::hard_link(name(1), own.join("second")).unwrap();
+    std::fs::remove_file(name(1998)).unwrap();
+    assert!(listing.count() > 1900);
+    for gone in [1998, 1999] {
+        assert!(!name(gone).exists(), "{gone}");
+        std::fs::OpenOptions::new().write(true).create_new(true).open(name(gone)).unwrap();
+    }
+    assert_eq!(std::fs::read(own.join("renamed")).unwrap(), b"x");
+    assert_eq!(std::fs::read(name(1999)).unwrap(), b"");
+    mounted.end();
+    assert_clean(&image);
+}
+
+/// A file whose record is damaged is in its directory, and whoever copies the directory is told.
+#[test]
+fn what_cannot_be_read_is_listed() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(image) = volume(dir.path(), 16) else { return };
+    let own = dir.path().join("own");
+    let mounted = mount(&image, &own, &["--volume", "#1:", "--write"]);
+    for name in ["before", "torn record", "behind"] {
+        std::fs::write(own.join(name), "content").unwrap();
+    }
+    mounted.end();
+    let mut bytes = std::fs::read(&image).unwrap();
+    let name: Vec<u8> = "torn record".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut torn = 0;
+    for record in bytes.chunks_mut(1024).filter(|record| record.starts_with(b"FILE")) {
+        let is_root = record[44..48] == 5u32.to_le_bytes();
+        if !is_root && record.windows(name.len()).any(|part| part == name) {
+            record[510] ^= 0xff;
+            torn += 1;
+        }
+    }
+    assert_eq!(torn, 1);
+    std::fs::write(&image, bytes).unwrap();
+    let mounted = mount(&image, &own, &["--volume", "#1:"]);
+    let names =
+        || std::fs::read_dir(&own).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names().any(|name| name == "torn record"), "{:?}", names().collect::<Vec<_>>());
+    let error = std::fs::metadata(own.join("torn record")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    let copied =
+        std::process::Command::new("cp").arg("-a").arg(&own).arg(dir.path().join("copy")).output().unwrap();
+    assert!(!copied.status.success() && String::from_utf8_lossy(&copied.stderr).contains("torn record"));
+    assert_eq!(std::fs::read(dir.path().join("copy/behind")).unwrap(), b"content");
+    mounted.end();
+}
+
 /// Root's own mount leaves modes to us.
 #[test]
 fn access_is_what_can_be_done() {

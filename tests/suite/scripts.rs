@@ -333,6 +333,21 @@ fn steps_about_the_boot_store_see_what_came_before_them() {
     assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
     assert_eq!(sha(&path), before);
 
+    // Steps that together change nothing are nothing; conditions see what the steps before them made.
+    let order = |id: &str| step("bcd.order", &[("object", id), ("place", "last")]);
+    let seen = "when = { bcd = { object = '{22222222-0000-0000-0000-00000000000b}', element = 'description', value = 'B' } }\n";
+    let timeout = step("bcd.set", &[("object", "{bootmgr}"), ("element", "timeout"), ("value", "9")]) + seen;
+    let steps = [entry(a, "A"), entry(b, "B"), order(a), order(b), timeout].concat();
+    let done = run(&steps);
+    assert_eq!(code(&done), 0, "{}", text(&done));
+    let now = boot_entries(image);
+    let manager = now.values().find(|elements| elements.contains_key("displayorder")).unwrap();
+    assert_eq!(manager["timeout"], "9");
+    let again = run(&steps);
+    assert!(text(&again).contains("nothing to do"), "{}", text(&again));
+    assert_eq!(code(&vmrescue(&["undo", image, "--yes"])), 0);
+    assert_eq!(sha(&path), before);
+
     for (steps, wanted) in [
         (entry(a, ""), "needs a description"),
         (step("bcd.create", &[("object", a), ("application", "game")]), "osloader, resume"),
@@ -354,6 +369,8 @@ fn steps_about_the_boot_store_see_what_came_before_them() {
         assert!(code(&refused) >= 2 && text(&refused).contains("rebuild"), "{}", text(&refused));
         assert_eq!(sha(&path), broken, "a script that fails in the middle changes nothing");
     }
+    let done = run(&[step("bcd.delete", &[("object", a)]), step("bcd.rebuild", &[])].concat());
+    assert_eq!(code(&done), 0, "nothing was changed before it: {}", text(&done));
 }
 
 /// Two steps about one file: what the first one grants is still there after the second.

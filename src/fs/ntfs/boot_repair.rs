@@ -18,11 +18,19 @@ fn first(disk: &Disk) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// True for a volume that BitLocker has and nobody opened: its first sector is not that of NTFS and must stay, though the last may be.
+fn is_bitlocker(disk: &Disk) -> Result<bool> {
+    Ok(disk.len() >= 512 && crate::crypt::is_bitlocker(&disk.read_vec(0, 512)?))
+}
+
 /// What is wrong with the boot sector of the NTFS volume that fills `disk` and begins at sector `first_sector` of its disk.
 ///
 /// # Errors
 /// Of reading the disk.
 pub fn boot_sector_problems(disk: &Disk, first_sector: u64) -> Result<Vec<String>> {
+    if is_bitlocker(disk)? {
+        return Ok(Vec::new());
+    }
     let (first, copy) = (first(disk)?, boot_copy(disk)?.map(|(_, bytes)| bytes));
     let mut problems = Vec::new();
     match (&first, &copy) {
@@ -47,9 +55,17 @@ pub fn boot_sector_problems(disk: &Disk, first_sector: u64) -> Result<Vec<String
 /// Puts both copies right.
 ///
 /// # Errors
-/// `NotFound` when neither is whole; `Invalid` for a volume beyond 2 TiB; of the disk.
+/// `NotFound` when neither is whole; `Refused` for a volume that BitLocker has; of the disk.
 pub fn repair_boot_sector(disk: &DiskMut, first_sector: u64) -> Result<()> {
     let view = disk.as_disk();
+    if is_bitlocker(&view)? {
+        return Err(Error::refused(
+            Layer::Ntfs,
+            "the volume is BitLocker's: its first sector says where the keys are",
+        )
+        .at(0)
+        .advice("open it with its key (--recovery-password, --recovery-key), then repair it"));
+    }
     let found = first(&view)?.or(boot_copy(&view)?.map(|(_, bytes)| bytes));
     let mut bytes = found.ok_or_else(|| {
         Error::not_found(Layer::Ntfs, "neither the boot sector nor its copy is whole").at(0)
@@ -73,6 +89,26 @@ mod tests {
     use crate::block::MemoryDevice;
     use crate::fs::ntfs::{FormatSpec, format};
     use std::sync::Arc;
+
+    /// An encrypted volume may end with plain sectors; the pointers to its keys are not written over.
+    #[test]
+    fn the_first_sector_of_a_locked_volume_stays() {
+        let device = Arc::new(MemoryDevice::zeroed(16 << 20));
+        let disk = DiskMut::new(Arc::<MemoryDevice>::clone(&device));
+        format(&disk, &FormatSpec { hidden_sectors: 2048, ..FormatSpec::default() }).unwrap();
+        let mut first = disk.as_disk().read_vec(0, 512).unwrap();
+        first[..11].copy_from_slice(b"\xeb\x58\x90-FVE-FS-");
+        first[160..176].copy_from_slice(&[
+            0x3b, 0xd6, 0x67, 0x49, 0x29, 0x2e, 0xd8, 0x4a, 0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01,
+        ]);
+        disk.write_at(0, &first).unwrap();
+        let locked = device.to_vec();
+        assert!(is_bitlocker(&disk.as_disk()).unwrap());
+        assert_eq!(boot_sector_problems(&disk.as_disk(), 2048).unwrap(), Vec::<String>::new());
+        let refused = repair_boot_sector(&disk, 2048).unwrap_err();
+        assert_eq!(refused.kind(), crate::ErrorKind::Refused);
+        assert!(device.to_vec() == locked);
+    }
 
     /// The sector that holds the copy is as long as the volume's sectors are.
     #[test]

@@ -38,6 +38,14 @@ pub(super) struct Door {
     later: Later,
 }
 
+/// A directory as it was when its listing began.
+#[derive(Clone)]
+struct Listing {
+    items: Arc<Vec<Item>>,
+    /// Changes to the tree that came before it.
+    changes: u64,
+}
+
 /// The part of it that changes take along when they have to wait.
 pub(super) struct Inner {
     session: Arc<Session>,
@@ -47,7 +55,7 @@ pub(super) struct Inner {
     complain: Complain,
     kept: Kept,
     /// Listings of open directories of a tree that is written.
-    directories: Mutex<HashMap<u64, Arc<Vec<Item>>>>,
+    directories: Mutex<HashMap<u64, Listing>>,
     handles: AtomicU64,
 }
 
@@ -225,21 +233,35 @@ impl Inner {
         drop(std::thread::Builder::new().name("mount-publish".into()).spawn(publish));
     }
 
-    fn listing(&self, number: u64, handle: u64, offset: u64) -> Answer<Arc<Vec<Item>>> {
+    fn listing(&self, number: u64, handle: u64, offset: u64) -> Answer<Listing> {
         if !self.tree().is_writable() {
-            return self.tree().listed(number);
+            return Ok(Listing { items: self.tree().listed(number)?, changes: 0 });
         }
         let mut open = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         match open.get(&handle) {
             // From the beginning means as it is now (rewinddir).
-            Some(list) if offset > 0 => Ok(Arc::clone(list)),
+            Some(listing) if offset > 0 => Ok(listing.clone()),
             _ => {
                 drop(open);
-                let list = Arc::new(self.tree().list(number)?);
+                let changes = self.tree().changes();
+                let listing = Listing { items: Arc::new(self.tree().list(number)?), changes };
                 open = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-                open.insert(handle, Arc::clone(&list));
-                Ok(list)
+                open.insert(handle, listing.clone());
+                Ok(listing)
             }
+        }
+    }
+
+    /// Facts of an item of a listing, and whether they are known. A file that cannot be read is listed all the same: asking for it by
+    /// its name tells why.
+    fn listed_facts(&self, directory: u64, item: &Item) -> Answer<(Facts, bool)> {
+        if item.number == 0 {
+            return self.tree().lookup(directory, &item.name).map(|(facts, _)| (facts, true));
+        }
+        match self.tree().facts(item.number) {
+            Ok(facts) => Ok((facts, true)),
+            Err(fault) if fault.reason == Reason::NotFound => Err(fault),
+            Err(_) => Ok((unknown(item.number, item.kind), false)),
         }
     }
 
@@ -251,6 +273,11 @@ impl Inner {
             Err(fault) => reply.error(self.failed(&fault)),
         }
     }
+}
+
+/// A node of which only this is known.
+fn unknown(number: u64, kind: Kind) -> Facts {
+    Facts { number, kind, size: 0, allocated: 0, times: Times::default(), links: 2, read_only: true }
 }
 
 fn file_type(kind: Kind) -> FileType {
@@ -304,15 +331,7 @@ impl Filesystem for Door {
         let found = text(name).and_then(|name| self.tree().lookup(parent.0, name));
         if !self.tree().is_writable() && matches!(&found, Err(fault) if fault.reason == Reason::NotFound) {
             // What is not there now never will be: the kernel may remember that too.
-            let nothing = Facts {
-                number: 0,
-                kind: Kind::File,
-                size: 0,
-                allocated: 0,
-                times: Times::default(),
-                links: 0,
-                read_only: true,
-            };
+            let nothing = Facts { links: 0, ..unknown(0, Kind::File) };
             reply.entry_with_ttls(&FOREVER, &FOREVER, &self.attr(&nothing), Generation(0));
             return;
         }
@@ -444,7 +463,7 @@ impl Filesystem for Door {
         mut reply: ReplyDirectory,
     ) {
         let items = match self.listing(node.0, handle.0, offset) {
-            Ok(items) => items,
+            Ok(listing) => listing.items,
             Err(fault) => return reply.error(self.failed(&fault)),
         };
         for index in offset..items.len() as u64 + 2 {
@@ -473,43 +492,27 @@ impl Filesystem for Door {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let items = match self.listing(node.0, handle.0, offset) {
-            Ok(items) => items,
+        let Listing { items, changes } = match self.listing(node.0, handle.0, offset) {
+            Ok(listing) => listing,
             Err(fault) => return reply.error(self.failed(&fault)),
         };
-        let dot = |number: u64| Facts {
-            number,
-            kind: Kind::Directory,
-            size: 0,
-            allocated: 0,
-            times: Times::default(),
-            links: 2,
-            read_only: true,
-        };
+        // The kernel believes a listing as it does a look-up. What has changed since it was made is asked for again.
+        let is_new = !self.tree().is_writable() || self.tree().changes() == changes;
+        let keep = if is_new { self.keep() } else { Duration::ZERO };
         for index in offset..items.len() as u64 + 2 {
             let (name, found) = match index {
-                0 => (".", Ok(dot(node.0))),
-                1 => ("..", Ok(dot(1))),
+                0 => (".", Ok((unknown(node.0, Kind::Directory), true))),
+                1 => ("..", Ok((unknown(1, Kind::Directory), true))),
                 _ => {
                     let item = &items[(index - 2) as usize];
-                    let found = match item.number {
-                        0 => self.tree().lookup(node.0, &item.name).map(|(facts, _)| facts),
-                        number => self.tree().facts(number),
-                    };
-                    (item.name.as_str(), found)
+                    (item.name.as_str(), self.listed_facts(node.0, item))
                 }
             };
-            // A file that cannot be read is left out; asking for it by name tells why.
-            let Ok(facts) = found else { continue };
-            let full = reply.add(
-                INodeNo(facts.number),
-                index + 1,
-                name,
-                &self.keep(),
-                &self.attr(&facts),
-                self.generation(&facts),
-            );
-            if full {
+            // What has gone since is not there any more.
+            let Ok((facts, is_known)) = found else { continue };
+            let (attr, generation) = (self.attr(&facts), self.generation(&facts));
+            let keep = if is_known { &keep } else { &Duration::ZERO };
+            if reply.add(INodeNo(facts.number), index + 1, name, keep, &attr, generation) {
                 // It was counted although the kernel did not get it.
                 self.tree().forget(facts.number, 1);
                 break;
@@ -728,8 +731,8 @@ impl Filesystem for Door {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // What comes from the kernel's cache has the times that the kernel sends beside it.
-        let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
+        // What comes from the kernel's cache has the times that the kernel sends beside it; those of others' mounts fuser does not let in.
+        let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE) && rustix::process::geteuid().is_root();
         let answer = move |door: &Inner, data: &[u8]| match door.session.write(node.0, offset, data, cached) {
             Ok(()) => reply.written(data.len() as u32),
             Err(fault) => reply.error(door.failed(&fault)),

@@ -119,7 +119,8 @@ pub fn mount(session: &Arc<Session>, directory: &Path, view: View, complain: Com
         access,
     ];
     // Where root alone gets in modes forbid nothing, and looking at them costs the kernel a question after each new name.
-    if view.allow_other || !rustix::process::geteuid().is_root() {
+    let is_root = rustix::process::geteuid().is_root() && rustix::process::getuid().is_root();
+    if view.allow_other || !is_root {
         config.mount_options.push(MountOption::DefaultPermissions);
     }
     config.acl = if view.allow_other { SessionACL::All } else { SessionACL::Owner };

@@ -4,6 +4,7 @@
 
 use super::Planner;
 use crate::error::{Error, Layer, Result};
+use crate::repair::change::Change;
 use crate::repair::rebuild_boot::{rebuild_boot, store_changes};
 use crate::windows::bcd::{DiskMap, Place, Store, Value, names};
 use crate::windows::{boot_layout, load_store};
@@ -20,25 +21,43 @@ pub(super) enum BootStore {
     /// As the disk has it.
     #[default]
     OnDisk,
-    /// Its path, and what earlier steps make of it.
-    Planned(String, Store),
+    /// What earlier steps make of it.
+    Planned(PlannedStore),
     /// An earlier step puts it right as a whole; what comes of that is not known before it is done.
     Rebuilt,
 }
 
+/// A store that steps have changed. What differs in the end becomes the changes, however many steps led there.
+pub(super) struct PlannedStore {
+    path: String,
+    before: Store,
+    after: Store,
+}
+
 impl Planner<'_> {
+    /// The store as the steps so far leave it; `None` when none of them has changed it.
+    pub(super) fn planned_store(&self) -> Option<&Store> {
+        match &self.boot_store {
+            BootStore::Planned(planned) => Some(&planned.after),
+            _ => None,
+        }
+    }
+
+    /// Adds what the steps together change in the boot store.
+    pub(super) fn finish_boot_store(&mut self) {
+        if let BootStore::Planned(store) = &self.boot_store {
+            self.planned.changes.extend(store_changes(&store.path, &store.before, &store.after));
+        }
+    }
+
     /// The path of the boot store that the firmware starts from, and the store as it is by now.
     fn boot_store(&self) -> Result<(String, Store)> {
-        match &self.boot_store {
-            BootStore::Planned(path, store) => return Ok((path.clone(), store.clone())),
-            BootStore::Rebuilt => {
-                return Err(Error::refused(
-                    Layer::Script,
-                    "a step changes the boot store that an earlier one rebuilds",
-                )
-                .advice("run the rebuilding (rebuild-boot) first, then the rest as a script of its own"));
-            }
-            BootStore::OnDisk => {}
+        if matches!(self.boot_store, BootStore::Rebuilt) {
+            return Err(Error::refused(
+                Layer::Script,
+                "a step changes the boot store that an earlier one rebuilds",
+            )
+            .advice("run the rebuilding (rebuild-boot) first, then the rest as a script of its own"));
         }
         let layout = boot_layout(self.machine);
         let path = layout.store_path(self.machine, layout.system_volume(self.machine, None)?);
@@ -52,16 +71,24 @@ impl Planner<'_> {
 
     /// Edits it.
     fn bcd(&mut self, work: impl FnOnce(&mut Store, &DiskMap) -> Result<()>) -> Result<()> {
+        let map = self.machine.disk_map();
+        if let BootStore::Planned(planned) = &mut self.boot_store {
+            let mut after = planned.after.clone();
+            work(&mut after, &map)?;
+            planned.after = after;
+            return Ok(());
+        }
         let (path, before) = self.boot_store()?;
         let mut after = before.clone();
-        work(&mut after, &self.machine.disk_map())?;
-        self.planned.changes.extend(store_changes(&path, &before, &after));
-        self.boot_store = BootStore::Planned(path, after);
+        work(&mut after, &map)?;
+        if after.objects != before.objects {
+            self.boot_store = BootStore::Planned(PlannedStore { path, before, after });
+        }
         Ok(())
     }
 
     pub(super) fn rebuild(&mut self) -> Result<()> {
-        if matches!(self.boot_store, BootStore::Planned(..)) {
+        if matches!(self.boot_store, BootStore::Planned(_)) {
             return Err(Error::refused(
                 Layer::Script,
                 "a step rebuilds the boot store that an earlier one changes",
@@ -69,7 +96,13 @@ impl Planner<'_> {
             .advice("rebuild it first, in a script of its own"));
         }
         let changes = rebuild_boot(self.machine, self.installation, None)?;
-        if !changes.is_empty() {
+        let layout = boot_layout(self.machine);
+        let path = layout.store_path(self.machine, layout.system_volume(self.machine, None)?);
+        let is_store = |change: &Change| match change {
+            Change::FileWrite { path: file, .. } => file.eq_ignore_ascii_case(&path),
+            other => other.registry_key().is_some_and(|(hive, _)| hive.eq_ignore_ascii_case(&path)),
+        };
+        if changes.iter().any(is_store) {
             self.boot_store = BootStore::Rebuilt;
         }
         self.planned.changes.extend(changes);
@@ -89,15 +122,15 @@ impl Planner<'_> {
         application: &str,
         description: &str,
     ) -> Result<()> {
-        let known = names::known_object(object);
         self.bcd(|store, _| {
             let id = store.resolve(object)?;
+            let known = names::KNOWN_OBJECTS.iter().find(|(_, known, _)| *known == id);
             if store.object(id).is_some() {
                 return Ok(());
             }
             let kind = match (known, application) {
                 (_, _) if !like.is_empty() => return store.copy(like, id, described(description, object)?),
-                (Some((_, kind)), _) => kind,
+                (Some((_, _, kind)), _) => *kind,
                 (None, "") => names::TYPE_OSLOADER,
                 (None, application) => names::application(application).ok_or_else(|| {
                     Error::invalid(Layer::Bcd, "no such application of the boot store")

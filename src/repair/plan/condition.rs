@@ -156,13 +156,21 @@ impl Planner<'_> {
 
     /// An element of the boot store as bcdedit writes it.
     fn element(&self, object: &str, element: &str) -> Result<Option<String>> {
-        let layout = boot_layout(self.machine);
-        let Ok(volume) = layout.system_volume(self.machine, None) else { return Ok(None) };
-        let Some((_, store)) = load_store(self.machine, &layout.store_path(self.machine, volume))? else {
-            return Ok(None);
+        let on_disk;
+        let store = match self.planned_store() {
+            Some(planned) => planned,
+            None => {
+                let layout = boot_layout(self.machine);
+                let Ok(volume) = layout.system_volume(self.machine, None) else { return Ok(None) };
+                let Some(found) = load_store(self.machine, &layout.store_path(self.machine, volume))? else {
+                    return Ok(None);
+                };
+                on_disk = found.1;
+                &on_disk
+            }
         };
         let Ok(id) = store.resolve(object) else { return Ok(None) };
-        let objects = view(&store, &self.machine.disk_map(), Options { aliases: true });
+        let objects = view(store, &self.machine.disk_map(), Options { aliases: true });
         let own = objects.into_iter().find(|view| view.identifier == format!("{{{id}}}"));
         let found =
             own.and_then(|own| own.elements.into_iter().find(|e| e.name.eq_ignore_ascii_case(element)));

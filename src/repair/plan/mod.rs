@@ -124,6 +124,7 @@ pub fn plan_with(
     for step in &script.steps {
         planner.step(step, &values)?;
     }
+    planner.finish_boot_store();
     Ok(planner.planned)
 }
 
@@ -164,7 +165,7 @@ impl Planner<'_> {
             if self.fails(&step.when, &words)?.is_some() {
                 continue;
             }
-            let before = self.planned.changes.len();
+            let (before, store) = (self.planned.changes.len(), self.planned_store().cloned());
             match self.action(&step.action, &words) {
                 Err(e) if step.optional && e.kind() == ErrorKind::NotFound => {
                     self.planned.changes.truncate(before);
@@ -172,7 +173,9 @@ impl Planner<'_> {
                 }
                 result => result?,
             }
-            if let Some(why) = step.consent.as_ref().filter(|_| self.planned.changes.len() > before) {
+            let is_change = self.planned.changes.len() > before
+                || self.planned_store().map(|now| &now.objects) != store.as_ref().map(|then| &then.objects);
+            if let Some(why) = step.consent.as_ref().filter(|_| is_change) {
                 let why = words.fill(why);
                 if !self.planned.consents.contains(&why) {
                     self.planned.consents.push(why);

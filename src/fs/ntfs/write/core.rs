@@ -124,6 +124,8 @@ pub(crate) struct Core {
     pub(crate) records: BitMap,
     pub(crate) upcase: Vec<u16>,
     pub(crate) fixed_time: Option<FileTime>,
+    /// The time that files get, when whoever changes them gives it.
+    pub(crate) given_time: Option<FileTime>,
     /// $LogFile must be emptied before the first change reaches the disk.
     pub(crate) empty_log: Option<Stream>,
     /// Clusters to free when the operation has succeeded: until then nothing else may overwrite them.
@@ -170,6 +172,7 @@ impl Core {
             records: BitMap::default(),
             upcase: Vec::new(),
             fixed_time: None,
+            given_time: None,
             empty_log: None,
             freed: Vec::new(),
             secure: None,
@@ -195,6 +198,11 @@ impl Core {
 
     /// The time that changes carry.
     pub(crate) fn now(&self) -> FileTime {
+        self.given_time.unwrap_or_else(|| self.journal_time())
+    }
+
+    /// The time of records of the change journal: when it happened, whatever the file says.
+    pub(crate) fn journal_time(&self) -> FileTime {
         self.fixed_time.unwrap_or_else(FileTime::now)
     }
 

@@ -156,7 +156,7 @@ impl Core {
             file: NodeId(reference),
             parent: NodeId(name.parent),
             usn: 0,
-            time: self.now(),
+            time: self.journal_time(),
             reason: reasons,
             source: 0,
             security_id: file.security_id().unwrap_or(0),

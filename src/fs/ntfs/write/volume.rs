@@ -350,7 +350,7 @@ impl FileSystem for VolumeMut {
 
 impl FileSystemMut for VolumeMut {
     fn set_clock(&mut self, time: Option<FileTime>) {
-        self.core_mut().fixed_time = time;
+        self.core_mut().given_time = time;
     }
 
     fn create(&mut self, directory: NodeId, name: &str, kind: NodeKind) -> Result<NodeId> {
