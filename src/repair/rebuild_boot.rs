@@ -12,10 +12,10 @@ use crate::time::FileTime;
 use crate::windows::bcd::names::{BOOTMGR, TYPE_BOOTMGR, TYPE_MEMDIAG, TYPE_OSLOADER, TYPE_RESUME};
 use crate::windows::bcd::{
     Device, DeviceElement, Firmware, FreshSpec, HiveChange, Object, PartitionRef, Recovery, Store, Value,
-    changes, fresh,
+    changes, element_key, fresh,
 };
 use crate::windows::{Installation, Machine, PeInfo, boot_layout, load_store, partition_ref};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const DEVICE: u32 = 0x1100_0001;
 const PATH: u32 = 0x1200_0002;
@@ -78,13 +78,19 @@ fn description(installation: &Installation) -> String {
 /// The changes of the hive at `path` that make the store `after` out of `before`.
 pub fn store_changes(path: &str, before: &Store, after: &Store) -> Vec<Change> {
     let hive = path.to_string();
+    let elements = before.objects.iter().flat_map(|object| {
+        object.elements.iter().map(|(element, value)| (element_key(object.id, *element), value.encode()))
+    });
+    let old: BTreeMap<String, (u32, Vec<u8>)> = elements.collect();
+    let was = |key: &str| old.get(key).map(|(data_type, data)| super::change::words(*data_type, data));
     changes(before, after)
         .into_iter()
         .map(|change| match change {
             HiveChange::CreateKey { key } => Change::RegistryCreateKey { hive: hive.clone(), key },
             HiveChange::DeleteKey { key } => Change::RegistryDeleteKey { hive: hive.clone(), key },
             HiveChange::SetValue { key, name, data_type, data } => {
-                Change::RegistrySet { hive: hive.clone(), key, name, data_type, data, was: None }
+                let was = was(&key);
+                Change::RegistrySet { hive: hive.clone(), key, name, data_type, data, was }
             }
         })
         .collect()

@@ -23,7 +23,7 @@ pub mod value;
 pub use defaults::{Firmware, FreshSpec, Recovery, fresh};
 pub use device::{Device, DeviceElement, PartitionRef};
 pub use edit::Place;
-pub use hive::{HiveChange, changes};
+pub use hive::{HiveChange, changes, element_key};
 pub use resolve::{DiskMap, MapPartition, Resolution};
 pub use store::{Object, Store};
 pub use text::{Dangling, ObjectView, Options, dangling, enumerate, view};
