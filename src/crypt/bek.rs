@@ -84,11 +84,7 @@ pub(super) fn files(path: &Path) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        // A folder may have such a name, and one file of many may be unreadable or no key at all.
-        let fits = file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bek"));
-        if fits
-            && std::fs::metadata(&file).is_ok_and(|facts| facts.is_file() && facts.len() <= MAX_FILE_BYTES)
-        {
+        if file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bek")) {
             found.push(file);
         }
     }
@@ -97,7 +93,15 @@ pub(super) fn files(path: &Path) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>> {
     if found.is_empty() {
         return Err(Error::not_found(Layer::BitLocker, "no *.BEK in this folder").in_file(path));
     }
-    found.iter().map(|file| read(file)).collect()
+    // Of many files one that cannot be read (a folder of such a name, a file too large) does not matter.
+    let (mut keys, mut wrong) = (Vec::new(), None);
+    for file in &found {
+        match read(file) {
+            Ok(key) => keys.push(key),
+            Err(e) => wrong = Some(e),
+        }
+    }
+    wrong.filter(|_| keys.is_empty()).map_or(Ok(keys), Err)
 }
 
 fn read(path: &Path) -> Result<(String, Zeroizing<Vec<u8>>)> {
@@ -112,6 +116,17 @@ fn read(path: &Path) -> Result<(String, Zeroizing<Vec<u8>>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_bad_file_of_a_folder_does_not_matter() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("old.BEK")).unwrap();
+        std::fs::write(dir.path().join("large.bek"), vec![0; MAX_FILE_BYTES as usize + 1]).unwrap();
+        assert!(files(dir.path()).is_err(), "none is a key");
+        std::fs::write(dir.path().join("right.bek"), "key").unwrap();
+        let found = files(dir.path()).unwrap();
+        assert!(found.len() == 1 && found[0].0.ends_with("right.bek"));
+    }
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
