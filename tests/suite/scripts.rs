@@ -26,6 +26,10 @@ const BROKEN: &str = r#"Windows Registry Editor Version 5.00
 
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Services\Netlogon]
 "Start"=dword:00000004
+[HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Services\TermService]
+"Start"=dword:00000004
+[HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Services\vmbus]
+"Start"=dword:00000003
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Services\nsi]
 "Start"=dword:00000004
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Services\Dhcp]
@@ -92,14 +96,11 @@ fn parameters() -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 /// Scripts that have nothing to do on this disk, and why.
-const IDLE: [&str; 7] = [
+const IDLE: [&str; 4] = [
     "restore-boot-drivers", // tested below, with and without a source
     "safe-mode-off",        // tested after safe-mode, below
     "boot-menu-off",        // tested after serial-console, below
     "replay-hive-logs",     // the hives are clean
-    "rdp-service",          // the service is as Windows has it but for its account
-    "storage-drivers-boot", // only storvsc is off, which enable-boot-driver tests
-    "repair-gpt",
 ];
 
 fn faults(name: &str) -> Vec<Fault> {
