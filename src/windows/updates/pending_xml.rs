@@ -217,7 +217,9 @@ mod tests {
             bytes[place] = byte;
             bytes.truncate(cut.index(bytes.len()));
             let found = parse_pending_xml(&bytes);
-            prop_assert!(found.operation_count() <= 6);
+            // Each is an element; a queue that is not closed any more takes what follows it for its own.
+            let elements = bytes.iter().filter(|byte| **byte == b'<').count();
+            prop_assert!(found.operation_count() <= elements as _);
         }
     }
 }
