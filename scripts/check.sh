@@ -2,7 +2,7 @@
 # The gate: format, clippy, documentation, tests. The same for a developer and for .ci/run.
 set -eu
 cd "$(dirname "$0")/.."
-cargo fmt --check
+cargo fmt --all --check
 cargo clippy --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 cargo test

@@ -1,10 +1,10 @@
 //! vmrescue opens the disk of a Windows machine that no longer boots, from another machine, and makes it boot again.
 //!
-//! It never starts the guest and never lets the host mount the disk: it parses the image itself. Each room uses only
-//! the rooms above it (`tests/tidy.rs` checks):
+//! It never starts the guest and never lets the host mount the disk: it parses the image itself. Each folder here is a
+//! crate that uses only those above it; this one gathers them:
 //!
 //! ```text
-//! error limits progress bytes text guid time     the ground
+//! base/          the ground: error limits progress bytes text guid time
 //! block/         bytes that have a length
 //! image/         container formats
 //! transaction/   stage, publish, undo, recover
@@ -24,30 +24,24 @@
 //! cli/           the command line
 //! ```
 
-pub mod baseline;
-pub mod batch;
-pub mod block;
-pub mod bytes;
-pub mod cli;
-pub mod collect;
-pub mod crypt;
-pub mod demo;
-pub mod diagnose;
-pub mod disk;
-pub mod error;
-pub mod fs;
-pub mod guid;
-pub mod image;
-pub mod limits;
-pub mod mount;
-pub mod partition;
-pub mod progress;
-pub mod registry;
-pub mod repair;
-pub mod report;
-pub mod text;
-pub mod time;
-pub mod transaction;
-pub mod windows;
-
-pub use error::{Defect, Error, ErrorKind, Layer, Result, Severity};
+pub use vmrescue_base::{
+    Defect, Error, ErrorKind, Layer, Result, Severity, bytes, error, guid, limits, progress, text, time,
+};
+pub use vmrescue_baseline as baseline;
+pub use vmrescue_batch as batch;
+pub use vmrescue_block as block;
+pub use vmrescue_cli as cli;
+pub use vmrescue_collect as collect;
+pub use vmrescue_crypt as crypt;
+pub use vmrescue_demo as demo;
+pub use vmrescue_diagnose as diagnose;
+pub use vmrescue_disk as disk;
+pub use vmrescue_fs as fs;
+pub use vmrescue_image as image;
+pub use vmrescue_mount as mount;
+pub use vmrescue_partition as partition;
+pub use vmrescue_registry as registry;
+pub use vmrescue_repair as repair;
+pub use vmrescue_report as report;
+pub use vmrescue_transaction as transaction;
+pub use vmrescue_windows as windows;

@@ -1,13 +1,13 @@
 //! The facts of a baseline: areas with named values, in the words of Windows.
 
-use crate::error::{Error, Layer, Result};
-use crate::registry::Hive;
-use crate::windows::{
-    Installation, Machine, Service, bcd, boot_layout, boot_stores, load_store, services, updates,
-};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_registry::Hive;
+use vmrescue_windows::{
+    Installation, Machine, Service, bcd, boot_layout, boot_stores, load_store, services, updates,
+};
 
 /// The schema's name.
 const SCHEMA: &str = "vmrescue.baseline/1";
@@ -132,7 +132,7 @@ fn text_of(hive: &Hive, key: &str, value: &str) -> Result<String> {
     Ok(match (found.as_u32(), found.as_string()) {
         (Some(number), _) => number.to_string(),
         (None, Some(text)) => text,
-        (None, None) => crate::text::hex(&found.data()?),
+        (None, None) => vmrescue_base::text::hex(&found.data()?),
     })
 }
 

@@ -1,8 +1,8 @@
 //! Which differences matter: rules in TOML, the first that fits counts; without one a difference fails.
 
-use crate::error::{Error, Layer, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// What a difference means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,9 @@ impl Policy {
 
     /// What a difference means, and why.
     pub fn judge(&self, area: &str, name: &str) -> (Level, String) {
-        let fits = |rule: &&Rule| crate::text::fits(&rule.area, area) && crate::text::fits(&rule.name, name);
+        let fits = |rule: &&Rule| {
+            vmrescue_base::text::fits(&rule.area, area) && vmrescue_base::text::fits(&rule.name, name)
+        };
         self.rules.iter().find(fits).map_or((Level::Fail, String::new()), |r| (r.level, r.reason.clone()))
     }
 }

@@ -1,14 +1,14 @@
 //! Which images a job means: patterns, folders, lists; and what must not be among them.
 
 use super::job::Job;
-use crate::block::{Disk, HostFile};
-use crate::error::{Error, Layer, Result};
-use crate::image;
-use crate::text::fits;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::fits;
+use vmrescue_block::{Disk, HostFile};
+use vmrescue_image as image;
 
 /// The images of a job, in its order: patterns with `*`, `?` and `**`, folders of disks, lists (`@FILE`, a path a line),
 /// without those that the job leaves out or that belong to other shards.

@@ -1,10 +1,10 @@
 //! A job as data: what is done with which images, and under which limits. TOML for people, JSON for schedulers.
 
 use super::waves::Size;
-use crate::error::{Error, Layer, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// What is done with each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -185,7 +185,9 @@ impl Job {
 
     fn override_of(&self, image: &Path) -> Option<&Override> {
         let (full, name) = (image.to_string_lossy(), image.file_name().unwrap_or_default().to_string_lossy());
-        self.overrides.iter().find(|o| crate::text::fits(&o.path, &full) || crate::text::fits(&o.path, &name))
+        self.overrides
+            .iter()
+            .find(|o| vmrescue_base::text::fits(&o.path, &full) || vmrescue_base::text::fits(&o.path, &name))
     }
 
     /// What is done with an image; `None` when it is left out.

@@ -6,13 +6,13 @@
 //! within the time that a claim holds.
 
 use super::state::Outcome;
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::transaction::write_durably;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_transaction::write_durably;
 
 /// The folder of claims, as one worker sees it.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ fn now() -> u64 {
 
 /// The name of an image in the folder of claims: all machines must name it the same.
 fn key_of(image: &Path) -> String {
-    crate::text::hex(&Sha256::digest(image.to_string_lossy().as_bytes())[..16])
+    vmrescue_base::text::hex(&Sha256::digest(image.to_string_lossy().as_bytes())[..16])
 }
 
 fn file_of(dir: &Path, key: &str, number: u32) -> PathBuf {

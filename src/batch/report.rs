@@ -1,9 +1,9 @@
 //! The reports of a batch: CSV, and one HTML page that needs nothing else. Everything from an image is escaped.
 
 use super::state::{Entry, Outcome};
-use crate::report::{STYLE, escaped};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use vmrescue_report::{STYLE, escaped};
 
 /// Failures first, then findings, then the rest.
 fn sorted(entries: &[Entry]) -> Vec<&Entry> {

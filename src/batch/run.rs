@@ -4,12 +4,12 @@ use super::job::Job;
 use super::state::{Entry, Outcome, State};
 use super::waves::{Wave, verdict, waves};
 use super::worker::Worker;
-use crate::block::disk_of;
-use crate::error::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use vmrescue_base::error::{Error, Result};
+use vmrescue_block::disk_of;
 
 /// Who hears how a batch goes.
 pub trait Watch: Sync {

@@ -3,13 +3,13 @@
 //! The documents that the commands printed stay in the file; memory holds a few hundred bytes an image.
 
 use super::job::{Job, Verb};
-use crate::error::{Error, Layer, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// How far an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,13 +160,13 @@ impl State {
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let header = Header {
-                    id: crate::guid::Guid::random().to_string(),
+                    id: vmrescue_base::guid::Guid::random().to_string(),
                     command: job.command,
                     scripts: job.scripts.clone(),
                     set: job.set.clone(),
                 };
                 let bytes = serde_json::to_vec_pretty(&header).unwrap_or_default();
-                crate::transaction::write_durably(&path, &bytes)?;
+                vmrescue_transaction::write_durably(&path, &bytes)?;
             }
             Err(e) => return Err(Error::io("cannot be read", &path, e)),
         }

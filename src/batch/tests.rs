@@ -43,7 +43,7 @@ fn a_folder_belongs_to_one_job() {
     let id = State::open_for(dir.path(), &repair).unwrap().id().to_string();
     assert_eq!(State::open_for(dir.path(), &repair).unwrap().id(), id);
     let other = State::open_for(dir.path(), &Job::default());
-    assert_eq!(other.err().map(|e| e.kind()), Some(crate::ErrorKind::Refused));
+    assert_eq!(other.err().map(|e| e.kind()), Some(vmrescue_base::ErrorKind::Refused));
 }
 
 #[test]
@@ -102,13 +102,13 @@ fn job(images: &[&Path]) -> Job {
 fn images_that_are_named_twice_or_are_parents_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (base, child) = (dir.path().join("a.vhdx"), dir.path().join("b.vhdx"));
-    let spec = crate::image::CreateSpec::new(crate::image::Kind::VhdxDynamic, 8 << 20);
-    crate::disk::create_disk(&base, &spec).unwrap();
+    let spec = vmrescue_image::CreateSpec::new(vmrescue_image::Kind::VhdxDynamic, 8 << 20);
+    vmrescue_disk::create_disk(&base, &spec).unwrap();
     assert_eq!(plan_images(&job(&[dir.path()])).unwrap(), std::slice::from_ref(&base));
     let twice = plan_images(&job(&[&base, &dir.path().join(".").join("a.vhdx")])).unwrap_err();
-    assert_eq!(twice.kind(), crate::ErrorKind::Refused);
-    crate::disk::child_of(&base, &child).unwrap().finish().unwrap();
-    assert_eq!(plan_images(&job(&[&base, &child])).unwrap_err().kind(), crate::ErrorKind::Refused);
+    assert_eq!(twice.kind(), vmrescue_base::ErrorKind::Refused);
+    vmrescue_disk::child_of(&base, &child).unwrap().finish().unwrap();
+    assert_eq!(plan_images(&job(&[&base, &child])).unwrap_err().kind(), vmrescue_base::ErrorKind::Refused);
     assert_eq!(
         plan_images(&job(&[dir.path()])).unwrap(),
         std::slice::from_ref(&child),
@@ -137,7 +137,7 @@ fn patterns_find_images_and_shards_part_them() {
     assert_eq!(found("**/*.vhdx"), ["x/a.vhdx", "x/deep/er/c.vhdx", "y/d.vhdx"]);
     assert_eq!(found("x/?.vhd"), ["x/b.vhd"]);
     let none = plan_images(&job(&[&dir.path().join("*.qcow2")])).unwrap_err();
-    assert_eq!(none.kind(), crate::ErrorKind::NotFound);
+    assert_eq!(none.kind(), vmrescue_base::ErrorKind::NotFound);
     let mut all = Vec::new();
     for i in 1..=3 {
         let part = Job { shard: Some(format!("{i}/3")), ..job(&[&dir.path().join("**/*.vhd*")]) };
@@ -207,7 +207,7 @@ fn a_claim_is_held_by_one_and_followed_only_when_it_expired() {
     // A claim that expired at once: the next one follows it, and the old owner finds out.
     let other = Path::new("vm2.vhdx");
     let Taken::Mine(old) = worker("a", 0).take(other).unwrap() else { panic!("not mine") };
-    assert_eq!(old.check().unwrap_err().kind(), crate::ErrorKind::Busy);
+    assert_eq!(old.check().unwrap_err().kind(), vmrescue_base::ErrorKind::Busy);
     let Taken::Mine(new) = worker("b", 100).take(other).unwrap() else { panic!("not mine") };
     assert_eq!((old.number, new.number), (1, 2));
     assert!(old.check().unwrap_err().to_string().contains("claim 2 follows claim 1"));

@@ -2,8 +2,8 @@
 
 use super::job::Job;
 use super::state::{Entry, Outcome};
-use crate::error::{Error, Layer, Result};
 use serde::{Deserialize, Serialize};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Size of a wave.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

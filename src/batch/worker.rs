@@ -3,13 +3,13 @@
 use super::job::{Verb, Work};
 use super::lease::{Claim, Leases, Taken};
 use super::state::{Entry, Outcome};
-use crate::error::{Error, Result};
-use crate::transaction;
 use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use vmrescue_base::error::{Error, Result};
+use vmrescue_transaction as transaction;
 
 /// Environment of a worker: it leaves Ctrl-C to the batch.
 pub const WORKER: &str = "VMRESCUE_WORKER";

@@ -1,7 +1,7 @@
 //! Devices that move whole sectors only: requests of any size become whole ones, and the length is found by trying. Raw disks
 //! of Windows (`\\.\PhysicalDriveN`) are such devices.
 
-use crate::error::Result;
+use vmrescue_base::error::Result;
 
 /// Fills `buf` from `offset` by reading whole sectors with `read`.
 ///

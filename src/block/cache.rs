@@ -1,9 +1,9 @@
 //! A read cache: the last used aligned chunks of a device, in bounded memory.
 
 use super::{BlockDevice, Disk, Extent, Geometry};
-use crate::error::Result;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use vmrescue_base::error::Result;
 
 /// Bytes of one chunk.
 const CHUNK_BYTES: u64 = 64 << 10;

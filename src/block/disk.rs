@@ -2,9 +2,9 @@
 
 use super::window::Window;
 use super::{BlockDevice, Extent, Geometry, WritableDevice};
-use crate::error::{Error, Layer, Result};
 use std::ops::Range;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// A device that can only be read.
 #[derive(Clone)]

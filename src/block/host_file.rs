@@ -8,12 +8,12 @@
 use super::{BlockDevice, Geometry, WritableDevice, aligned};
 #[cfg(target_os = "linux")]
 use super::{Extent, ExtentKind};
-use crate::error::{Error, Layer, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// How often a lock that is taken is tried again, and after how long.
 const LOCK_TRIES: u32 = 10;
@@ -303,7 +303,7 @@ impl WritableDevice for HostFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
+    use vmrescue_base::error::ErrorKind;
 
     #[test]
     fn a_writer_keeps_others_out_and_readers_share() {

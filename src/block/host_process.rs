@@ -2,8 +2,8 @@
 //!
 //! Missing: the limit of memory on Windows (it needs a job object).
 
-use crate::error::{Error, Result};
 use std::path::Path;
+use vmrescue_base::error::{Error, Result};
 
 /// Limits the memory of this process; an allocation beyond it stops the process.
 ///
@@ -23,7 +23,7 @@ pub fn limit_memory(bytes: u64) -> Result<()> {
 /// `Unsupported` where the system has no such limit; as the operating system says.
 #[cfg(not(target_os = "linux"))]
 pub fn limit_memory(_bytes: u64) -> Result<()> {
-    Err(Error::unsupported(crate::error::Layer::Host, "a limit of memory can be set on Linux only"))
+    Err(Error::unsupported(vmrescue_base::error::Layer::Host, "a limit of memory can be set on Linux only"))
 }
 
 /// A number that is the same for files on one disk of the host; `None` where the system does not say.

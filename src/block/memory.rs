@@ -1,9 +1,9 @@
 //! A device in memory, for tests, small new images and unpacked structures.
 
 use super::{BlockDevice, Geometry, WritableDevice};
-use crate::error::Result;
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
+use vmrescue_base::error::Result;
 
 /// Bytes in memory behind the device traits. Grows and shrinks with `set_length`.
 #[derive(Debug, Default)]

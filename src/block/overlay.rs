@@ -4,13 +4,13 @@
 //! `spill_dir`, so that a conversion of a large disk does not take the host's memory.
 
 use super::{BlockDevice, Disk, Geometry, WritableDevice};
-use crate::error::{Error, Layer, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Bytes of one page: small enough that a changed sector does not carry much along.
 pub const PAGE_BYTES: u64 = 4096;
@@ -26,7 +26,7 @@ pub struct OverlayOptions {
 
 impl Default for OverlayOptions {
     fn default() -> OverlayOptions {
-        OverlayOptions { memory_bytes: crate::limits::OVERLAY_MEMORY_BYTES, spill_dir: None }
+        OverlayOptions { memory_bytes: vmrescue_base::limits::OVERLAY_MEMORY_BYTES, spill_dir: None }
     }
 }
 

@@ -1,9 +1,9 @@
 //! A part of a device as a device of its own: a partition, a payload area.
 
 use super::{BlockDevice, Extent, Geometry, WritableDevice};
-use crate::error::Result;
 use std::ops::Range;
 use std::sync::Arc;
+use vmrescue_base::error::Result;
 
 /// The bytes of `range` of another device, counted from zero. The maker has checked that the range lies inside.
 pub(super) struct Window<D: ?Sized> {

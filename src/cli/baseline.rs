@@ -2,11 +2,11 @@
 
 use super::identity::say_of;
 use super::{CLEAN, FINDINGS, Image, look, say, say_json};
-use crate::baseline::{Baseline, Level, Policy, baseline, compare};
-use crate::error::{Error, Layer, Result};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_baseline::{Baseline, Level, Policy, baseline, compare};
 
 /// `vmrescue baseline ...`
 #[derive(Debug, Subcommand)]

@@ -3,15 +3,15 @@
 use super::keys::KeyArgs;
 use super::watch::Lines;
 use super::{CLEAN, ERROR, FINDINGS, agreed, say, say_json};
-use crate::batch::{
-    Entry, Job, KeyWords, Leases, Outcome, Override, Size, State, Verb, Worker, csv, diff, html, plan_images,
-    run_batch,
-};
-use crate::error::{Error, Layer, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_batch::{
+    Entry, Job, KeyWords, Leases, Outcome, Override, Size, State, Verb, Worker, csv, diff, html, plan_images,
+    run_batch,
+};
 
 /// Some images failed.
 const SOME_FAILED: u8 = 4;
@@ -269,7 +269,7 @@ fn existing(out: &Path) -> Result<State> {
 fn worker_of(job: &Job, batch: &str, keys: &KeyWords) -> Result<Worker> {
     let program =
         std::env::current_exe().map_err(|e| Error::io("this program cannot be found", "vmrescue", e))?;
-    let owner = format!("{}:{}", crate::block::host_name(), std::process::id());
+    let owner = format!("{}:{}", vmrescue_block::host_name(), std::process::id());
     Ok(Worker {
         program,
         verb: job.command,
@@ -418,7 +418,7 @@ fn merge(out: &Path, from: &[PathBuf]) -> Result<u8> {
         existing(folder)?;
         let Some(bytes) = header(folder) else { continue };
         match header(out) {
-            None => crate::transaction::write_durably(&out.join("batch.json"), &bytes)?,
+            None => vmrescue_transaction::write_durably(&out.join("batch.json"), &bytes)?,
             Some(own) if command(&own) == command(&bytes) => {}
             Some(_) => {
                 return Err(Error::refused(Layer::Batch, "these folders belong to different jobs")
@@ -445,7 +445,10 @@ fn merge(out: &Path, from: &[PathBuf]) -> Result<u8> {
 fn undo(out: &Path, chosen: &[String], state_dir: Option<PathBuf>, yes: bool) -> Result<u8> {
     let fits = |image: &Path| {
         let (full, name) = (image.to_string_lossy(), image.file_name().unwrap_or_default().to_string_lossy());
-        chosen.is_empty() || chosen.iter().any(|c| crate::text::fits(c, &full) || crate::text::fits(c, &name))
+        chosen.is_empty()
+            || chosen
+                .iter()
+                .any(|c| vmrescue_base::text::fits(c, &full) || vmrescue_base::text::fits(c, &name))
     };
     let repaired: Vec<Entry> = existing(out)?
         .all()

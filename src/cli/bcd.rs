@@ -3,16 +3,16 @@
 use super::identity::say_of;
 use super::registry::{hive_at, is_bare};
 use super::{CLEAN, Changing, Image, change, look, say};
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::guid::Guid;
-use crate::registry::Hive;
-use crate::repair::{Change, read_hive, rebuild_boot, store_changes};
-use crate::windows::bcd::{DiskMap, Options, Place, Store, enumerate, names, view};
-use crate::windows::{Machine, boot_stores};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_registry::Hive;
+use vmrescue_repair::{Change, read_hive, rebuild_boot, store_changes};
+use vmrescue_windows::bcd::{DiskMap, Options, Place, Store, enumerate, names, view};
+use vmrescue_windows::{Machine, boot_stores};
 
 /// The store that is meant.
 #[derive(Debug, Args)]
@@ -172,7 +172,7 @@ pub(super) fn bcd(command: Bcd) -> Result<u8> {
                 None => {
                     let id = Guid::random();
                     store.create(id, names::TYPE_OSLOADER)?;
-                    let text = crate::windows::bcd::Value::Text(description.clone());
+                    let text = vmrescue_windows::bcd::Value::Text(description.clone());
                     store.put(id, names::TYPE_OSLOADER, 0x1200_0004, text)
                 }
             })
@@ -237,7 +237,7 @@ fn store_path(machine: &Machine, at: &Where) -> Result<String> {
         [one] => Ok(one.clone()),
         several => {
             // The one that the firmware starts from, when there is one only.
-            let layout = crate::windows::boot_layout(machine);
+            let layout = vmrescue_windows::boot_layout(machine);
             let own = layout.system_volume(machine, None).map(|volume| layout.store_path(machine, volume));
             own.ok().filter(|path| several.contains(path)).ok_or_else(|| {
                 Error::refused(Layer::Bcd, "there are several boot stores")

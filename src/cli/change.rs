@@ -2,20 +2,20 @@
 
 use super::progress::Bars;
 use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, say_error, say_json, scripts};
-use crate::crypt::Keys;
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::{NodeKind, read_file};
-use crate::registry::Hive;
-use crate::repair::{
-    Change, Content, Context, Options, Outcome, Script, Source, Target, plan_with, run_changes, run_on_hive,
-    with_unfinished,
-};
-use crate::windows::Machine;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_crypt::Keys;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{NodeKind, read_file};
+use vmrescue_registry::Hive;
+use vmrescue_repair::{
+    Change, Content, Context, Options, Outcome, Script, Source, Target, plan_with, run_changes, run_on_hive,
+    with_unfinished,
+};
+use vmrescue_windows::Machine;
 
 pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
     let target = Target::parse(&changing.target).ok_or_else(|| {
@@ -136,7 +136,7 @@ pub(super) struct Using {
 }
 
 impl Using {
-    fn context(&self, keys: &Keys, discard: crate::repair::Discard) -> Result<Context> {
+    fn context(&self, keys: &Keys, discard: vmrescue_repair::Discard) -> Result<Context> {
         let sources = self.source.iter().map(|text| Source::open(text, keys)).collect::<Result<Vec<_>>>()?;
         Ok(Context { sources, host_files: self.allow_host_files.clone(), force: self.force, discard })
     }
@@ -199,14 +199,14 @@ pub(super) fn repair(
 /// The safe fixes of findings, as changes.
 fn safe_fixes(
     machine: &Machine,
-    installation: &crate::windows::Installation,
-    findings: &[crate::diagnose::Finding],
+    installation: &vmrescue_windows::Installation,
+    findings: &[vmrescue_diagnose::Finding],
     known: &[Script],
     context: &Context,
 ) -> Result<Vec<Change>> {
     let mut list: Vec<Change> = Vec::new();
     for fix in findings.iter().filter_map(|finding| finding.fix.as_ref()) {
-        if fix.applicability == crate::diagnose::Applicability::Safe {
+        if fix.applicability == vmrescue_diagnose::Applicability::Safe {
             let script = scripts::script(known, &fix.script)?;
             for change in plan_with(machine, installation, &script, &fix.parameters, context)?.changes {
                 if !list.contains(&change) {
@@ -224,7 +224,7 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
     let (mut no, mut found) = (false, Vec::new());
     let planned = |machine: &Machine| {
         let installation = machine.installation(image.windows)?;
-        let findings = crate::diagnose::diagnose(machine, installation)?;
+        let findings = vmrescue_diagnose::diagnose(machine, installation)?;
         found.extend(findings.iter().map(|finding| finding.rule.clone()));
         let list = safe_fixes(machine, installation, &findings, known, context)?;
         let list = with_unfinished(machine, list, changing.discard())?;
@@ -243,7 +243,7 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
         return tell(image, title, changing, &outcome, no);
     }
     let (_, machine, _) = look::open(image)?;
-    let left = crate::diagnose::diagnose(&machine, machine.installation(image.windows)?)?;
+    let left = vmrescue_diagnose::diagnose(&machine, machine.installation(image.windows)?)?;
     let code = if left.is_empty() { CLEAN } else { FINDINGS };
     if image.json {
         let mut document = change_json(title, changing, &outcome);
@@ -268,15 +268,15 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
 /// Mends the file systems, and writes every damaged hive anew from what can be read of it.
 pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
     changes(image, "Mend file systems and rebuild damaged hives", changing, |machine| {
-        let mut list = crate::repair::repair_file_systems(machine, changing.discard(), &Bars::new())?;
+        let mut list = vmrescue_repair::repair_file_systems(machine, changing.discard(), &Bars::new())?;
         for installation in &machine.installations {
-            for name in crate::windows::HIVES {
+            for name in vmrescue_windows::HIVES {
                 let Ok(hive) = machine.hive(installation, name) else { continue };
                 let defects = hive.check();
-                if !defects.iter().any(|defect| defect.severity == crate::Severity::Error) {
+                if !defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error) {
                     continue;
                 }
-                let (data, lost) = crate::registry::rebuild(&hive)?;
+                let (data, lost) = vmrescue_registry::rebuild(&hive)?;
                 for defect in &lost {
                     say_error(&format!("lost: {defect}"));
                 }
@@ -296,14 +296,14 @@ pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
 /// The copy of a hive in RegBack, when it is whole.
 fn complete_copy(
     machine: &Machine,
-    installation: &crate::windows::Installation,
+    installation: &vmrescue_windows::Installation,
     name: &str,
 ) -> Option<String> {
     let path = format!(r"{}\System32\config\RegBack\{name}", installation.path);
     let (volume, node) = machine.resolve(&GuestPath::parse(&path).ok()?).ok()?;
     let bytes = read_file(&*machine.file_system(volume).ok()?, node?, "").ok()?;
     let hive = Hive::parse(bytes).ok()?;
-    (!hive.check().iter().any(|defect| defect.severity == crate::Severity::Error)).then_some(path)
+    (!hive.check().iter().any(|defect| defect.severity == vmrescue_base::Severity::Error)).then_some(path)
 }
 
 pub(super) fn put(

@@ -1,12 +1,12 @@
 //! `vmrescue collect`: what support people ask for, as one archive with a manifest.
 
 use super::{CLEAN, FINDINGS, Image, identity, look, say, size};
-use crate::collect::{Profile, Sink, Taken, files};
-use crate::error::{Error, Layer, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_collect::{Profile, Sink, Taken, files};
 
 /// How much is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

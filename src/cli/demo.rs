@@ -2,17 +2,17 @@
 
 use super::progress::Bars;
 use super::{CLEAN, ERROR, say, size};
-use crate::demo::{ACPI_VERSIONS, Fault, break_it, build};
-use crate::diagnose::diagnose;
-use crate::error::{Error, Layer, Result};
-use crate::image::{Kind, OpenOptions, open_path};
-use crate::repair::{Change, Options, plan, run_changes, shipped};
-use crate::transaction;
-use crate::windows::Machine;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_demo::{ACPI_VERSIONS, Fault, break_it, build};
+use vmrescue_diagnose::diagnose;
+use vmrescue_image::{Kind, OpenOptions, open_path};
+use vmrescue_repair::{Change, Options, plan, run_changes, shipped};
+use vmrescue_transaction as transaction;
+use vmrescue_windows::Machine;
 
 fn sha256(path: &Path) -> Result<String> {
     let failed = |e| Error::io("cannot be read", path, e);
@@ -20,7 +20,7 @@ fn sha256(path: &Path) -> Result<String> {
     let (mut hash, mut buf) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buf).map_err(failed)? {
-            0 => return Ok(crate::text::hex(&hash.finalize())),
+            0 => return Ok(vmrescue_base::text::hex(&hash.finalize())),
             count => hash.update(&buf[..count]),
         }
     }

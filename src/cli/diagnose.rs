@@ -2,12 +2,12 @@
 
 use super::identity::{say_of, tell};
 use super::{CLEAN, FINDINGS, Image, look, no_image, say, written};
-use crate::diagnose::{DataRule, Finding, diagnose_disk, diagnose_with, explain, rules, rules_page};
-use crate::error::{ErrorKind, Result};
 use clap::Args;
 use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
+use vmrescue_base::error::{ErrorKind, Result};
+use vmrescue_diagnose::{DataRule, Finding, diagnose_disk, diagnose_with, explain, rules, rules_page};
 
 /// `vmrescue diagnose ...`
 #[derive(Debug, Args)]

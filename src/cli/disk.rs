@@ -3,14 +3,16 @@
 use super::identity::say_of_file;
 use super::progress::Bars;
 use super::{CLEAN, FINDINGS, agreed, say, say_json, size};
-use crate::block::{Disk, HostFile};
-use crate::disk::{self, DiskOptions};
-use crate::error::{Error, Layer, Result};
-use crate::image::{self, CreateSpec, Kind, OpenOptions};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{Disk, HostFile};
+use vmrescue_disk as disk;
+use vmrescue_disk::DiskOptions;
+use vmrescue_image as image;
+use vmrescue_image::{CreateSpec, Kind, OpenOptions};
 
 const FORMATS: &str = "raw, vhd-fixed, vhd-dynamic, vhdx-fixed, vhdx-dynamic";
 
@@ -273,12 +275,12 @@ fn check(path: &Path, common: &Common) -> Result<u8> {
     } else if defects.is_empty() {
         say("no damage found")?;
     } else {
-        let line = |(file, defect): &(PathBuf, crate::Defect)| {
+        let line = |(file, defect): &(PathBuf, vmrescue_base::Defect)| {
             say(&format!("{}: {defect} in {}", defect.severity.name(), file.display()))
         };
         defects.iter().try_for_each(line)?;
     }
-    let damaged = defects.iter().any(|(_, defect)| defect.severity != crate::Severity::Note);
+    let damaged = defects.iter().any(|(_, defect)| defect.severity != vmrescue_base::Severity::Note);
     Ok(if damaged { FINDINGS } else { CLEAN })
 }
 

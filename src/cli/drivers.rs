@@ -2,12 +2,12 @@
 
 use super::identity::{say_of, tell};
 use super::{CLEAN, Changing, Image, change, look, say};
-use crate::error::Result;
-use crate::windows::{
-    BootFile, Driver, DriverOptions, DriverReport, FilterPlace, Origin, Tie, Verdict, driver_report,
-};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use vmrescue_base::error::Result;
+use vmrescue_windows::{
+    BootFile, Driver, DriverOptions, DriverReport, FilterPlace, Origin, Tie, Verdict, driver_report,
+};
 
 /// What `drivers` shows.
 #[derive(Debug, Args)]

@@ -1,16 +1,16 @@
 //! `vmrescue events`: the event logs of a disk, or one log file by itself.
 
 use super::{CLEAN, Image, identity, look, say};
-use crate::block::{Disk, HostFile};
-use crate::error::{Defect, Error, Layer, Result};
-use crate::time::FileTime;
-use crate::windows::events::{
-    BootGroup, Event, Filter, Merged, Messages, Reader, Source, boot_events_of, level_name, logs,
-    looks_like_log, words,
-};
 use clap::Args;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::{Disk, HostFile};
+use vmrescue_windows::events::{
+    BootGroup, Event, Filter, Merged, Messages, Reader, Source, boot_events_of, level_name, logs,
+    looks_like_log, words,
+};
 
 /// `vmrescue events ...`
 #[derive(Debug, Args)]
@@ -91,7 +91,7 @@ impl When {
 
 /// The logs of an image, or the one log that the file is; and where texts come from.
 struct Opened {
-    machine: Option<crate::windows::Machine>,
+    machine: Option<vmrescue_windows::Machine>,
     messages: Option<Messages>,
     file: Option<Disk>,
 }
@@ -176,7 +176,7 @@ fn event_json(event: &Event, image: &Value) -> Value {
         map.shift_insert(0, "schema".into(), json!("vmrescue.event/1"));
         map.insert("level_name".into(), json!(event.level_name()));
         map.insert("text".into(), json!(words(event)));
-        map.insert("kind".into(), json!(crate::windows::events::known(event).map(|known| known.kind)));
+        map.insert("kind".into(), json!(vmrescue_windows::events::known(event).map(|known| known.kind)));
         map.insert("image".into(), image.clone());
         map.insert("tool".into(), identity::tool());
     }

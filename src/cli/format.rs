@@ -1,11 +1,11 @@
 //! `disk format`: an empty file system on a volume.
 
 use super::{Changing, Image, change, disk};
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs::FormatSpec;
-use crate::repair::format_volume;
-use crate::time::FileTime;
 use clap::Args;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::ntfs::FormatSpec;
+use vmrescue_repair::format_volume;
 
 /// `vmrescue disk format ...`
 #[derive(Debug, Args)]

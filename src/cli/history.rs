@@ -3,12 +3,13 @@
 use super::identity::say_of_file;
 use super::progress::Bars;
 use super::{CLEAN, agreed, say, say_json};
-use crate::error::Result;
-use crate::time::FileTime;
-use crate::transaction::{self, OperationId, OperationRecord};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
+use vmrescue_base::error::Result;
+use vmrescue_base::time::FileTime;
+use vmrescue_transaction as transaction;
+use vmrescue_transaction::{OperationId, OperationRecord};
 
 /// The image whose operations are meant.
 #[derive(Debug, Args)]

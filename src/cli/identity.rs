@@ -1,13 +1,14 @@
 //! Who says it of what: every document carries the tool with its version and the image with its identity, and with `--hash` its sha256.
 
 use super::{Image, say, say_json};
-use crate::block::{Disk, HostFile};
-use crate::error::Result;
-use crate::image::{self, OpenOptions};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
+use vmrescue_base::error::Result;
+use vmrescue_block::{Disk, HostFile};
+use vmrescue_image as image;
+use vmrescue_image::OpenOptions;
 
 /// Bytes that are hashed at once.
 const PIECE: u64 = 1 << 20;
@@ -26,7 +27,7 @@ fn sha256(file: &Disk) -> Result<String> {
         hash.update(&piece);
         offset += piece.len() as u64;
     }
-    Ok(crate::text::hex(&hash.finalize()))
+    Ok(vmrescue_base::text::hex(&hash.finalize()))
 }
 
 fn file_json(path: &Path, hash: bool) -> Result<Value> {

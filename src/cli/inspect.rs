@@ -2,19 +2,19 @@
 
 use super::identity::{self, say_of, tell};
 use super::{CLEAN, Image, look, say, size};
-use crate::block::Disk;
-use crate::diagnose::{DataRule, diagnose_disk, diagnose_with};
-use crate::error::{Error, Layer, Result};
-use crate::image::Container;
-use crate::report::html::{Page, PageEvent, html};
-use crate::report::{Inspection, text};
-use crate::time::FileTime;
-use crate::windows::events::{Kind, boot_events};
-use crate::windows::{Installation, Machine, services, updates};
 use clap::Args;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::Disk;
+use vmrescue_diagnose::{DataRule, diagnose_disk, diagnose_with};
+use vmrescue_image::Container;
+use vmrescue_report::html::{Page, PageEvent, html};
+use vmrescue_report::{Inspection, text};
+use vmrescue_windows::events::{Kind, boot_events};
+use vmrescue_windows::{Installation, Machine, services, updates};
 
 /// What `inspect` takes.
 #[derive(Debug, Args)]

@@ -1,10 +1,10 @@
 //! Keys of BitLocker volumes on the command line; none of them comes into the history of an image or into a message.
 
-use crate::crypt::Keys;
-use crate::error::{Error, Layer, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_crypt::Keys;
 use zeroize::Zeroizing;
 
 /// Largest file with passwords.

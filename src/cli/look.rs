@@ -3,18 +3,19 @@
 use super::identity::{say_of, tell};
 use super::progress::Bars;
 use super::{CLEAN, Changing, FINDINGS, Image, say, size, written};
-use crate::block::testing::{CountingDevice, Counts};
-use crate::block::{Disk, HostFile};
-use crate::error::{Defect, Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystem, NodeId, NodeKind, read_file};
-use crate::image::{self, Container, OpenOptions};
-use crate::windows::{Installation, Machine};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_block::testing::{CountingDevice, Counts};
+use vmrescue_block::{Disk, HostFile};
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file};
+use vmrescue_image as image;
+use vmrescue_image::{Container, OpenOptions};
+use vmrescue_windows::{Installation, Machine};
 
 /// The container and the machine in it, and what was read of the file.
 pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Counts>)> {
@@ -181,23 +182,27 @@ fn check_disk(image: &Image) -> Result<u8> {
             }
         }
         for installation in &machine.installations {
-            for name in crate::windows::HIVES {
+            for name in vmrescue_windows::HIVES {
                 match machine.hive(installation, name) {
                     Ok(hive) => defects.extend(hive.check()),
-                    Err(e) if e.kind() == crate::ErrorKind::NotFound => {}
+                    Err(e) if e.kind() == vmrescue_base::ErrorKind::NotFound => {}
                     Err(e) => {
-                        defects.push(Defect::from_error("hive-unreadable", crate::Severity::Error, &e));
+                        defects.push(Defect::from_error(
+                            "hive-unreadable",
+                            vmrescue_base::Severity::Error,
+                            &e,
+                        ));
                     }
                 }
             }
         }
     }
     say_defects(image, &defects)?;
-    let damaged = defects.iter().any(|defect| defect.severity != crate::Severity::Note);
+    let damaged = defects.iter().any(|defect| defect.severity != vmrescue_base::Severity::Note);
     let Some(volume) = locked.first() else { return Ok(if damaged { FINDINGS } else { CLEAN }) };
     // Whatever was found elsewhere: what lies behind a lock was not looked at.
     let why = volume.error.clone().unwrap_or_default();
-    let advice = volume.bitlocker.as_ref().map(crate::crypt::BitLocker::advice).unwrap_or_default();
+    let advice = volume.bitlocker.as_ref().map(vmrescue_crypt::BitLocker::advice).unwrap_or_default();
     super::say_error(&format!(
         "refused: partition {} was not checked: {why}\n       {advice}",
         volume.number
@@ -302,13 +307,13 @@ fn get_file(fs: &dyn FileSystem, node: NodeId, stream: &str, target: &Path, hash
     let bytes = read_file(fs, node, stream)?;
     std::fs::write(target, &bytes).map_err(|e| Error::io("cannot be written", target, e))?;
     if hash {
-        say(&format!("{}  {}", crate::text::hex(&Sha256::digest(&bytes)), target.display()))?;
+        say(&format!("{}  {}", vmrescue_base::text::hex(&Sha256::digest(&bytes)), target.display()))?;
     }
     Ok(())
 }
 
 fn get_tree(fs: &dyn FileSystem, node: NodeId, out: &Path, hash: bool, depth: usize) -> Result<()> {
-    if depth > crate::limits::MAX_DIRECTORY_DEPTH {
+    if depth > vmrescue_base::limits::MAX_DIRECTORY_DEPTH {
         return Err(Error::limit(Layer::FileSystem, "directories are nested too deeply"));
     }
     std::fs::create_dir_all(out).map_err(|e| Error::io("cannot be made", out, e))?;

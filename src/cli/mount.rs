@@ -4,9 +4,9 @@
 
 use super::progress::Bars;
 use super::{Image, say, say_error};
-use crate::error::{Error, ErrorKind, Layer, Result};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 
 /// `vmrescue mount`
 #[derive(Debug, Args)]
@@ -103,22 +103,22 @@ pub(super) use linux::mount;
 #[cfg(target_os = "linux")]
 mod linux {
     use super::*;
-    use crate::cli::{CLEAN, ERROR, look, size, stop};
-    use crate::fs::path::GuestPath;
-    use crate::fs::{FileSystemMut, open_mut};
-    use crate::mount::Shown;
-    use crate::mount::fuse::{self, Mounted, View};
-    use crate::mount::session::{Mode, Published, Session, Staged, session_word};
-    use crate::mount::tree::{Look, Streams, Tree};
-    use crate::repair::{Options, open_staged};
-    use crate::transaction::Record;
-    use crate::windows::Machine;
+    use crate::{CLEAN, ERROR, look, size, stop};
     use serde_json::{Value, json};
     use std::io::{BufRead, BufReader, Write};
     use std::process::{Command, Stdio};
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
     use std::time::{Duration, Instant};
+    use vmrescue_fs::path::GuestPath;
+    use vmrescue_fs::{FileSystemMut, open_mut};
+    use vmrescue_mount::Shown;
+    use vmrescue_mount::fuse::{self, Mounted, View};
+    use vmrescue_mount::session::{Mode, Published, Session, Staged, session_word};
+    use vmrescue_mount::tree::{Look, Streams, Tree};
+    use vmrescue_repair::{Options, open_staged};
+    use vmrescue_transaction::Record;
+    use vmrescue_windows::Machine;
 
     /// How often the main thread looks at the clock and at the signals.
     const TICK: Duration = Duration::from_millis(100);
@@ -127,7 +127,7 @@ mod linux {
     /// The longest that it waits at the end.
     const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-    pub(in crate::cli) fn mount(args: &MountArgs) -> Result<u8> {
+    pub(crate) fn mount(args: &MountArgs) -> Result<u8> {
         if args.background {
             return begin_background();
         }
@@ -197,7 +197,7 @@ mod linux {
             let waits = failed.is_some_and(|at| at.elapsed() < RETRY);
             if (due || session.holds_much()) && !waits {
                 // A failure was told when it happened; the next time tries again.
-                let published = session.publish(&crate::progress::Silent);
+                let published = session.publish(&vmrescue_base::progress::Silent);
                 failed = published.is_err().then(Instant::now);
                 last = Instant::now();
             }
@@ -316,7 +316,7 @@ mod linux {
             let tree = Tree::new(&machine, &look(&machine)?, |_| Ok(None))?;
             return Session::new(tree, Mode::ReadOnly, None);
         }
-        let command = crate::cli::keys::without_secrets(crate::cli::keys::words());
+        let command = crate::keys::without_secrets(crate::keys::words());
         let options = Options {
             state_dir: args.state_dir.clone(),
             parents: args.image.parent.clone(),

@@ -2,13 +2,13 @@
 
 use super::identity::say_of;
 use super::{CLEAN, Changing, Image, change, look, say, size};
-use crate::error::Result;
-use crate::fs::ntfs;
-use crate::repair::{copy_boot_code, repair_boot_sector, repair_gpt, set_active, set_type};
-use crate::windows::Machine;
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
+use vmrescue_base::error::Result;
+use vmrescue_fs::ntfs;
+use vmrescue_repair::{copy_boot_code, repair_boot_sector, repair_gpt, set_active, set_type};
+use vmrescue_windows::Machine;
 
 /// `vmrescue partition ...`
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,10 @@
 //! Bars on a terminal, for work that takes longer than a quarter of a second.
 
-use crate::progress::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use vmrescue_base::progress::Progress;
 
 /// Draws one bar for each phase.
 pub(super) struct Bars {

@@ -3,18 +3,18 @@
 use super::identity::say_of;
 use super::progress::Bars;
 use super::{CLEAN, Changing, FINDINGS, Image, change, look, say, say_error};
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::limits::MAX_KEY_DEPTH;
-use crate::registry::reg_text::{self, Operation};
-use crate::registry::{DataType, Hive, Key, RemnantKind, Value, ValueData};
-use crate::repair::{Change, KeyPath, key_path, read_hive, registry_data};
-use crate::windows::Machine;
 use clap::Subcommand;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_registry::reg_text::{self, Operation};
+use vmrescue_registry::{DataType, Hive, Key, RemnantKind, Value, ValueData};
+use vmrescue_repair::{Change, KeyPath, key_path, read_hive, registry_data};
+use vmrescue_windows::Machine;
 
 /// `vmrescue reg ...`
 #[derive(Debug, Subcommand)]
@@ -154,8 +154,8 @@ pub(super) fn hive_at(machine: &Machine, path: &str) -> Result<Hive> {
     let missing = || Error::not_found(Layer::Windows, "the hive is missing").found(path);
     let (name, directory) = parsed.components.split_last().ok_or_else(missing)?;
     let fs = machine.file_system(machine.volume_of(&parsed.volume)?)?;
-    let directory = crate::fs::resolve(&*fs, directory)?.ok_or_else(missing)?;
-    crate::windows::hive_of(&*fs, directory, name)
+    let directory = vmrescue_fs::resolve(&*fs, directory)?.ok_or_else(missing)?;
+    vmrescue_windows::hive_of(&*fs, directory, name)
 }
 
 /// True when the image is a hive file.
@@ -355,7 +355,7 @@ fn say_deleted(image: &Image, hive: &Hive) -> Result<u8> {
                         json!({"kind": "key", "path": remnant.path, "last_written": time.to_string(), "offset": offset})
                     }
                     RemnantKind::Value(kind, data) => json!({"kind": "value", "name": remnant.path, "type": kind.name(),
-                        "data": data.as_ref().map(|data| crate::text::hex(data)), "offset": offset}),
+                        "data": data.as_ref().map(|data| vmrescue_base::text::hex(data)), "offset": offset}),
                 }
             })
             .collect();
@@ -367,8 +367,9 @@ fn say_deleted(image: &Image, hive: &Hive) -> Result<u8> {
         match &remnant.kind {
             RemnantKind::Key(time) => say(&format!("{at:#010x}  key    {}  ({time})", remnant.path))?,
             RemnantKind::Value(kind, data) => {
-                let data =
-                    data.as_ref().map_or("data overwritten".to_string(), |data| crate::text::hex(data));
+                let data = data
+                    .as_ref()
+                    .map_or("data overwritten".to_string(), |data| vmrescue_base::text::hex(data));
                 say(&format!("{at:#010x}  value  {}  {}  {data}", remnant.path, kind.name()))?;
             }
         }
@@ -381,7 +382,7 @@ fn data_words(value: &Value<'_>) -> Result<String> {
         ValueData::Text(text) => text,
         ValueData::Texts(texts) => texts.join("\\0"),
         ValueData::Number(number) => format!("{number:#x}"),
-        ValueData::Bytes(bytes) => crate::text::hex(&bytes),
+        ValueData::Bytes(bytes) => vmrescue_base::text::hex(&bytes),
     })
 }
 
@@ -390,7 +391,7 @@ fn value_json(value: &Value<'_>) -> Result<serde_json::Value> {
         ValueData::Text(text) => json!(text),
         ValueData::Texts(texts) => json!(texts),
         ValueData::Number(number) => json!(number),
-        ValueData::Bytes(bytes) => json!(crate::text::hex(&bytes)),
+        ValueData::Bytes(bytes) => json!(vmrescue_base::text::hex(&bytes)),
     };
     Ok(json!({"name": value.name(), "type": value.data_type().name(), "data": data}))
 }
@@ -535,19 +536,19 @@ pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8>
     let hive = read_hive(&image.image)?;
     let defects = hive.check();
     look::say_defects(image, &defects)?;
-    let damaged = defects.iter().any(|defect| defect.severity != crate::Severity::Note);
-    let broken = defects.iter().any(|defect| defect.severity == crate::Severity::Error);
+    let damaged = defects.iter().any(|defect| defect.severity != vmrescue_base::Severity::Note);
+    let broken = defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error);
     let Some(changing) = repair.filter(|_| broken) else {
         return Ok(if damaged { FINDINGS } else { CLEAN });
     };
-    let (bytes, lost) = crate::registry::rebuild(&hive)?;
+    let (bytes, lost) = vmrescue_registry::rebuild(&hive)?;
     say(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), lost.len()))?;
     look::say_defects(image, &lost)?;
     if changing.dry_run || !super::agreed(changing.yes, "Replace the hive?")? {
         return Ok(FINDINGS);
     }
     let options = change::options(image, changing)?;
-    crate::repair::replace_hive(&image.image, "rebuild the hive", &bytes, &options, &Bars::new())?;
+    vmrescue_repair::replace_hive(&image.image, "rebuild the hive", &bytes, &options, &Bars::new())?;
     say(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
     Ok(CLEAN)
 }

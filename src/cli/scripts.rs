@@ -1,11 +1,11 @@
 //! `scripts`: which repairs there are, what each does, which documented procedure it stands for.
 
 use super::{CLEAN, say, say_json, written};
-use crate::error::{Error, Layer, Result};
-use crate::repair::{Script, coverage, coverage_page, shipped};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_repair::{Script, coverage, coverage_page, shipped};
 
 /// The scripts that ship and those of a folder; one of the folder stands in for a shipped one of its name.
 pub(super) fn known(folder: Option<&Path>) -> Result<Vec<Script>> {
@@ -74,7 +74,7 @@ pub(super) fn scripts(
     if let Some(how) = covered {
         return say_coverage(&all, how);
     }
-    let commands: Vec<crate::repair::Coverage> = coverage(&[])
+    let commands: Vec<vmrescue_repair::Coverage> = coverage(&[])
         .into_iter()
         .filter(|row| {
             row.command.is_some() && wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(row.id))

@@ -1,20 +1,20 @@
 //! `serve`: the decoded disk for qemu, nbdkit's clients and libguestfs.
 
 use super::{CLEAN, Image, look, say, say_error};
-use crate::block::DiskMut;
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::image;
-use crate::mount::nbd::{Export, Publish, Service};
-use crate::mount::session::session_word;
-use crate::mount::socket::{serve_local, serve_tcp};
-use crate::progress::Silent;
-use crate::repair::{Options, open_staged};
-use crate::transaction::{Record, Transaction};
-use crate::windows::Machine;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Silent;
+use vmrescue_block::DiskMut;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_image as image;
+use vmrescue_mount::nbd::{Export, Publish, Service};
+use vmrescue_mount::session::session_word;
+use vmrescue_mount::socket::{serve_local, serve_tcp};
+use vmrescue_repair::{Options, open_staged};
+use vmrescue_transaction::{Record, Transaction};
+use vmrescue_windows::Machine;
 
 /// `vmrescue serve`
 #[derive(Debug, Args)]

@@ -3,10 +3,10 @@
 use super::identity::{say_of, tell};
 use super::look::{kind_name, node_of, open};
 use super::{CLEAN, Image, say};
-use crate::error::Result;
-use crate::fs::security::Descriptor;
-use crate::fs::{FileSystem, Metadata, NodeId, Times};
 use serde_json::{Value, json};
+use vmrescue_base::error::Result;
+use vmrescue_fs::security::Descriptor;
+use vmrescue_fs::{FileSystem, Metadata, NodeId, Times};
 
 /// What may fail without the rest being of no use: the text of the error stands in its place.
 fn or_error<T>(result: Result<T>, show: impl FnOnce(T) -> Value) -> Value {

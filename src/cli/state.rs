@@ -1,8 +1,8 @@
 //! How the volumes were left, as `info` shows it.
 
-use crate::fs::ntfs::{LogState, Replay, VolumeState};
-use crate::windows::Volume;
 use serde_json::{Value, json};
+use vmrescue_fs::ntfs::{LogState, Replay, VolumeState};
+use vmrescue_windows::Volume;
 
 /// The state of a volume: `null` for a file system that does not say.
 pub(super) fn json_of(volume: &Volume) -> Value {

@@ -2,13 +2,13 @@
 
 use super::events::When;
 use super::{CLEAN, Image, identity, look, say_error};
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::time::FileTime;
-use crate::windows::timeline::{Entry, SourceKind, Subject, Timeline, Wanted, last_life, macb, subjects};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_windows::timeline::{Entry, SourceKind, Subject, Timeline, Wanted, last_life, macb, subjects};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -170,7 +170,7 @@ fn body_line(subject: &Subject<'_>, wanted: &Wanted) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::Times;
+    use vmrescue_fs::Times;
 
     #[test]
     fn lines_are_what_their_formats_want() {

@@ -1,14 +1,14 @@
 //! Trees of files: finding, putting, copying and deleting them.
 
 use super::{CLEAN, Changing, Image, change, look, say};
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystem, NodeId, NodeKind, Order, read_file};
-use crate::limits::MAX_DIRECTORY_DEPTH;
-use crate::repair::{Change, Content};
-use crate::windows::Machine;
 use serde_json::{Value, json};
 use std::path::Path;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, Order, read_file};
+use vmrescue_repair::{Change, Content};
+use vmrescue_windows::Machine;
 
 /// What `find` looks for.
 pub(super) struct Wanted {
@@ -28,7 +28,8 @@ pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
             NodeKind::File => 'f',
             NodeKind::Reparse => 'l',
         };
-        let named = wanted.name.as_ref().is_none_or(|pattern| crate::text::fits(pattern, file.name()));
+        let named =
+            wanted.name.as_ref().is_none_or(|pattern| vmrescue_base::text::fits(pattern, file.name()));
         if !named || wanted.kind.is_some_and(|wanted| wanted != kind) || file.size_bytes < wanted.min_size {
             return Ok(());
         }

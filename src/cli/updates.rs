@@ -2,10 +2,10 @@
 
 use super::identity::{say_of, tell};
 use super::{CLEAN, Changing, Image, change, look, say};
-use crate::error::Result;
-use crate::windows::{Installation, Machine, Story, StoryLevel, Updates, update_story, updates};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use vmrescue_base::error::Result;
+use vmrescue_windows::{Installation, Machine, Story, StoryLevel, Updates, update_story, updates};
 
 /// What `updates` shows.
 #[derive(Debug, Args)]

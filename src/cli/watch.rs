@@ -1,14 +1,14 @@
 //! What a batch shows while it runs: on a terminal a line for each running image and a total with the time left, elsewhere plain lines.
 
 use super::{agreed, batch, say_error};
-use crate::batch::{Entry, State, Watch};
-use crate::error::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use vmrescue_base::error::Result;
+use vmrescue_batch::{Entry, State, Watch};
 
 /// Most changes of the canaries that are shown.
 const SHOWN: usize = 40;

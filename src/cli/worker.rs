@@ -1,10 +1,10 @@
 //! What a batch tells the processes that it begins, through their environment.
 
 use super::stop;
-use crate::batch::{BATCH, CLAIM, Claim, MEMORY, WORKER, mark};
-use crate::error::{Error, Layer, Result};
-use crate::repair::Gate;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_batch::{BATCH, CLAIM, Claim, MEMORY, WORKER, mark};
+use vmrescue_repair::Gate;
 
 /// Keeps to what the batch said, when this process was begun by one.
 pub(super) fn settle() -> Result<()> {
@@ -15,7 +15,7 @@ pub(super) fn settle() -> Result<()> {
     if let Ok(memory) = std::env::var(MEMORY) {
         let wrong = || Error::invalid(Layer::Batch, "the limit of memory is no number").found(&memory);
         let mib: u64 = memory.parse().map_err(|_| wrong())?;
-        crate::block::limit_memory(mib << 20)?;
+        vmrescue_block::limit_memory(mib << 20)?;
     }
     Ok(())
 }

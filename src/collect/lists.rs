@@ -1,12 +1,12 @@
 //! The lists of what is taken, by profile, and the files of a disk that fit them.
 
-use crate::error::Result;
-use crate::fs::{FileSystem, NodeId, NodeKind};
-use crate::limits::{MAX_COLLECTED_FILES, MAX_DIRECTORY_DEPTH};
-use crate::text::fits;
-use crate::time::FileTime;
-use crate::windows::Machine;
 use std::collections::BTreeMap;
+use vmrescue_base::error::Result;
+use vmrescue_base::limits::{MAX_COLLECTED_FILES, MAX_DIRECTORY_DEPTH};
+use vmrescue_base::text::fits;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind};
+use vmrescue_windows::Machine;
 
 /// How much is taken; each has what the one before it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

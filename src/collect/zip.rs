@@ -2,14 +2,14 @@
 //! it is ours. Entries are streamed: the local header is written first and filled in when the entry ends, so that every reader that goes
 //! by local headers works too. No encryption, no split archives, no reading.
 
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::time::FileTime;
 use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output, create_comp_flags_from_zip_params,
 };
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::time::FileTime;
 
 /// Announced sizes from here on get a zip64 entry: deflate may add a little to what does not shrink.
 const LARGE: u64 = 0xf000_0000;
@@ -322,10 +322,10 @@ mod tests {
         };
         let local = local_header(&entry);
         assert_eq!(&local[18..26], [0xff; 8]);
-        assert_eq!(crate::bytes::u64_at(&local, 31 + 4), Some(6 << 30));
+        assert_eq!(vmrescue_base::bytes::u64_at(&local, 31 + 4), Some(6 << 30));
         let central = central_header(&entry);
-        assert_eq!(crate::bytes::u16_at(&central, 30), Some(28));
-        assert_eq!(crate::bytes::u64_at(&central, 47 + 4 + 16), Some(7 << 30));
+        assert_eq!(vmrescue_base::bytes::u16_at(&central, 30), Some(28));
+        assert_eq!(vmrescue_base::bytes::u64_at(&central, 47 + 4 + 16), Some(7 << 30));
         let end = tail(70_000, 1, 8 << 30);
         assert_eq!(end.len(), 56 + 20 + 22);
         assert_eq!(tail(3, 100, 200).len(), 22);

@@ -4,10 +4,10 @@
 //! then entries; one of them is the external key, with the id of its protector and the key inside.
 
 use super::entry::{Key, ROLE_EXTERNAL_KEY, Secret256, TYPE_EXTERNAL_KEY, TYPE_KEY, entries};
-use crate::bytes::u32_at;
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
 use std::path::Path;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
 use zeroize::Zeroizing;
 
 /// Largest file that is looked at; they have 156 bytes.
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_key_file_is_read_plain_and_in_base64_and_wrong_ones_in_a_folder_are_passed_over() {
         let id = Guid([7; 16]);
-        let file = crate::crypt::testing::key_file(&id, &[5; 32]);
+        let file = crate::testing::key_file(&id, &[5; 32]);
         assert_eq!(parse(&file).unwrap(), (id, Zeroizing::new([5; 32])));
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut text = String::new();
@@ -162,12 +162,9 @@ mod tests {
         assert_eq!(parse(text.as_bytes()).unwrap().0, id);
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("._a.BEK"), "rubbish").unwrap();
-        assert!(
-            crate::crypt::Keys::none().with_external_key_path(dir.path()).is_err(),
-            "none of them is a key"
-        );
+        assert!(crate::Keys::none().with_external_key_path(dir.path()).is_err(), "none of them is a key");
         std::fs::write(dir.path().join("b.BEK"), &file).unwrap();
-        assert!(!crate::crypt::Keys::none().with_external_key_path(dir.path()).unwrap().is_empty());
+        assert!(!crate::Keys::none().with_external_key_path(dir.path()).unwrap().is_empty());
         // What is cut or changed is an error, never a panic.
         for end in 0..file.len() {
             assert!(parse(&file[..end]).is_err());

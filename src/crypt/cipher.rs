@@ -5,10 +5,10 @@
 //! instructions where there are any; the modes are here, over many blocks at a time.
 
 use super::elephant;
-use crate::error::{Error, Layer, Result};
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::{BlockDecrypt, BlockEncrypt, KeyInit};
 use aes::{Aes128, Aes256};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Largest sector.
 pub(super) const MAX_SECTOR: usize = 4096;

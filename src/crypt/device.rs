@@ -1,10 +1,10 @@
 //! A disk on which the volumes that are open are shown in plain text; everything else is the disk itself.
 
 use super::view::View;
-use crate::block::{BlockDevice, Disk, DiskMut, Extent, Geometry, WritableDevice};
-use crate::error::Result;
 use std::ops::Range;
 use std::sync::Arc;
+use vmrescue_base::error::Result;
+use vmrescue_block::{BlockDevice, Disk, DiskMut, Extent, Geometry, WritableDevice};
 
 /// A volume that is open: where it begins on the disk, and its view.
 pub type Part = (u64, Arc<View>);

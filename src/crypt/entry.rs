@@ -4,11 +4,11 @@
 //! Format: libbde's "BitLocker Drive Encryption (BDE) format", "FVE metadata entry". A box is a nonce of 12 bytes, a message
 //! authentication code of 16, and as many bytes as it holds; what it holds is an entry again.
 
-use crate::bytes::{array_at, u16_at};
 use aes::Aes256;
 use ccm::Ccm;
 use ccm::aead::{AeadInPlace, KeyInit};
 use ccm::consts::{U12, U16};
+use vmrescue_base::bytes::{array_at, u16_at};
 use zeroize::Zeroizing;
 
 /// Most entries of one list that are looked at.

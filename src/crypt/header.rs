@@ -3,8 +3,8 @@
 //! Windows 7 and later write a GUID anywhere in the sector, followed by three offsets; BitLocker To Go keeps a FAT boot sector
 //! around it. Windows Vista has no GUID: offset 56 holds the cluster of the first block.
 
-use crate::bytes::{u16_at, u64_at};
-use crate::guid::Guid;
+use vmrescue_base::bytes::{u16_at, u64_at};
+use vmrescue_base::guid::Guid;
 
 /// Ahead of three offsets.
 pub(super) const RECOGNITION: Guid =

@@ -1,7 +1,7 @@
 //! What is to be told of a BitLocker volume, with or without its key.
 
-use crate::time::FileTime;
 use serde::{Serialize, Serializer};
+use vmrescue_base::time::FileTime;
 
 /// A BitLocker volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -6,12 +6,12 @@
 
 use super::bek;
 use super::entry::Secret256;
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
 use zeroize::Zeroizing;
 
 /// Rounds of the stretching.

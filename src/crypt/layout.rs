@@ -6,8 +6,8 @@
 
 use super::metadata::{DECRYPTED, ENCRYPTED, Metadata, SWITCHING_DIRTY};
 use super::on_write::OnWrite;
-use crate::error::{Error, Layer, Result};
 use std::ops::Range;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Bytes that Windows keeps for a metadata block, since Windows 7 and on Windows Vista.
 const BLOCK_BYTES: u64 = 64 << 10;

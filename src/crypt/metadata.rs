@@ -8,13 +8,13 @@ use super::entry::{
     TYPE_HEADER_BLOCK, TYPE_KEY, TYPE_PROTECTOR, TYPE_SEALED, TYPE_STRETCH_KEY, TYPE_TEXT, entries,
 };
 use super::info::Protector;
-use crate::block::Disk;
-use crate::bytes::{array_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
-use crate::text::{until_nul, utf16le_lossy};
-use crate::time::FileTime;
 use sha2::{Digest, Sha256};
+use vmrescue_base::bytes::{array_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::{until_nul, utf16le_lossy};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::Disk;
 
 const HEADER_BYTES: usize = 64;
 /// Most bytes of one block; Windows keeps 64 KiB for it.

@@ -5,10 +5,10 @@
 //! Format: dissect.fve (after fvevol.sys). Missing: the conversion log, which holds what was under way when the machine stopped; it
 //! is only known where it lies.
 
-use crate::block::Disk;
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
 use std::ops::Range;
+use vmrescue_base::bytes::{u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::Disk;
 
 /// Most regions of a volume: one for 256 MiB, so this is 16 TiB.
 const MAX_REGIONS: usize = 1 << 16;

@@ -14,10 +14,10 @@ use super::entry::{
 use super::header::RECOGNITION;
 use super::keys::{passphrase_hash, recovery_hash, stretch};
 use super::metadata::{ENCRYPTED, PAUSED};
-use crate::block::DiskMut;
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
 use sha2::{Digest, Sha256};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_block::DiskMut;
 use zeroize::Zeroizing;
 
 /// Bytes that are kept for a metadata block.
@@ -193,7 +193,7 @@ pub fn key_file(id: &Guid, key: &[u8; 32]) -> Vec<u8> {
 /// `Invalid` for places that are outside or that overlap the first sectors; of the disk.
 pub fn encrypt(volume: &DiskMut, spec: &Spec) -> Result<()> {
     let first = volume.as_disk().read_vec(0, 512)?;
-    let sector = crate::bytes::u16_at(&first, 11).unwrap_or(512);
+    let sector = vmrescue_base::bytes::u16_at(&first, 11).unwrap_or(512);
     let cipher = Cipher::new(spec.method, &spec.volume_key, u32::from(sector))?;
     let (place, bytes) = spec.header;
     if place < bytes || bytes % u64::from(sector) != 0 || place % u64::from(sector) != 0 {

@@ -1,7 +1,7 @@
 use super::*;
-use crate::block::{DiskMut, MemoryDevice};
 use proptest::prelude::*;
 use std::sync::Arc;
+use vmrescue_block::{DiskMut, MemoryDevice};
 
 fn entry(role: u16, kind: u16, data: &[u8]) -> Vec<u8> {
     let size = (8 + data.len()) as u16;
@@ -40,7 +40,7 @@ fn volume(state: (u16, u16), entries: &[Vec<u8>]) -> Vec<u8> {
     let sum = crc32fast::hash(&block);
     let mut all = vec![0u8; 1 << 20];
     all[..14].copy_from_slice(b"\xeb\x58\x90-FVE-FS-\0\x02\x08");
-    let guid: crate::guid::Guid = "4967d63b-2e29-4ad8-8399-f6a339e3d001".parse().unwrap();
+    let guid: vmrescue_base::guid::Guid = "4967d63b-2e29-4ad8-8399-f6a339e3d001".parse().unwrap();
     all[160..176].copy_from_slice(&guid.0);
     for i in 0..3usize {
         let at = 0x2000 * (i + 1);
@@ -76,7 +76,7 @@ fn protectors_and_state_are_read_and_one_good_copy_is_enough() {
     );
     bytes[0x40a0] ^= 1;
     bytes[0x60a0] ^= 1;
-    assert_eq!(read(bytes).unwrap_err().kind(), crate::ErrorKind::Damaged);
+    assert_eq!(read(bytes).unwrap_err().kind(), vmrescue_base::ErrorKind::Damaged);
 }
 
 #[test]
@@ -131,12 +131,12 @@ fn spec(method: u16, paused_at: Option<u64>) -> testing::Spec {
         method,
         volume_key: (0..64).collect(),
         master_key: [7; 32],
-        id: crate::guid::Guid([3; 16]),
+        id: vmrescue_base::guid::Guid([3; 16]),
         blocks: BLOCKS,
         header: HEADER,
         protectors: vec![
-            testing::Protect::External(crate::guid::Guid([4; 16]), [9; 32]),
-            testing::Protect::External(crate::guid::Guid([5; 16]), [8; 32]),
+            testing::Protect::External(vmrescue_base::guid::Guid([4; 16]), [9; 32]),
+            testing::Protect::External(vmrescue_base::guid::Guid([5; 16]), [8; 32]),
         ],
         paused_at,
     }
@@ -154,7 +154,7 @@ fn enciphered(method: u16, sector: u16, paused_at: Option<u64>) -> (DiskMut, Vec
 }
 
 fn keys() -> Keys {
-    let file = testing::key_file(&crate::guid::Guid([4; 16]), &[9; 32]);
+    let file = testing::key_file(&vmrescue_base::guid::Guid([4; 16]), &[9; 32]);
     Keys::none().with_external_key(&file, "x.bek").unwrap()
 }
 
@@ -188,7 +188,7 @@ fn keys_that_do_not_fit_are_named() {
         assert!(found.info.locked && found.view.is_none());
         found.info.locked_text()
     };
-    let id = |number: u8| crate::guid::Guid([number; 16]);
+    let id = |number: u8| vmrescue_base::guid::Guid([number; 16]);
     let other = testing::key_file(&id(6), &[9; 32]);
     let text = why(&Keys::none().with_external_key(&other, "other.bek").unwrap());
     assert!(text.contains(&format!("other.bek is for protector {{{}}}", id(6))), "{text}");
@@ -214,7 +214,7 @@ fn a_volume_that_is_being_encrypted_is_read_and_not_written() {
         let parts = [(0, found.view.unwrap())];
         assert!(plain(disk.as_disk(), &parts).read_vec(0, LENGTH).unwrap() == seen);
         let e = plain_mut(disk, &parts).write_at(0x10000, &[1; 512]).unwrap_err();
-        assert_eq!(e.kind(), crate::ErrorKind::Refused);
+        assert_eq!(e.kind(), vmrescue_base::ErrorKind::Refused);
     }
 }
 
@@ -254,7 +254,7 @@ fn a_volume_that_does_not_say_its_sector_has_512_bytes_and_what_lies_beyond_its_
     let beyond =
         View { segments, cipher, sector: 512, length: LENGTH as u64, mirror_cluster: 0, read_only: None };
     let e = plain_mut(disk, &[(0, Arc::new(beyond))]).write_at(at, &[1]).unwrap_err();
-    assert_eq!(e.kind(), crate::ErrorKind::Refused);
+    assert_eq!(e.kind(), vmrescue_base::ErrorKind::Refused);
 }
 
 #[test]
@@ -263,14 +263,18 @@ fn metadata_is_shown_as_zeros_and_never_written() {
     let before = disk.as_disk().read_vec(0, LENGTH).unwrap();
     let view = plain_mut(disk.clone(), &[(0, opened(&disk).view.unwrap())]);
     for at in [BLOCKS[0], BLOCKS[1] + 100, BLOCKS[2] + 0xffff, HEADER.0, BLOCKS[0] - 1] {
-        assert_eq!(view.write_at(at, &[1, 2]).unwrap_err().kind(), crate::ErrorKind::Refused, "{at:#x}");
+        assert_eq!(
+            view.write_at(at, &[1, 2]).unwrap_err().kind(),
+            vmrescue_base::ErrorKind::Refused,
+            "{at:#x}"
+        );
         assert!(view.zero_at(at..at + 2).is_err());
     }
     // A write that is refused in its middle has changed nothing ahead of it.
     assert!(view.write_at(0x3f000, &[1; 0x2000]).is_err());
     assert!(disk.as_disk().read_vec(0, LENGTH).unwrap() == before);
-    assert_eq!(view.as_disk().extent_at(BLOCKS[0]).unwrap().kind, crate::block::ExtentKind::Zero);
-    assert_eq!(view.as_disk().extent_at(0).unwrap().kind, crate::block::ExtentKind::Data);
+    assert_eq!(view.as_disk().extent_at(BLOCKS[0]).unwrap().kind, vmrescue_block::ExtentKind::Zero);
+    assert_eq!(view.as_disk().extent_at(0).unwrap().kind, vmrescue_block::ExtentKind::Data);
 }
 
 #[test]

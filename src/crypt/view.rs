@@ -2,9 +2,9 @@
 
 use super::cipher::{Cipher, MAX_SECTOR};
 use super::layout::{Kept, Segment};
-use crate::block::{Disk, DiskMut, Extent, ExtentKind};
-use crate::error::{Error, Layer, Result};
 use std::ops::Range;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{Disk, DiskMut, Extent, ExtentKind};
 
 /// Bytes that are enciphered at a time when writing.
 const WRITE_BYTES: usize = 1 << 20;

@@ -2,15 +2,15 @@
 //! (`System Volume Information\FVE2.{...}`), then `crypt::testing` enciphers the volume.
 
 use super::put;
-use crate::block::{Disk, DiskMut, HostFile};
-use crate::crypt::testing::{BLOCK_BYTES, Protect, Spec, encrypt as encrypt_volume, key_file};
-use crate::error::{Error, Layer, Result};
-use crate::fs::open_mut;
-use crate::guid::Guid;
-use crate::image;
-use crate::windows::Machine;
 use std::path::Path;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_block::{Disk, DiskMut, HostFile};
+use vmrescue_crypt::testing::{BLOCK_BYTES, Protect, Spec, encrypt as encrypt_volume, key_file};
+use vmrescue_fs::open_mut;
+use vmrescue_image as image;
+use vmrescue_windows::Machine;
 
 /// Bytes of the first sectors, which go elsewhere.
 const HEADER_BYTES: u64 = 8 << 10;

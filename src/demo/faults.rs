@@ -1,12 +1,12 @@
 //! Faults of the boot chain, as changes.
 
 use super::Fault;
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
-use crate::partition::TableKind;
-use crate::repair::{Change, plan_sectors, store_changes};
-use crate::windows::bcd::{Device, DeviceElement, Firmware, PartitionRef, Value};
-use crate::windows::{Machine, boot_layout, load_store};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_partition::TableKind;
+use vmrescue_repair::{Change, plan_sectors, store_changes};
+use vmrescue_windows::bcd::{Device, DeviceElement, Firmware, PartitionRef, Value};
+use vmrescue_windows::{Machine, boot_layout, load_store};
 
 fn write(path: String, data: Vec<u8>) -> Vec<Change> {
     let size = data.len() as u64;
@@ -40,7 +40,7 @@ pub(super) fn boot_fault(machine: &Machine, fault: Fault) -> Result<Vec<Change>>
         Fault::GptBackup => zero(machine.disk.len() - sector..machine.disk.len()),
         Fault::SystemPartitionUnmarked => {
             plan_sectors(&machine.disk, "a wrong click", |disk| match machine.table.kind {
-                TableKind::Gpt => crate::partition::set_type(disk, number, "basic"),
+                TableKind::Gpt => vmrescue_partition::set_type(disk, number, "basic"),
                 _ => disk.write_at(446, &[0]),
             })
         }

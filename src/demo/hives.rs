@@ -1,10 +1,10 @@
 //! The hives of the demo disk.
 
-use crate::error::Result;
-use crate::registry::{DataType, HiveEditor};
-use crate::text::utf16le_bytes;
-use crate::time::FileTime;
-use crate::windows::bcd::HiveChange;
+use vmrescue_base::error::Result;
+use vmrescue_base::text::utf16le_bytes;
+use vmrescue_base::time::FileTime;
+use vmrescue_registry::{DataType, HiveEditor};
+use vmrescue_windows::bcd::HiveChange;
 
 struct Builder(HiveEditor);
 

@@ -3,12 +3,12 @@
 
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::{Applicability, Finding, Fix};
-use crate::error::Result;
-use crate::fs::path::GuestPath;
-use crate::fs::{ntfs, read_file, resolve};
-use crate::partition::TableKind;
-use crate::windows::bcd::{Firmware, Object, Store, Value, dangling};
-use crate::windows::{BootLayout, Installation, Machine, PeInfo, boot_layout, load_store};
+use vmrescue_base::error::Result;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{ntfs, read_file, resolve};
+use vmrescue_partition::TableKind;
+use vmrescue_windows::bcd::{Firmware, Object, Store, Value, dangling};
+use vmrescue_windows::{BootLayout, Installation, Machine, PeInfo, boot_layout, load_store};
 
 pub(super) const DOCS: &[RuleDoc] = &[
     RuleDoc {
@@ -296,7 +296,7 @@ fn boot_manager(machine: &Machine, layout: &BootLayout, volume: usize) -> Result
         }
         Firmware::Bios => match is_there(machine, volume, &["bootmgr"])? {
             None => broken.push(format!("#{number}:\\bootmgr is missing")),
-            Some(bytes) if crate::bytes::is_zero(&bytes) => {
+            Some(bytes) if vmrescue_base::bytes::is_zero(&bytes) => {
                 broken.push(format!("#{number}:\\bootmgr is all zero"));
             }
             Some(_) => {}

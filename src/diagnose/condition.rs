@@ -2,10 +2,10 @@
 
 use super::data::{BcdTest, FileTest, RegistryTest, ServiceTest, When};
 use super::scene::{FoundFile, Scene, value_text};
-use crate::registry::Key;
-use crate::text::fits;
-use crate::windows::bcd::{Firmware, Options, view};
-use crate::windows::roles;
+use vmrescue_base::text::fits;
+use vmrescue_registry::Key;
+use vmrescue_windows::bcd::{Firmware, Options, view};
+use vmrescue_windows::roles;
 
 /// Evidence, when it holds.
 type Seen = Option<Vec<String>>;

@@ -5,11 +5,11 @@
 
 use super::rule::{Confidence, Rule, Severity};
 use super::{Applicability, Finding, Fix};
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_SCRIPT_BYTES;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_SCRIPT_BYTES;
 
 const SHIPPED: &[&str] = &[
     include_str!("rules/azure-firewall-blocks-rdp.toml"),

@@ -3,7 +3,7 @@
 use super::Finding;
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
-use crate::fs::path::{GuestPath, VolumeName};
+use vmrescue_fs::path::{GuestPath, VolumeName};
 
 /// Values of `Services\NTDS\Parameters` that name files and folders.
 const PLACES: [&str; 3] = ["DSA Database file", "DSA Working Directory", "Database log files path"];

@@ -3,7 +3,7 @@
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
 use super::{Applicability, Finding, Fix};
-use crate::windows::Service;
+use vmrescue_windows::Service;
 
 /// Drivers of the storage path that every machine needs at boot.
 const BOOT_CRITICAL: [&str; 8] =

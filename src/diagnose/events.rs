@@ -3,9 +3,9 @@
 use super::Finding;
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
-use crate::text::fits;
-use crate::time::FileTime;
-use crate::windows::events::{BootEvents, BootGroup, Kind};
+use vmrescue_base::text::fits;
+use vmrescue_base::time::FileTime;
+use vmrescue_windows::events::{BootEvents, BootGroup, Kind};
 
 /// One day, in units of 100 ns.
 const DAY: u64 = 24 * 3600 * 10_000_000;

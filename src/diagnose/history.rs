@@ -4,8 +4,8 @@ use super::Finding;
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::FoundFile;
 use super::scene::Scene;
-use crate::bytes::u32_at;
-use crate::time::FileTime;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::time::FileTime;
 
 pub(super) const DOCS: &[RuleDoc] = &[
     RuleDoc {
@@ -74,7 +74,7 @@ fn last_shutdown(scene: &Scene<'_>) -> Option<FileTime> {
     let mut time = None;
     scene.keys(r"HKLM\SYSTEM\CurrentControlSet\Control\Windows", &mut |_, key| {
         let data = key.value("ShutdownTime").ok().flatten();
-        time = data.and_then(|value| crate::bytes::u64_at(&value.data().ok()?, 0));
+        time = data.and_then(|value| vmrescue_base::bytes::u64_at(&value.data().ok()?, 0));
     });
     time.map(FileTime)
 }
@@ -129,7 +129,7 @@ fn startup_repair(scene: &Scene<'_>, shutdown: FileTime) -> Option<Finding> {
     }
     let bytes = file.bytes().ok()?;
     let text = match bytes.strip_prefix(&[0xff, 0xfe]) {
-        Some(wide) => crate::text::utf16le_lossy(wide),
+        Some(wide) => vmrescue_base::text::utf16le_lossy(wide),
         None => String::from_utf8_lossy(&bytes).into_owned(),
     };
     let mut evidence = vec![format!("{}, written {}", file.path, short(written))];

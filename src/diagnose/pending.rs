@@ -3,8 +3,8 @@
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
 use super::{Applicability, Finding, Fix};
-use crate::error::Result;
-use crate::fs::path::GuestPath;
+use vmrescue_base::error::Result;
+use vmrescue_fs::path::GuestPath;
 
 pub(super) const DOCS: &[RuleDoc] = &[
     RuleDoc {

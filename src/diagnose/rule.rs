@@ -1,9 +1,9 @@
 //! What is known of a rule, whether code or data finds it: what `diagnose --explain` prints.
 
 use super::data::DataRule;
-use crate::error::{Error, Layer, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,18 +1,18 @@
 //! What rules look at: one installation, with the boot store and the list of services read once.
 
-use crate::error::Result;
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystem, NodeId, read_file};
-use crate::registry::{Hive, Key};
-use crate::text::fits;
-use crate::windows::bcd::Store;
-use crate::windows::events::{BootEvents, boot_events};
-use crate::windows::{
+use std::cell::OnceCell;
+use std::sync::Arc;
+use vmrescue_base::error::Result;
+use vmrescue_base::text::fits;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystem, NodeId, read_file};
+use vmrescue_registry::{Hive, Key};
+use vmrescue_windows::bcd::Store;
+use vmrescue_windows::events::{BootEvents, boot_events};
+use vmrescue_windows::{
     BootLayout, HIVES, Installation, Machine, PeInfo, Service, Updates, boot_layout, load_store, services,
     updates,
 };
-use std::cell::OnceCell;
-use std::sync::Arc;
 
 /// Keys that one pattern may stand for.
 const MAX_KEYS: usize = 4096;
@@ -163,14 +163,14 @@ fn descend(path: &str, key: Key<'_>, rest: &[&str], left: &mut usize, visit: &mu
 }
 
 /// A value as text.
-pub(super) fn value_text(value: &crate::registry::Value<'_>) -> String {
+pub(super) fn value_text(value: &vmrescue_registry::Value<'_>) -> String {
     if let Some(number) = value.as_u32() {
         return number.to_string();
     }
     if let Some(list) = value.as_multi_string() {
         return list.join("; ");
     }
-    value.as_string().unwrap_or_else(|| crate::text::hex(&value.data().unwrap_or_default()))
+    value.as_string().unwrap_or_else(|| vmrescue_base::text::hex(&value.data().unwrap_or_default()))
 }
 
 /// A file that is there.

@@ -2,10 +2,10 @@
 
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::{Applicability, Finding, Fix};
-use crate::fs::ntfs::{CODES, Mend};
-use crate::progress::Silent;
-use crate::windows::Machine;
-use crate::{Defect, Severity as Bad};
+use vmrescue_base::progress::Silent;
+use vmrescue_base::{Defect, Severity as Bad};
+use vmrescue_fs::ntfs::{CODES, Mend};
+use vmrescue_windows::Machine;
 
 /// Most defects that are shown as evidence.
 const SHOWN: usize = 8;

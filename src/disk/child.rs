@@ -1,11 +1,12 @@
 //! New disks: empty ones, and children of an image that stays as it is.
 
 use super::NewFile;
-use crate::block::{Disk, HostFile};
-use crate::error::{Error, Layer, Result};
-use crate::image::{self, CreateSpec};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{Disk, HostFile};
+use vmrescue_image as image;
+use vmrescue_image::CreateSpec;
 
 /// Makes an empty disk.
 ///

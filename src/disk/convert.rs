@@ -1,13 +1,14 @@
 //! Conversion of any container into any other: what reads as zero is not written, a reader runs ahead of the writer.
 
 use super::{DiskOptions, NewFile};
-use crate::block::{Disk, DiskMut, ExtentKind};
-use crate::bytes::is_zero;
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::image::{self, CreateSpec, Kind};
-use crate::progress::Progress;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use vmrescue_base::bytes::is_zero;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::{Disk, DiskMut, ExtentKind};
+use vmrescue_image as image;
+use vmrescue_image::{CreateSpec, Kind};
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: u64 = 2 << 20;

@@ -1,14 +1,16 @@
 //! Compacting and resizing, each one operation on the image that can be undone.
 
 use super::DiskOptions;
-use crate::block::Disk;
-use crate::error::{Error, Layer, Result};
-use crate::image::{self, Compacted};
-use crate::partition::{self, TableKind};
-use crate::progress::Progress;
-use crate::transaction::{OperationId, Transaction, TransactionOptions};
 use std::ops::Range;
 use std::path::Path;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::Disk;
+use vmrescue_image as image;
+use vmrescue_image::Compacted;
+use vmrescue_partition as partition;
+use vmrescue_partition::TableKind;
+use vmrescue_transaction::{OperationId, Transaction, TransactionOptions};
 
 fn begin(path: &Path, options: &DiskOptions) -> Result<Transaction> {
     let state_dir = options.state_dir.clone();
@@ -51,7 +53,7 @@ fn free_ranges(disk: &Disk) -> Result<Vec<Range<u64>>> {
     }
     let mut free = Vec::new();
     for place in places {
-        let Ok(fs) = disk.window(place.clone()).and_then(crate::fs::open) else { continue };
+        let Ok(fs) = disk.window(place.clone()).and_then(vmrescue_fs::open) else { continue };
         if fs.info().dirty {
             continue;
         }

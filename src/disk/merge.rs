@@ -1,13 +1,13 @@
 //! Merges a differencing disk into its parent, as one operation on the parent that can be undone.
 
 use super::DiskOptions;
-use crate::block::{Disk, DiskMut, ExtentKind, HostFile};
-use crate::error::{Error, Layer, Result};
-use crate::image;
-use crate::progress::Progress;
-use crate::transaction::{OperationId, Transaction, TransactionOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::{Disk, DiskMut, ExtentKind, HostFile};
+use vmrescue_image as image;
+use vmrescue_transaction::{OperationId, Transaction, TransactionOptions};
 
 /// Bytes that are compared at once.
 const CHUNK_BYTES: u64 = 1 << 20;

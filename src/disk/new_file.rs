@@ -1,9 +1,9 @@
 //! A new file that carries its name only when it is whole: written beside, made durable, renamed.
 
-use crate::block::{DiskMut, HostFile};
-use crate::error::{Error, ErrorKind, Layer, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_block::{DiskMut, HostFile};
 
 /// A file under construction. Dropping it without [`NewFile::finish`] removes it.
 pub struct NewFile {
@@ -32,7 +32,7 @@ impl NewFile {
             // What an earlier run left; a lock would show that it still runs.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 let old = HostFile::open_write(&part)?;
-                crate::block::WritableDevice::set_length(&old, 0)?;
+                vmrescue_block::WritableDevice::set_length(&old, 0)?;
                 old
             }
             made => made?,
@@ -58,7 +58,7 @@ impl NewFile {
         std::fs::rename(&self.part, &self.path)
             .map_err(|e| Error::io("the new file cannot be named", &self.path, e))?;
         self.finished = true;
-        crate::transaction::sync_folder(&self.path)
+        vmrescue_transaction::sync_folder(&self.path)
     }
 }
 

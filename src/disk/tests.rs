@@ -1,7 +1,8 @@
-use crate::block::{Disk, DiskMut, HostFile, MemoryDevice};
-use crate::image::{self, CreateSpec, Kind, create, create_child, open_mut};
 use proptest::prelude::*;
 use std::sync::Arc;
+use vmrescue_block::{Disk, DiskMut, HostFile, MemoryDevice};
+use vmrescue_image as image;
+use vmrescue_image::{CreateSpec, Kind, create, create_child, open_mut};
 
 fn memory() -> DiskMut {
     DiskMut::new(Arc::new(MemoryDevice::default()))
@@ -175,7 +176,7 @@ fn the_largest_disks_hold_their_ends() {
 #[test]
 fn an_unfinished_file_never_has_its_name() {
     struct Stops;
-    impl crate::progress::Progress for Stops {
+    impl vmrescue_base::progress::Progress for Stops {
         fn begin(&self, _: &str, _: Option<u64>) {}
         fn advance(&self, _: u64) {}
         fn end(&self) {}
@@ -188,6 +189,6 @@ fn an_unfinished_file_never_has_its_name() {
     std::fs::write(&source, vec![7; 1 << 20]).unwrap();
     let stopped =
         super::convert(&source, &target, Kind::VhdxDynamic, None, &super::DiskOptions::default(), &Stops);
-    assert_eq!(stopped.unwrap_err().kind(), crate::ErrorKind::Interrupted);
+    assert_eq!(stopped.unwrap_err().kind(), vmrescue_base::ErrorKind::Interrupted);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
 }

@@ -1,10 +1,10 @@
 //! Opens the file system of a volume, whichever it is, and the helpers that work over any of them.
 
 use super::{FileSystem, FileSystemMut, NodeId, fat, ntfs};
-use crate::block::{Disk, DiskMut};
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_FILE_IN_MEMORY_BYTES;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_FILE_IN_MEMORY_BYTES;
+use vmrescue_block::{Disk, DiskMut};
 
 /// Opens the file system that fills `disk`.
 ///
@@ -14,7 +14,7 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     let length = disk.len().min(512) as usize;
     let first = disk.read_vec(0, length)?;
     // The first sector may say that it is FAT's: BitLocker To Go.
-    if crate::crypt::is_bitlocker(&first) {
+    if vmrescue_crypt::is_bitlocker(&first) {
         return Err(Error::unsupported(Layer::FileSystem, "no file system that is known")
             .at(0)
             .found("BitLocker"));
@@ -53,7 +53,7 @@ pub fn open_mut(disk: DiskMut) -> Result<Box<dyn FileSystemMut>> {
 pub fn open_mut_with(disk: DiskMut, options: ntfs::WriteOptions) -> Result<Box<dyn FileSystemMut>> {
     let length = disk.geometry().length_bytes.min(512) as usize;
     let first = disk.as_disk().read_vec(0, length)?;
-    if crate::crypt::is_bitlocker(&first) {
+    if vmrescue_crypt::is_bitlocker(&first) {
         return Err(Error::unsupported(Layer::FileSystem, "no file system that can be written")
             .at(0)
             .found("BitLocker"));

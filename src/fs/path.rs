@@ -1,6 +1,6 @@
 //! Paths as a user types them: `C:\Windows\x`, `esp:\EFI`, `#3:\dir`, with `/` or `\`, and a stream after a colon.
 
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Which volume a path starts at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

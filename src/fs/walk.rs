@@ -4,9 +4,9 @@
 //! whole $MFT in one linear pass (`ntfs/walk.rs`), which also gives the times that are kept beside each name.
 
 use super::{Attributes, FileSystem, NodeId, NodeKind, StreamInfo, Times};
-use crate::error::{Defect, Layer, Result, Severity};
-use crate::limits::MAX_DIRECTORY_DEPTH;
 use std::collections::HashSet;
+use vmrescue_base::error::{Defect, Layer, Result, Severity};
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
 
 /// One name of a walk. A file with several hard links is shown once for each.
 #[derive(Debug, Clone, Copy)]

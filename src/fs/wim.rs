@@ -7,16 +7,16 @@ use super::ntfs::{lzx, xpress};
 use super::{
     Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, Reparse, StreamInfo, Times, VolumeInfo,
 };
-use crate::block::{Disk, HostFile};
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Defect, Error, Layer, Result};
-use crate::progress::Progress;
-use crate::text::{utf16le_lossy, utf16le_units};
-use crate::time::FileTime;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_base::text::{utf16le_lossy, utf16le_units};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::{Disk, HostFile};
 
 const MAGIC: &[u8] = b"MSWIM\0\0\0";
 const HEADER_BYTES: usize = 208;
@@ -436,7 +436,7 @@ impl FileSystem for WimImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::MemoryDevice;
+    use vmrescue_block::MemoryDevice;
 
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]

@@ -4,10 +4,10 @@
 //! image's own folder, unless the caller allows more or names the parent.
 
 use super::{Container, ContainerInfo, Variant, info, open_with_parent};
-use crate::block::{Disk, HostFile};
-use crate::error::{Defect, Error, Layer, Result, Severity};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_block::{Disk, HostFile};
 
 /// How an image is opened.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +62,7 @@ fn parent_of(
     if child.variant != Variant::Differencing {
         return Ok(None);
     }
-    if depth >= crate::limits::MAX_CHAIN_DEPTH {
+    if depth >= vmrescue_base::limits::MAX_CHAIN_DEPTH {
         return Err(Error::limit(Layer::Image, "the chain of parents does not end").in_file(path));
     }
     let parent_path = locate(&child, path, options, depth)?;
@@ -92,7 +92,7 @@ pub fn parents(path: &Path, options: &OpenOptions) -> Result<Vec<PathBuf>> {
         if child.variant != Variant::Differencing {
             return Ok(found);
         }
-        if found.len() >= crate::limits::MAX_CHAIN_DEPTH {
+        if found.len() >= vmrescue_base::limits::MAX_CHAIN_DEPTH {
             return Err(Error::limit(Layer::Image, "the chain of parents does not end").in_file(path));
         }
         found.push(locate(&child, &at, options, found.len())?);

@@ -2,9 +2,9 @@
 //! cut. Works on a staged file, so that publishing it is one journaled operation that can be undone.
 
 use super::{Format, Variant, info, vhd, vhdx};
-use crate::block::{Disk, DiskMut};
-use crate::error::{Error, Layer, Result};
 use std::ops::Range;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{Disk, DiskMut};
 
 /// What compacting did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,9 @@ pub fn compact(file: &DiskMut, parent: Option<Disk>, free: &[Range<u64>]) -> Res
         return Err(Error::invalid(Layer::Image, "this kind of disk keeps all of its blocks")
             .advice("convert it into a dynamic one: vmrescue disk convert"));
     }
-    if let Some(bad) = super::check(&file.as_disk())?.iter().find(|d| d.severity == crate::Severity::Error) {
+    if let Some(bad) =
+        super::check(&file.as_disk())?.iter().find(|d| d.severity == vmrescue_base::Severity::Error)
+    {
         return Err(Error::damaged(Layer::Image, "a damaged container is not compacted").found(bad));
     }
     let is_free = |range: Range<u64>| {

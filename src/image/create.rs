@@ -2,10 +2,10 @@
 
 use super::{ContainerInfo, Format};
 use super::{vhd, vhdx};
-use crate::block::DiskMut;
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
-use crate::text::utf16le_bytes;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::utf16le_bytes;
+use vmrescue_block::DiskMut;
 
 /// Kind of a new container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ fn create_vhdx(file: &DiskMut, spec: &CreateSpec) -> Result<()> {
         let e = Error::invalid(Layer::Vhdx, "block size");
         return Err(e.expected("a power of two from 1 to 256 MiB").found(block));
     }
-    if spec.size > crate::limits::MAX_DISK_BYTES {
+    if spec.size > vmrescue_base::limits::MAX_DISK_BYTES {
         return Err(Error::invalid(Layer::Vhdx, "a VHDX holds at most 64 TiB").found(spec.size));
     }
     let ratio = (u64::from(spec.logical_sector_bytes) << 23) / block;

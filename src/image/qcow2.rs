@@ -4,11 +4,11 @@
 //! external data files, zstd, extended L2 entries. Snapshots inside the file are not looked at.
 
 use super::{Container, ContainerInfo, Format, Variant};
-use crate::block::{BlockDevice, Disk, Extent, ExtentKind, Geometry};
-use crate::bytes::array_at;
-use crate::error::{Defect, Error, Layer, Result, Severity};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use vmrescue_base::bytes::array_at;
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_block::{BlockDevice, Disk, Extent, ExtentKind, Geometry};
 
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// L2 tables that are kept.
@@ -67,7 +67,7 @@ fn parse(file: &Disk) -> Result<Header> {
     if !(9..=21).contains(&cluster_bits) {
         return Err(bad("cluster size").found(cluster_bits));
     }
-    if size == 0 || size > crate::limits::MAX_DISK_BYTES {
+    if size == 0 || size > vmrescue_base::limits::MAX_DISK_BYTES {
         return Err(bad("size of the disk").found(size));
     }
     let covered = 1u64 << (2 * cluster_bits - 3);

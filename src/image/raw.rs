@@ -1,8 +1,8 @@
 //! The disk byte for byte: what `dd` writes, and every attached disk.
 
 use super::{Container, ContainerInfo, Format, Variant};
-use crate::block::{Disk, DiskMut};
-use crate::error::Result;
+use vmrescue_base::error::Result;
+use vmrescue_block::{Disk, DiskMut};
 
 pub(super) fn info(file: &Disk) -> ContainerInfo {
     let geometry = file.geometry();

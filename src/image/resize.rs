@@ -1,8 +1,8 @@
 //! Changes the length of a virtual disk in its staged container. Whether something is lost is for the caller to know.
 
 use super::{Format, Variant, info, vhd, vhdx};
-use crate::block::DiskMut;
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::DiskMut;
 
 /// Makes the virtual disk in the staged `file` `size` bytes long; new bytes read as zero.
 ///
@@ -27,7 +27,7 @@ pub fn resize(file: &DiskMut, size: u64) -> Result<()> {
             Err(Error::invalid(Layer::Vhd, "a VHD holds at most 2040 GiB").advice("convert it into a VHDX"))
         }
         (Format::Vhd, _) => vhd::resize(file, size),
-        (Format::Vhdx, _) if size > crate::limits::MAX_DISK_BYTES => {
+        (Format::Vhdx, _) if size > vmrescue_base::limits::MAX_DISK_BYTES => {
             Err(Error::invalid(Layer::Vhdx, "a VHDX holds at most 64 TiB").found(size))
         }
         (Format::Vhdx, _) => vhdx::resize(file, size),

@@ -1,7 +1,7 @@
 use super::*;
-use crate::block::MemoryDevice;
 use proptest::prelude::*;
 use std::sync::Arc;
+use vmrescue_block::MemoryDevice;
 
 const KINDS: [Kind; 5] = [Kind::Raw, Kind::VhdFixed, Kind::VhdDynamic, Kind::VhdxFixed, Kind::VhdxDynamic];
 
@@ -67,7 +67,7 @@ proptest! {
             let place = interesting[index.index(interesting.len())] + u64::from(*value) % 100;
             if place < file.len() { file.write_at(place, &[*value]).unwrap(); }
         }
-        let sound = |file: &DiskMut| check(&file.as_disk()).unwrap().iter().all(|d| d.severity != crate::Severity::Error);
+        let sound = |file: &DiskMut| check(&file.as_disk()).unwrap().iter().all(|d| d.severity != vmrescue_base::Severity::Error);
         // A writer that starts on a container without errors leaves one without errors, and holds what was written.
         if sound(&file) && let Ok(opened) = open_mut(&file, None) && opened.disk.len() >= 3 << 20 {
             let data = vec![0x5a; 70_000];
@@ -132,7 +132,7 @@ fn a_vhd_with_a_broken_footer_is_read_by_its_copy_and_not_written() {
 #[test]
 fn a_log_is_replayed_for_readers_in_memory_and_for_writers_in_the_stage() {
     let device = Arc::new(MemoryDevice::default());
-    let file = DiskMut::new(Arc::clone(&device) as Arc<dyn crate::block::WritableDevice>);
+    let file = DiskMut::new(Arc::clone(&device) as Arc<dyn vmrescue_block::WritableDevice>);
     let spec = CreateSpec { block_bytes: Some(1 << 20), ..CreateSpec::new(Kind::VhdxDynamic, 8 << 20) };
     create(&file, &spec).unwrap();
     open_mut(&file, None).unwrap().disk.write_at(5, b"in the log").unwrap();
@@ -181,4 +181,13 @@ fn equal_sequence_numbers_and_unknown_metadata_are_handled() {
     assert!(refused.to_string().contains("abababab-abab-abab"), "{refused}");
     file.write_at(table + 32 + 5 * 32 + 24, &[0]).unwrap();
     assert!(open(&file.as_disk()).is_ok(), "one that is not required is passed over");
+}
+
+#[test]
+fn every_container_conforms() {
+    for kind in [Kind::Raw, Kind::VhdFixed, Kind::VhdDynamic, Kind::VhdxFixed, Kind::VhdxDynamic] {
+        let file = DiskMut::new(Arc::new(MemoryDevice::default()));
+        create(&file, &CreateSpec { block_bytes: Some(1 << 20), ..CreateSpec::new(kind, 3 << 20) }).unwrap();
+        vmrescue_block::testing::conformance::write_suite(&open_mut(&file, None).unwrap().disk);
+    }
 }

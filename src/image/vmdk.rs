@@ -2,11 +2,11 @@
 //! VMware's Virtual Disk Format 1.1. The flat extents of other kinds are raw disks and open as such.
 
 use super::{Container, ContainerInfo, Format, Variant};
-use crate::block::{BlockDevice, Disk, Extent, ExtentKind, Geometry};
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use vmrescue_base::bytes::{u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{BlockDevice, Disk, Extent, ExtentKind, Geometry};
 
 const SECTOR: u64 = 512;
 const COMPRESSED: u32 = 1 << 16;
@@ -45,7 +45,9 @@ fn header_at(file: &Disk, place: u64) -> Result<Header> {
         return Err(bad("no header").at(place));
     }
     let (capacity, grain, per_table) = (number(12), number(20), u64::from(small(44)));
-    let size = capacity.checked_mul(SECTOR).filter(|size| (1..=crate::limits::MAX_DISK_BYTES).contains(size));
+    let size = capacity
+        .checked_mul(SECTOR)
+        .filter(|size| (1..=vmrescue_base::limits::MAX_DISK_BYTES).contains(size));
     let size = size.ok_or_else(|| bad("size of the disk").found(capacity))?;
     if !grain.is_power_of_two() || !(8..=8192).contains(&grain) || !(1..=65536).contains(&per_table) {
         return Err(bad("grain size").found(grain));

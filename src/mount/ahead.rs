@@ -4,9 +4,9 @@
 //! other takes a fraction of that. Nothing is kept here; the host has it in memory then. Only for volumes that are read, and
 //! only the beginning of very large tables.
 
-use crate::fs::FileSystem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use vmrescue_fs::FileSystem;
 
 /// Directories that are listed before it counts as a walk.
 const A_WALK: u32 = 64;
@@ -49,8 +49,8 @@ fn read(fs: &dyn FileSystem) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{DiskMut, MemoryDevice};
-    use crate::fs::ntfs::{FormatSpec, Volume, format};
+    use vmrescue_block::{DiskMut, MemoryDevice};
+    use vmrescue_fs::ntfs::{FormatSpec, Volume, format};
 
     #[test]
     fn the_whole_table_is_read_once() {

@@ -7,8 +7,8 @@ use super::clock;
 use super::fault::{Answer, Reason};
 use super::session::Session;
 use super::tree::{Facts, Kind, Place, Tree};
-use crate::fs::{Attributes, FileSystem, MetadataChange, NodeId, NodeKind, Times};
-use crate::time::FileTime;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::{Attributes, FileSystem, MetadataChange, NodeId, NodeKind, Times};
 
 /// Least distance behind the end of a file that becomes a hole. Below, the kernel may just write its pages in another order.
 const MIN_HOLE_BYTES: u64 = 1 << 20;
@@ -84,7 +84,7 @@ fn take_away(tree: &Tree, slot: usize, at: NodeId, name: &str, node: NodeId) -> 
 }
 
 /// True when a place is so far behind the end of a stream that what is between should be a hole.
-fn is_far_behind(fs: &dyn FileSystem, node: NodeId, stream: &str, place: u64) -> crate::Result<bool> {
+fn is_far_behind(fs: &dyn FileSystem, node: NodeId, stream: &str, place: u64) -> vmrescue_base::Result<bool> {
     let size =
         fs.streams(node)?.into_iter().find(|info| info.name == stream).map_or(0, |info| info.size_bytes);
     Ok(place.saturating_sub(size) >= MIN_HOLE_BYTES)

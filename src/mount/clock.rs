@@ -3,7 +3,7 @@
 //! On Linux that of the kernel's last tick, as all its file systems do it. With another clock the kernel's times and ours would never be
 //! the same, and it would send its own after each new file.
 
-use crate::time::FileTime;
+use vmrescue_base::time::FileTime;
 
 /// The time by now.
 pub(super) fn now() -> FileTime {

@@ -1,6 +1,6 @@
 //! Why an operation on a mounted tree failed, in the words that every operating system has a number for.
 
-use crate::error::{Error, ErrorKind};
+use vmrescue_base::error::{Error, ErrorKind};
 
 /// The reason of a failure, without its details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

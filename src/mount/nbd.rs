@@ -5,10 +5,10 @@
 //! Writes are staged; `NBD_CMD_FLUSH`, a write with FUA and a client that leaves publish them. Missing: extended headers,
 //! resizing, `NBD_OPT_STARTTLS`.
 
-use crate::block::{Disk, DiskMut, ExtentKind};
-use crate::error::{ErrorKind, Result};
 use std::io::{self, Read, Write};
 use std::sync::{PoisonError, RwLock};
+use vmrescue_base::error::{ErrorKind, Result};
+use vmrescue_block::{Disk, DiskMut, ExtentKind};
 
 const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
 const REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
@@ -299,7 +299,7 @@ impl Asked {
     }
 }
 
-fn code(e: &crate::Error) -> u32 {
+fn code(e: &vmrescue_base::Error) -> u32 {
     match e.kind() {
         ErrorKind::Invalid => EINVAL,
         ErrorKind::NoSpace => ENOSPC,
@@ -449,9 +449,9 @@ fn status(stream: &mut impl Write, agreed: &Agreed<'_>, asked: &Asked) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::MemoryDevice;
     use proptest::prelude::*;
     use std::sync::Arc;
+    use vmrescue_block::MemoryDevice;
 
     /// A stream that gives what was recorded and keeps what is said.
     struct Recorded(io::Cursor<Vec<u8>>, Vec<u8>);

@@ -5,13 +5,13 @@
 //! written with `%` and two hex digits. Missing: values are not written; names beyond 250 bytes are left out.
 
 use super::fault::{Answer, Reason};
-use crate::error::Result;
-use crate::fs::path::GuestPath;
-use crate::registry::{Hive, Key, Value, ValueData};
-use crate::repair::key_path;
-use crate::time::FileTime;
-use crate::windows::{HIVES, Machine, hive_of};
 use std::sync::{Arc, OnceLock};
+use vmrescue_base::error::Result;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_registry::{Hive, Key, Value, ValueData};
+use vmrescue_repair::key_path;
+use vmrescue_windows::{HIVES, Machine, hive_of};
 
 /// Longest name that a directory shows.
 const MAX_NAME_BYTES: usize = 250;
@@ -126,7 +126,7 @@ impl Registry {
             let path = GuestPath::parse(&branch.file)?;
             let Some((name, directory)) = path.components.split_last() else { return Ok(None) };
             let fs = self.machine.file_system(self.machine.volume_of(&path.volume)?)?;
-            let Some(parent) = crate::fs::resolve(&*fs, directory)? else { return Ok(None) };
+            let Some(parent) = vmrescue_fs::resolve(&*fs, directory)? else { return Ok(None) };
             hive_of(&*fs, parent, name).map(|hive| Some(Arc::new(hive)))
         };
         branch.hive.get_or_init(|| load().ok().flatten()).clone()

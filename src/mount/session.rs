@@ -10,17 +10,17 @@ use super::fault::{Answer, Reason};
 use super::gate::{Gate, Inside};
 use super::slot::Access;
 use super::tree::{Place, Tree, lock};
-use crate::block::DiskMut;
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::fs::ntfs::Volume;
-use crate::fs::{FileSystem, NodeId};
-use crate::progress::Progress;
-use crate::time::FileTime;
-use crate::transaction::{OperationId, Record, Transaction};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_base::time::FileTime;
+use vmrescue_block::DiskMut;
+use vmrescue_fs::ntfs::Volume;
+use vmrescue_fs::{FileSystem, NodeId};
+use vmrescue_transaction::{OperationId, Record, Transaction};
 
 /// Staged bytes beyond which a publish should not wait for its time. The overlay keeps an eighth of it in memory and the rest in a file.
 const MUCH_STAGED_BYTES: u64 = 1 << 30;
@@ -268,7 +268,7 @@ impl Session {
 }
 
 /// What two readers must agree on.
-type Agreed = Option<(u64, u32, u32, crate::fs::Times, Vec<String>, Vec<(String, u64)>)>;
+type Agreed = Option<(u64, u32, u32, vmrescue_fs::Times, Vec<String>, Vec<(String, u64)>)>;
 
 fn facts(fs: &dyn FileSystem, node: NodeId) -> Result<Agreed> {
     let metadata = match fs.metadata(node) {

@@ -6,11 +6,11 @@ use super::fault::{Answer, Fault, Reason};
 use super::session::Session;
 use super::tree::Place;
 use super::xattr::{MAX_VALUE_BYTES, attributes_from, times_from};
-use crate::error::ErrorKind;
-use crate::fs::ntfs::ea;
-use crate::fs::{FileSystemMut, MetadataChange, NodeId};
-use crate::guid::Guid;
-use crate::time::FileTime;
+use vmrescue_base::error::ErrorKind;
+use vmrescue_base::guid::Guid;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::ntfs::ea;
+use vmrescue_fs::{FileSystemMut, MetadataChange, NodeId};
 
 /// The directory of the first long name: the one whose 8.3 name is meant, as with ntfs-3g.
 fn short_name_directory(fs: &dyn FileSystemMut, node: NodeId) -> Answer<NodeId> {

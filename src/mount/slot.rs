@@ -3,11 +3,11 @@
 use super::ahead::Ahead;
 use super::clock;
 use super::fault::{Answer, Reason};
-use crate::error::Result;
-use crate::fs::{FileSystem, FileSystemMut, NodeId, VolumeInfo};
-use crate::guid::Guid;
-use crate::windows::Volume;
 use std::sync::{Arc, PoisonError, RwLock};
+use vmrescue_base::error::Result;
+use vmrescue_base::guid::Guid;
+use vmrescue_fs::{FileSystem, FileSystemMut, NodeId, VolumeInfo};
+use vmrescue_windows::Volume;
 
 /// How a volume may be used.
 pub(super) enum Access {

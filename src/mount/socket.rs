@@ -1,10 +1,10 @@
 //! Where clients come from: a local socket of Unix, or a TCP port of this machine.
 
 use super::nbd::{Service, serve_client};
-use crate::error::{Error, Result};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use vmrescue_base::error::{Error, Result};
 
 /// Serves clients of a local socket at `path` until the process ends; with `once`, until the first one leaves.
 ///
@@ -28,7 +28,7 @@ pub fn serve_local(path: &Path, service: &Service<'_>, once: bool, ready: &dyn F
 /// Always: there are no local sockets here.
 #[cfg(not(unix))]
 pub fn serve_local(path: &Path, _: &Service<'_>, _: bool, _: &dyn Fn()) -> Result<()> {
-    Err(Error::unsupported(crate::Layer::Host, "this system has no local sockets")
+    Err(Error::unsupported(vmrescue_base::Layer::Host, "this system has no local sockets")
         .in_file(path)
         .advice("use a port: --nbd 127.0.0.1:10809"))
 }

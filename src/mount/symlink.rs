@@ -10,8 +10,8 @@ use super::fault::{Answer, Fault, Reason};
 use super::link::{self, Target};
 use super::session::Session;
 use super::tree::{Facts, Kind, Tree, lock};
-use crate::fs::ntfs::symbolic_link;
-use crate::fs::{Attributes, MetadataChange, NodeId, NodeKind, RawPart};
+use vmrescue_fs::ntfs::symbolic_link;
+use vmrescue_fs::{Attributes, MetadataChange, NodeId, NodeKind, RawPart};
 
 /// Most links on the way to a target.
 const MAX_LINKS: u32 = 40;

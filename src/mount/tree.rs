@@ -12,17 +12,17 @@ use super::link::{self, Target};
 use super::registry::{At, Registry, Shown};
 use super::slot::{self, Slot};
 use super::unlinked::Unlinked;
-use crate::error::Result;
-use crate::fs::{
-    Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, NodeId, NodeKind, RawPart, Reparse, Times,
-    read_file,
-};
-use crate::limits::MAX_DIRECTORY_DEPTH;
-use crate::text::utf16le_lossy;
-use crate::windows::Machine;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmrescue_base::error::Result;
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_fs::{
+    Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, NodeId, NodeKind, RawPart, Reparse, Times,
+    read_file,
+};
+use vmrescue_windows::Machine;
 
 /// Number of the mount point itself.
 pub const TOP: u64 = 1;
@@ -345,7 +345,7 @@ impl Tree {
         }
         let found = self.slots[slot].look(|fs| match fs.lookup(directory, name) {
             // A file was asked for a name in it.
-            Err(e) if e.kind() == crate::ErrorKind::Invalid => Ok(Err(Reason::NotDirectory)),
+            Err(e) if e.kind() == vmrescue_base::ErrorKind::Invalid => Ok(Err(Reason::NotDirectory)),
             other => other.map(Ok),
         })?;
         let found = found.map_err(Fault::from)?;
@@ -503,7 +503,7 @@ impl Tree {
     fn volume_base(&self, volume: &str) -> Option<Vec<String>> {
         let letter = volume.strip_suffix(':').and_then(|l| l.chars().next().filter(|_| l.len() == 1));
         let guid = volume.strip_prefix("Volume{").and_then(|g| g.strip_suffix('}'));
-        let guid: Option<crate::guid::Guid> = guid.and_then(|guid| guid.parse().ok());
+        let guid: Option<vmrescue_base::guid::Guid> = guid.and_then(|guid| guid.parse().ok());
         let is = |slot: &Slot| {
             letter.is_some_and(|l| slot.letter.is_some_and(|own| own.eq_ignore_ascii_case(&l)))
                 || guid.is_some() && slot.guid == guid
@@ -529,7 +529,7 @@ impl Tree {
             Place::Node(slot, node) => {
                 self.slots[slot].listed();
                 let entries = self.slots[slot].look(|fs| match fs.read_dir(node) {
-                    Err(e) if e.kind() == crate::ErrorKind::Invalid => Ok(None),
+                    Err(e) if e.kind() == vmrescue_base::ErrorKind::Invalid => Ok(None),
                     other => other.map(Some),
                 })?;
                 let mut all = Vec::new();

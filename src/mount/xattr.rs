@@ -17,7 +17,7 @@
 
 use super::fault::{Answer, Reason};
 use super::tree::{Place, Tree};
-use crate::fs::{Attributes, Metadata, NodeId, RawPart};
+use vmrescue_fs::{Attributes, Metadata, NodeId, RawPart};
 
 /// FILE_ATTRIBUTE_NORMAL: no other attribute.
 const NORMAL: u32 = 0x80;

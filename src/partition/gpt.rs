@@ -3,11 +3,11 @@
 use super::{
     BASIC_DATA, EFI_SYSTEM, MICROSOFT_RESERVED, NewPartition, Partition, RECOVERY, Table, TableKind, mbr,
 };
-use crate::block::{Disk, DiskMut};
-use crate::bytes::{u32_at, u64_at};
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::guid::Guid;
-use crate::text::{until_nul, utf16le_bytes, utf16le_lossy};
+use vmrescue_base::bytes::{u32_at, u64_at};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::{until_nul, utf16le_bytes, utf16le_lossy};
+use vmrescue_block::{Disk, DiskMut};
 
 const ENTRY_BYTES: usize = 128;
 
@@ -40,7 +40,7 @@ fn header_at(disk: &Disk, lba: u64, sector: u64) -> Result<Option<Header>> {
     if crc32fast::hash(&summed) as usize != number(16) {
         return Ok(None);
     }
-    if !(ENTRY_BYTES..=4096).contains(&entry_bytes) || count > crate::limits::MAX_PARTITIONS {
+    if !(ENTRY_BYTES..=4096).contains(&entry_bytes) || count > vmrescue_base::limits::MAX_PARTITIONS {
         return Ok(None);
     }
     let array = u64_at(&bytes, 72).and_then(|lba| lba.checked_mul(sector));

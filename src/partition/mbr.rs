@@ -1,11 +1,11 @@
 //! The master boot record, with extended partitions as Windows and DOS chain them.
 
 use super::{NewPartition, Partition, Table, TableKind};
-use crate::block::{Disk, DiskMut};
-use crate::bytes::u32_at;
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::limits::MAX_LOGICAL_PARTITIONS;
 use std::ops::Range;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::limits::MAX_LOGICAL_PARTITIONS;
+use vmrescue_block::{Disk, DiskMut};
 
 const TABLE: usize = 446;
 const PROTECTIVE: u8 = 0xee;

@@ -1,7 +1,7 @@
 use super::*;
-use crate::block::{DiskMut, MemoryDevice};
 use proptest::prelude::*;
 use std::sync::Arc;
+use vmrescue_block::{DiskMut, MemoryDevice};
 
 fn disk(bytes: usize, sector: u32) -> DiskMut {
     DiskMut::new(Arc::new(MemoryDevice::zeroed(bytes).with_sectors(sector)))

@@ -1,6 +1,6 @@
 //! Bins and cells: the lowest level of a hive. Offsets count from the first bin, 4096 bytes into the file.
 
-use crate::bytes::u32_at;
+use vmrescue_base::bytes::u32_at;
 
 /// Bytes of the base block, ahead of the first bin.
 pub(super) const BASE_BYTES: usize = 4096;
@@ -46,7 +46,7 @@ pub(super) fn name_text(bytes: &[u8], compressed: bool) -> String {
     } else if compressed {
         bytes.iter().map(|b| char::from(*b)).collect()
     } else {
-        crate::text::utf16le_lossy(bytes)
+        vmrescue_base::text::utf16le_lossy(bytes)
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn name_bytes(name: &str) -> (Vec<u8>, bool) {
     let latin: Option<Vec<u8>> = name.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
     match latin {
         Some(bytes) => (bytes, true),
-        None => (crate::text::utf16le_bytes(name), false),
+        None => (vmrescue_base::text::utf16le_bytes(name), false),
     }
 }
 

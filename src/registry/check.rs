@@ -5,10 +5,10 @@ use super::free::FreeCells;
 use super::hive::Hive;
 use super::key::Key;
 use super::subkeys::listed;
-use crate::bytes::u32_at;
-use crate::error::{Defect, Layer, Severity};
-use crate::limits::MAX_KEY_DEPTH;
 use std::collections::{HashMap, HashSet};
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Defect, Layer, Severity};
+use vmrescue_base::limits::MAX_KEY_DEPTH;
 
 struct Walk<'a> {
     hive: &'a Hive,
@@ -59,7 +59,7 @@ impl<'a> Walk<'a> {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let unreadable = |e: crate::error::Error| ("hive-subkeys-bad", e.to_string());
+        let unreadable = |e: vmrescue_base::error::Error| ("hive-subkeys-bad", e.to_string());
         let entries = listed(self.hive.bytes(), key.number(28)).map_err(unreadable)?;
         if entries.len() != count as usize {
             return Err(("hive-subkey-count", format!("{count} subkeys expected, {} listed", entries.len())));

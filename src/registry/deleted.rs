@@ -7,9 +7,9 @@ use super::cell::{BASE_BYTES, NONE, bins_bytes, name_text};
 use super::hive::Hive;
 use super::key::KEY_COMPRESSED;
 use super::value::DataType;
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::limits::{MAX_KEY_DEPTH, MAX_VALUE_BYTES};
-use crate::time::FileTime;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::limits::{MAX_KEY_DEPTH, MAX_VALUE_BYTES};
+use vmrescue_base::time::FileTime;
 
 /// A deleted key or value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use super::hive::Hive;
 use super::key::Key;
 use super::subkeys::own_cells;
 use super::value::{DataType, SEGMENT_BYTES};
-use crate::bytes::{u16_at, u32_at};
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::limits::MAX_KEY_DEPTH;
-use crate::time::FileTime;
 use std::ops::Range;
+use vmrescue_base::bytes::{u16_at, u32_at};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_base::time::FileTime;
 
 /// Most entries of one leaf, as Windows has them.
 const MAX_LEAF: usize = 1012;
@@ -148,7 +148,7 @@ impl HiveEditor {
     /// # Errors
     /// `Damaged` when lists or the old data cannot be read; `Limit` for more data than a value may have.
     pub fn set_value(&mut self, path: &str, name: &str, data_type: DataType, data: &[u8]) -> Result<bool> {
-        if data.len() > crate::limits::MAX_VALUE_BYTES {
+        if data.len() > vmrescue_base::limits::MAX_VALUE_BYTES {
             return Err(Error::limit(Layer::Hive, "too much data for a value").found(data.len()));
         }
         self.create_key(path)?;
@@ -320,7 +320,7 @@ impl HiveEditor {
     fn add_bin(&mut self, cell_bytes: u32) -> Result<()> {
         let bin = bins_bytes(self.hive.bytes()) as u32;
         let size = (cell_bytes + 32).next_multiple_of(4096);
-        if u64::from(bin) + u64::from(size) + 4096 > crate::limits::MAX_HIVE_BYTES {
+        if u64::from(bin) + u64::from(size) + 4096 > vmrescue_base::limits::MAX_HIVE_BYTES {
             return Err(Error::no_space(Layer::Hive, "a hive cannot grow beyond 2 GiB"));
         }
         let start = HiveEditor::place(bin);
@@ -532,7 +532,7 @@ impl HiveEditor {
 
     /// Sets the class name of a key that has none.
     pub(super) fn set_class(&mut self, key: u32, class: &str) -> Result<()> {
-        let bytes = crate::text::utf16le_bytes(class);
+        let bytes = vmrescue_base::text::utf16le_bytes(class);
         let cell = self.allocate(bytes.len())?;
         self.put(cell, 0, &bytes);
         self.put_u32(key, 48, cell);

@@ -1,9 +1,9 @@
 //! The free cells of a hive under edit: best fit, merged with their neighbours inside a bin.
 
 use super::cell::{BASE_BYTES, bins_bytes};
-use crate::bytes::u32_at;
-use crate::error::{Error, Layer, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Free cells by place and by size.
 #[derive(Debug, Default)]

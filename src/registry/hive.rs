@@ -3,9 +3,9 @@
 use super::cell::{BASE_BYTES, base_checksum, bins_bytes, signed};
 use super::key::Key;
 use super::log;
-use crate::bytes::{slice_at, u32_at};
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::text::{until_nul, utf16le_lossy};
+use vmrescue_base::bytes::{slice_at, u32_at};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::text::{until_nul, utf16le_lossy};
 
 /// A hive in memory.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl Hive {
     /// `Damaged` when this is no hive or its root key cannot be read.
     pub fn parse(bytes: Vec<u8>) -> Result<Hive> {
         let base = |text: &str| Error::damaged(Layer::Hive, text.to_string()).at(0);
-        if bytes.len() as u64 > crate::limits::MAX_HIVE_BYTES {
+        if bytes.len() as u64 > vmrescue_base::limits::MAX_HIVE_BYTES {
             return Err(Error::limit(Layer::Hive, "a hive may not be larger than 2 GiB"));
         }
         if bytes.get(..4) != Some(b"regf") {

@@ -4,9 +4,9 @@ use super::cell::{NONE, cell, name_hash, name_text, same_name, signed};
 use super::hive::Hive;
 use super::subkeys::{listed, listed_lenient};
 use super::value::Value;
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::time::FileTime;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
 
 /// Flag of an `nk` or `vk`: the name is Latin-1.
 pub(super) const KEY_COMPRESSED: u16 = 0x20;
@@ -56,7 +56,7 @@ impl<'a> Key<'a> {
     pub fn class_name(&self) -> Option<String> {
         let length = usize::from(u16_at(self.node(), 74)?);
         let content = cell(&self.hive.bytes, self.number(48)).filter(|_| length > 0)?;
-        Some(crate::text::utf16le_lossy(content.get(..length)?))
+        Some(vmrescue_base::text::utf16le_lossy(content.get(..length)?))
     }
 
     /// When the key was last written.

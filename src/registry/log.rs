@@ -5,7 +5,7 @@
 //! comes first; the other continues it. Replay stops at the first entry that is not whole or not next.
 
 use super::cell::{BASE_BYTES, base_checksum};
-use crate::bytes::{slice_at, u32_at, u64_at};
+use vmrescue_base::bytes::{slice_at, u32_at, u64_at};
 
 const HASH_SEED: u64 = 0x82ef_4d88_7a4e_55c5;
 
@@ -87,7 +87,8 @@ fn replay_old(hive: &[u8], log: &[u8], base_right: bool) -> Option<(u32, Vec<u8>
     let bitmap = slice_at(log, 516, pages.div_ceil(8))?;
     let mut at = (516 + bitmap.len()).next_multiple_of(512);
     let mut bytes = hive.to_vec();
-    let end = BASE_BYTES.checked_add(bins).filter(|end| *end as u64 <= crate::limits::MAX_HIVE_BYTES)?;
+    let end =
+        BASE_BYTES.checked_add(bins).filter(|end| *end as u64 <= vmrescue_base::limits::MAX_HIVE_BYTES)?;
     if bytes.len() < end {
         bytes.resize(end, 0);
     }
@@ -137,7 +138,7 @@ pub(super) fn replay(hive: &[u8], logs: &[Vec<u8>]) -> Option<Vec<u8>> {
             continue;
         }
         let end = BASE_BYTES.checked_add(entry.bins_bytes)?;
-        if bytes.len() < end && end as u64 <= crate::limits::MAX_HIVE_BYTES {
+        if bytes.len() < end && end as u64 <= vmrescue_base::limits::MAX_HIVE_BYTES {
             bytes.resize(end, 0);
         }
         for (offset, page) in &entry.pages {

@@ -5,9 +5,9 @@ use super::hive::Hive;
 use super::key::Key;
 use super::subkeys::own_cells;
 use super::value::SEGMENT_BYTES;
-use crate::bytes::{u16_at, u32_at};
-use crate::error::{Defect, Layer, Severity};
 use std::collections::{HashMap, HashSet};
+use vmrescue_base::bytes::{u16_at, u32_at};
+use vmrescue_base::error::{Defect, Layer, Severity};
 
 struct Reach<'a> {
     bytes: &'a [u8],

@@ -5,10 +5,10 @@ use super::cell::{NONE, compare_names};
 use super::editor::HiveEditor;
 use super::hive::Hive;
 use super::key::Key;
-use crate::error::{Defect, Layer, Result, Severity};
-use crate::limits::MAX_KEY_DEPTH;
-use crate::time::FileTime;
 use std::collections::{HashMap, HashSet};
+use vmrescue_base::error::{Defect, Layer, Result, Severity};
+use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_base::time::FileTime;
 
 /// Rebuilds `damaged`; the new file, and what is not in it.
 ///

@@ -1,8 +1,8 @@
 //! Subkey lists: `li`, `lf`, `lh`, and `ri` over them.
 
 use super::cell::cell;
-use crate::bytes::{u16_at, u32_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{u16_at, u32_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Most subkeys that are listed for one key.
 const MAX_SUBKEYS: usize = 1 << 24;

@@ -1,8 +1,8 @@
 use super::*;
-use crate::error::ErrorKind;
-use crate::time::FileTime;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use vmrescue_base::error::ErrorKind;
+use vmrescue_base::time::FileTime;
 
 type Model = BTreeMap<String, BTreeMap<String, (u32, Vec<u8>)>>;
 
@@ -210,7 +210,7 @@ fn filled() -> HiveEditor {
 }
 
 fn utf16(text: &str) -> Vec<u8> {
-    crate::text::utf16le_bytes(text)
+    vmrescue_base::text::utf16le_bytes(text)
 }
 
 fn finished(editor: HiveEditor) -> Hive {
@@ -272,7 +272,7 @@ fn a_rebuilt_hive_holds_the_same_and_what_is_broken_is_listed() {
     bytes[list + 4..list + 8].fill(0xee);
     bytes[child.file_offset() as usize + 4] = b'!';
     let damaged = Hive::parse(bytes).unwrap();
-    assert!(damaged.check().iter().any(|d| d.severity == crate::Severity::Error));
+    assert!(damaged.check().iter().any(|d| d.severity == vmrescue_base::Severity::Error));
     let (bytes, lost) = rebuild(&damaged).unwrap();
     assert_eq!(lost.len(), 2, "{lost:?}");
     assert!(lost.iter().all(|defect| defect.offset.is_some()));
@@ -311,7 +311,7 @@ proptest! {
             if let Ok((bytes, _)) = rebuild(&hive) {
                 let rebuilt = Hive::parse(bytes).unwrap();
                 let defects = rebuilt.check();
-                prop_assert!(defects.iter().all(|d| d.severity == crate::Severity::Note), "{defects:?}");
+                prop_assert!(defects.iter().all(|d| d.severity == vmrescue_base::Severity::Note), "{defects:?}");
             }
         }
     }

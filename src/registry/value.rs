@@ -2,11 +2,11 @@
 
 use super::cell::{cell, name_text, signed};
 use super::hive::Hive;
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_VALUE_BYTES;
-use crate::text::utf16le_lossy;
 use std::borrow::Cow;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_VALUE_BYTES;
+use vmrescue_base::text::utf16le_lossy;
 
 /// Most data bytes in one segment of a `db`.
 pub(super) const SEGMENT_BYTES: usize = 16344;

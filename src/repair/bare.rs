@@ -3,13 +3,13 @@
 use super::change::Change;
 use super::run::{Options, Outcome, Target};
 use super::verify::{Verdict, other_value};
-use crate::error::{Error, ErrorKind, Layer, Result, Severity};
-use crate::progress::Progress;
-use crate::registry::{DataType, Hive, HiveEditor};
-use crate::time::FileTime;
-use crate::transaction::{Record, Transaction, TransactionOptions};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result, Severity};
+use vmrescue_base::progress::Progress;
+use vmrescue_base::time::FileTime;
+use vmrescue_registry::{DataType, Hive, HiveEditor};
+use vmrescue_transaction::{Record, Transaction, TransactionOptions};
 
 /// Reads a hive file with the transaction logs beside it.
 ///
@@ -120,7 +120,7 @@ fn verify(bytes: &[u8], changes: &[Change], known: &BTreeSet<String>) -> Result<
             .advice("nothing was written; please report this")
     };
     let after = Hive::parse(bytes.to_vec())?.check();
-    let is_new = |d: &&crate::Defect| {
+    let is_new = |d: &&vmrescue_base::Defect| {
         d.severity != Severity::Note && !known.contains(&format!("{}{}", d.code, d.detail))
     };
     if let Some(new) = after.iter().find(is_new) {

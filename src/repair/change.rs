@@ -1,8 +1,8 @@
 //! One change of a guest, as data: planned, shown, applied, verified, logged.
 
 use super::content::Content;
-use crate::registry::{DataType, ValueData};
 use serde::Serialize;
+use vmrescue_registry::{DataType, ValueData};
 
 /// A change. Paths are guest paths; volumes are numbers of partitions; `hive` is the guest path of a hive's file, `key` the path below its root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -190,19 +190,21 @@ impl Change {
 /// A value's data in a few words.
 pub(super) fn words(data_type: u32, data: &[u8]) -> String {
     let shown = match (data_type, data.len()) {
-        (1 | 2, _) => ValueData::Text(crate::text::until_nul(&crate::text::utf16le_lossy(data)).to_string()),
-        (4, 4) => ValueData::Number(u64::from(crate::bytes::u32_at(data, 0).unwrap_or(0))),
-        (11, 8) => ValueData::Number(crate::bytes::u64_at(data, 0).unwrap_or(0)),
-        (7, _) => {
-            ValueData::Text(crate::text::utf16le_lossy(data).trim_end_matches('\0').replace('\0', ", "))
-        }
+        (1 | 2, _) => ValueData::Text(
+            vmrescue_base::text::until_nul(&vmrescue_base::text::utf16le_lossy(data)).to_string(),
+        ),
+        (4, 4) => ValueData::Number(u64::from(vmrescue_base::bytes::u32_at(data, 0).unwrap_or(0))),
+        (11, 8) => ValueData::Number(vmrescue_base::bytes::u64_at(data, 0).unwrap_or(0)),
+        (7, _) => ValueData::Text(
+            vmrescue_base::text::utf16le_lossy(data).trim_end_matches('\0').replace('\0', ", "),
+        ),
         _ => ValueData::Bytes(data.to_vec()),
     };
     match shown {
         ValueData::Text(text) => format!("{text:?}"),
         ValueData::Number(number) => format!("{number} ({number:#x})"),
         ValueData::Texts(texts) => texts.join(", "),
-        ValueData::Bytes(bytes) if bytes.len() <= 16 => crate::text::hex(&bytes),
+        ValueData::Bytes(bytes) if bytes.len() <= 16 => vmrescue_base::text::hex(&bytes),
         ValueData::Bytes(bytes) => format!("{} bytes", bytes.len()),
     }
 }

@@ -1,10 +1,10 @@
 //! What a file is given: bytes at hand, or a file of this machine, which is read piece by piece whenever it is needed, so that a
 //! large one takes no memory.
 
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::fs::{FileSystem, NodeId};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_fs::{FileSystem, NodeId};
 
 /// Bytes of one piece.
 const PIECE_BYTES: usize = 1 << 20;

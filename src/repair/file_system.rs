@@ -3,10 +3,10 @@
 use super::change::Change;
 use super::sectors::{Writes, scratch};
 use super::volumes::Discard;
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs;
-use crate::progress::Progress;
-use crate::windows::Machine;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_fs::ntfs;
+use vmrescue_windows::Machine;
 
 fn length(writes: &Writes) -> u64 {
     writes.iter().map(|(_, data)| data.len() as u64).sum()
@@ -31,7 +31,7 @@ pub fn format_volume(
     let first = machine.disk.read_vec(volume.range.start, 512)?;
     let there = match &volume.fs {
         Some(fs) => Some(format!("{} {:?}", fs.info().kind, fs.info().label)),
-        None if !crate::bytes::is_zero(&first) => Some("something that is not known".into()),
+        None if !vmrescue_base::bytes::is_zero(&first) => Some("something that is not known".into()),
         None => None,
     };
     if let Some(there) = there.filter(|_| !force) {

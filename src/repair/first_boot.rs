@@ -2,10 +2,10 @@
 //! describes it for machines that cannot be reached. The script puts back what was there and removes itself.
 
 use super::change::Change;
-use crate::error::Result;
-use crate::fs::path::GuestPath;
-use crate::fs::read_file;
-use crate::windows::{Installation, Machine};
+use vmrescue_base::error::Result;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::read_file;
+use vmrescue_windows::{Installation, Machine};
 
 /// Extensions that run startup scripts: the client side extension and its tool.
 const EXTENSIONS: &str = "[{42B5FAAE-6536-11D2-AE5A-0000F87571E3}{40B6664F-4972-11D1-A7CA-0000F87571E3}]";

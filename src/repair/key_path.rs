@@ -1,7 +1,7 @@
 //! Registry paths as users type them, to the file of a hive and the key inside.
 
-use crate::error::{Error, Layer, Result};
-use crate::windows::{HIVES, Installation, Machine, boot_stores};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_windows::{HIVES, Installation, Machine, boot_stores};
 
 /// A key, by the file of its hive.
 #[derive(Debug, Clone, PartialEq, Eq)]

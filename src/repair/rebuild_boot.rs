@@ -3,19 +3,19 @@
 //! is made anew from the guest's template and the known defaults.
 
 use super::change::Change;
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
-use crate::guid::Guid;
-use crate::registry::{DataType, HiveEditor};
-use crate::time::FileTime;
-use crate::windows::bcd::names::{BOOTMGR, TYPE_BOOTMGR, TYPE_MEMDIAG, TYPE_OSLOADER, TYPE_RESUME};
-use crate::windows::bcd::{
+use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
+use vmrescue_registry::{DataType, HiveEditor};
+use vmrescue_windows::bcd::names::{BOOTMGR, TYPE_BOOTMGR, TYPE_MEMDIAG, TYPE_OSLOADER, TYPE_RESUME};
+use vmrescue_windows::bcd::{
     Device, DeviceElement, Firmware, FreshSpec, HiveChange, Object, PartitionRef, Recovery, Store, Value,
     changes, element_key, fresh,
 };
-use crate::windows::{Installation, Machine, PeInfo, boot_layout, load_store, partition_ref};
-use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_windows::{Installation, Machine, PeInfo, boot_layout, load_store, partition_ref};
 
 const DEVICE: u32 = 0x1100_0001;
 const PATH: u32 = 0x1200_0002;
@@ -279,7 +279,7 @@ fn recovery(machine: &Machine, installation: &Installation) -> Option<Recovery> 
     let (volume, node) = machine.resolve(&GuestPath::parse(&path).ok()?).ok()?;
     let bytes = read_file(&*machine.file_system(volume).ok()?, node?, "").ok()?;
     let text = if bytes.starts_with(&[0xff, 0xfe]) {
-        crate::text::utf16le_lossy(&bytes[2..])
+        vmrescue_base::text::utf16le_lossy(&bytes[2..])
     } else {
         String::from_utf8_lossy(&bytes).into_owned()
     };
@@ -391,7 +391,7 @@ impl Files<'_> {
 
 /// True when the old file is whole and not older than the new one.
 fn is_good(old: &[u8], new: &[u8]) -> bool {
-    if crate::bytes::is_zero(old) {
+    if vmrescue_base::bytes::is_zero(old) {
         return false;
     }
     match (PeInfo::parse(old), PeInfo::parse(new)) {

@@ -5,18 +5,19 @@ use super::plan::plan;
 use super::script::Script;
 use super::stage::Stage;
 use super::verify::{Verdict, defects, verify};
-use crate::block::DiskMut;
-use crate::crypt::Keys;
-use crate::disk;
-use crate::error::{Error, Layer, Result};
-use crate::image::{self, Container, ContainerInfo, CreateSpec, Format, Kind, OpenOptions, Variant};
-use crate::progress::Progress;
-use crate::transaction::{OperationId, Record, Transaction, TransactionOptions};
-use crate::windows::Machine;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::DiskMut;
+use vmrescue_crypt::Keys;
+use vmrescue_disk as disk;
+use vmrescue_image as image;
+use vmrescue_image::{Container, ContainerInfo, CreateSpec, Format, Kind, OpenOptions, Variant};
+use vmrescue_transaction::{OperationId, Record, Transaction, TransactionOptions};
+use vmrescue_windows::Machine;
 
 /// Asked right before an image is written; an error keeps it as it is.
 #[derive(Clone)]

@@ -2,15 +2,16 @@
 //! becomes the change.
 
 use super::change::Change;
-use crate::block::{Disk, DiskMut, Overlay, OverlayOptions};
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs;
-use crate::image;
-use crate::partition::{self, TableKind};
-use crate::windows::Machine;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{Disk, DiskMut, Overlay, OverlayOptions};
+use vmrescue_fs::ntfs;
+use vmrescue_image as image;
+use vmrescue_partition as partition;
+use vmrescue_partition::TableKind;
+use vmrescue_windows::Machine;
 
 /// Places on the disk, and what goes there.
 pub(super) type Writes = Vec<(u64, Vec<u8>)>;
@@ -94,7 +95,7 @@ pub fn copy_boot_code(machine: &Machine, donor: &Path) -> Result<Vec<Change>> {
     }
     let donor_disk = image::open_path(donor, &image::OpenOptions::default())?.disk;
     let code = donor_disk.read_vec(0, 512)?;
-    if code[510..] != [0x55, 0xaa] || crate::bytes::is_zero(&code[..440]) {
+    if code[510..] != [0x55, 0xaa] || vmrescue_base::bytes::is_zero(&code[..440]) {
         return Err(Error::invalid(Layer::Mbr, "this disk has no boot code to copy").in_file(donor));
     }
     plan_sectors(&machine.disk, &format!("copy the boot code of {}", donor.display()), |disk| {

@@ -3,13 +3,14 @@
 //! Missing: split and solid WIM images (SWM, ESD), cabinets and update packages.
 
 use super::plan::directory;
-use crate::crypt::Keys;
-use crate::error::{Error, Layer, Result};
-use crate::fs::{FileSystem, NodeId, read_file, resolve, wim};
-use crate::image::{self, OpenOptions};
-use crate::windows::{Machine, PeInfo, store_versions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_crypt::Keys;
+use vmrescue_fs::{FileSystem, NodeId, read_file, resolve, wim};
+use vmrescue_image as image;
+use vmrescue_image::OpenOptions;
+use vmrescue_windows::{Machine, PeInfo, store_versions};
 
 /// Most files of a folder that are looked at.
 const MAX_FILES: usize = 200_000;

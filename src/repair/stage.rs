@@ -3,15 +3,15 @@
 use super::change::Change;
 use super::content::Content;
 use super::volumes::write_options;
-use crate::block::DiskMut;
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::fs::ntfs::WriteOptions;
-use crate::fs::path::{GuestPath, VolumeName};
-use crate::fs::{FileSystemMut, MetadataChange, NodeId, NodeKind, open_mut_with, read_file, resolve};
-use crate::registry::HiveEditor;
-use crate::time::FileTime;
-use crate::windows::{Machine, hive_of};
 use std::collections::BTreeMap;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::DiskMut;
+use vmrescue_fs::ntfs::WriteOptions;
+use vmrescue_fs::path::{GuestPath, VolumeName};
+use vmrescue_fs::{FileSystemMut, MetadataChange, NodeId, NodeKind, open_mut_with, read_file, resolve};
+use vmrescue_registry::HiveEditor;
+use vmrescue_windows::{Machine, hive_of};
 
 /// A staged disk with what is open on it.
 pub(super) struct Stage<'a> {

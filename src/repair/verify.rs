@@ -2,18 +2,18 @@
 //! our writers (crates `ntfs` and `nt-hive`), and by our own checkers, which must not find anything new.
 
 use super::change::Change;
-use crate::block::{Cache, Disk};
-use crate::crypt::Keys;
-use crate::error::{Defect, Error, ErrorKind, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystem, NodeId, read_file};
-use crate::partition::TableKind;
-use crate::progress::Progress;
-use crate::windows::Machine;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::panic::AssertUnwindSafe;
+use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::{Cache, Disk};
+use vmrescue_crypt::Keys;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystem, NodeId, read_file};
+use vmrescue_partition::TableKind;
+use vmrescue_windows::Machine;
 
 /// Memory for what the crate `ntfs` reads of a volume.
 const CACHE_BYTES: usize = 16 << 20;
@@ -44,7 +44,7 @@ pub(super) fn defects(machine: &Machine, changes: &[Change], progress: &dyn Prog
     for change in changes {
         if let Change::FileSystemRepair { volume, .. } | Change::VolumeFormat { volume, .. } = change {
             // Before it is formatted, a volume may have no file system.
-            let whole = |own: &crate::windows::Volume| own.number == *volume && own.fs.is_some();
+            let whole = |own: &vmrescue_windows::Volume| own.number == *volume && own.fs.is_some();
             volumes.extend(machine.volumes.iter().position(whole));
         }
     }

@@ -2,11 +2,11 @@
 
 use super::change::Change;
 use super::verify::paths;
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs::{Hibernation, LogState, Replay, VolumeState, WriteOptions};
-use crate::fs::path::GuestPath;
-use crate::windows::Machine;
 use std::collections::BTreeSet;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_fs::ntfs::{Hibernation, LogState, Replay, VolumeState, WriteOptions};
+use vmrescue_fs::path::GuestPath;
+use vmrescue_windows::Machine;
 
 /// What the user agrees to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,8 +3,8 @@
 
 use super::escape::escaped;
 use super::sections::moment;
-use crate::time::FileTime;
 use std::fmt::Write;
+use vmrescue_base::time::FileTime;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

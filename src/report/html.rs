@@ -9,11 +9,11 @@ use super::script::{SCRIPT, hash};
 use super::sections::{moment, sections};
 use super::style::{DISK_STYLE, STYLE};
 use super::tables::{Cell, card, table};
-use crate::diagnose::{Applicability, Finding, Severity};
-use crate::text::size;
-use crate::time::FileTime;
-use crate::windows::{Service, Updates};
 use std::fmt::Write;
+use vmrescue_base::text::size;
+use vmrescue_base::time::FileTime;
+use vmrescue_diagnose::{Applicability, Finding, Severity};
+use vmrescue_windows::{Service, Updates};
 
 /// What a page is made of.
 pub struct Page<'a> {
@@ -413,7 +413,7 @@ fn timeline(out: &mut String, page: &Page<'_>, i: usize, installation: &Installa
         add(time, What::Update, package.kb.clone().unwrap_or_else(|| package.identity.clone()));
     }
     for dump in &installation.facts.crash.dumps {
-        let words = dump.dump.as_ref().map_or_else(|| dump.path.clone(), crate::windows::Dump::text);
+        let words = dump.dump.as_ref().map_or_else(|| dump.path.clone(), vmrescue_windows::Dump::text);
         add(dump.time(), What::Crash, words);
     }
     for event in page.events.get(i).into_iter().flatten() {
@@ -485,7 +485,7 @@ fn updates(out: &mut String, updates: Option<&Updates>, i: usize) {
         }
         out.push_str("</ul>");
     }
-    let row = |package: &crate::windows::Package| {
+    let row = |package: &vmrescue_windows::Package| {
         let when = package.installed.as_deref().unwrap_or("");
         let when = when.get(..19).unwrap_or(when).replace('T', " ");
         vec![

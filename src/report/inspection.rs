@@ -1,14 +1,14 @@
 //! Everything that `inspect` found, as one tree; its JSON form is what serde makes of it.
 
-use crate::block::Disk;
-use crate::crypt::BitLocker;
-use crate::error::Defect;
-use crate::image::{Container, ContainerInfo};
-use crate::partition::TableKind;
-use crate::windows::facts::{Facts, facts};
-use crate::windows::{Installation, Machine, Service, services};
 use serde::Serialize;
 use std::ops::Range;
+use vmrescue_base::error::Defect;
+use vmrescue_block::Disk;
+use vmrescue_crypt::BitLocker;
+use vmrescue_image::{Container, ContainerInfo};
+use vmrescue_partition::TableKind;
+use vmrescue_windows::facts::{Facts, facts};
+use vmrescue_windows::{Installation, Machine, Service, services};
 
 /// Everything that `inspect` found.
 #[derive(Debug, Clone, Serialize)]
@@ -218,7 +218,7 @@ fn services_of(machine: &Machine, installation: &Installation) -> Vec<Service> {
     hive.and_then(|hive| services(machine, installation, &hive, set, false)).unwrap_or_default()
 }
 
-fn partition(p: &crate::partition::Partition) -> PartitionView {
+fn partition(p: &vmrescue_partition::Partition) -> PartitionView {
     PartitionView {
         number: p.number,
         offset: p.range.start,
@@ -232,7 +232,7 @@ fn partition(p: &crate::partition::Partition) -> PartitionView {
     }
 }
 
-fn volume(volume: &crate::windows::Volume) -> VolumeView {
+fn volume(volume: &vmrescue_windows::Volume) -> VolumeView {
     let info = volume.fs.as_ref().map(|fs| fs.info());
     VolumeView {
         number: volume.number,

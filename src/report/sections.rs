@@ -1,8 +1,8 @@
 //! Facts as rows of words, for text and HTML alike. What is not set says so; what could not be read is "unknown".
 
-use crate::text::size;
-use crate::time::FileTime;
-use crate::windows::facts::{Adapter, Facts, User};
+use vmrescue_base::text::size;
+use vmrescue_base::time::FileTime;
+use vmrescue_windows::facts::{Adapter, Facts, User};
 
 /// One subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -149,7 +149,7 @@ fn start(facts: &Facts, absent: &Absent) -> Section {
         ],
     );
     if !start.entries.is_empty() {
-        let row = |entry: &crate::windows::facts::StartEntry| {
+        let row = |entry: &vmrescue_windows::facts::StartEntry| {
             let mut notes = entry.unusual.clone();
             notes.extend(entry.safe_boot.iter().map(|mode| format!("safe mode ({mode})")));
             vec![
@@ -261,7 +261,7 @@ fn firewall(facts: &Facts, absent: &Absent) -> Section {
     section.rows.push(("Rules".into(), count));
     if !firewall.rdp_rules.is_empty() {
         let all = |list: &[String]| if list.is_empty() { "all".to_string() } else { list.join(", ") };
-        let row = |rule: &crate::windows::facts::FirewallRule| {
+        let row = |rule: &vmrescue_windows::facts::FirewallRule| {
             vec![
                 rule.id.clone(),
                 if rule.active { "on".into() } else { "off".into() },
@@ -415,10 +415,10 @@ fn crash(facts: &Facts) -> Section {
         section.rows.push(("Dumps".into(), "none found".into()));
         return section;
     }
-    let row = |file: &crate::windows::facts::DumpFile| {
+    let row = |file: &vmrescue_windows::facts::DumpFile| {
         vec![
             file.time().map_or_else(|| "unknown".into(), moment),
-            file.dump.as_ref().map_or_else(|| "no dump that is known".into(), crate::windows::Dump::text),
+            file.dump.as_ref().map_or_else(|| "no dump that is known".into(), vmrescue_windows::Dump::text),
             file.path.clone(),
             size(file.size),
         ]
@@ -484,7 +484,7 @@ fn azure(facts: &Facts, absent: &Absent) -> Option<Section> {
         ],
     );
     if !agent.extensions.is_empty() {
-        let row = |e: &crate::windows::facts::AzureExtension| {
+        let row = |e: &vmrescue_windows::facts::AzureExtension| {
             vec![e.name.clone(), e.versions.join(", "), e.status.clone().unwrap_or_else(|| "unknown".into())]
         };
         section.table = Some(Table {

@@ -3,8 +3,8 @@
 use super::inspection::{Inspection, InstallationView};
 use super::map::{bar, segments};
 use super::sections::{Section, Table, sections};
-use crate::image::ContainerInfo;
-use crate::text::size;
+use vmrescue_base::text::size;
+use vmrescue_image::ContainerInfo;
 
 /// Characters of the bar that shows the disk.
 const BAR: usize = 60;

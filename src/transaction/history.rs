@@ -4,11 +4,11 @@ use super::journal::{Journal, Side};
 use super::place::{FilePlace, Place};
 use super::record::{self, OperationId, OperationRecord, OperationState};
 use super::refuse_unfinished;
-use crate::block::{DiskMut, HostFile};
-use crate::error::{Error, Layer, Result};
-use crate::progress::Progress;
 use std::path::Path;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::{DiskMut, HostFile};
 
 /// All operations on an image, oldest first.
 ///

@@ -8,12 +8,12 @@
 
 use super::place::Place;
 use super::record::OperationId;
-use crate::block::{Disk, DiskMut};
-use crate::bytes::{u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::progress::Progress;
 use std::io::Write;
 use std::ops::Range;
+use vmrescue_base::bytes::{u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::{Disk, DiskMut};
 
 const MAGIC: &[u8; 8] = b"VMRJRNL1";
 const HEADER_BYTES: u64 = 32;
@@ -82,7 +82,7 @@ pub(super) fn write(
     out.put(&(chunks.len() as u64).to_le_bytes())?;
     for range in &chunks {
         let (before, after) = (read_inside(&image, range)?, read_inside(staged, range)?);
-        let zeros = [&before, &after].map(|bytes| !bytes.is_empty() && crate::bytes::is_zero(bytes));
+        let zeros = [&before, &after].map(|bytes| !bytes.is_empty() && vmrescue_base::bytes::is_zero(bytes));
         let count = |bytes: &[u8], zeros| bytes.len() as u32 | if zeros { ZEROS } else { 0 };
         out.put(&range.start.to_le_bytes())?;
         out.put(&count(&before, zeros[0]).to_le_bytes())?;

@@ -3,12 +3,12 @@
 //! Every file of the state is written whole, made durable, and only then given its name, so that a reader sees the
 //! old file or the new one. The trait is there for the crash tests, which keep the state in memory.
 
-use crate::block::{Disk, HostFile};
-use crate::error::{Error, ErrorKind, Result};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, ErrorKind, Result};
+use vmrescue_block::{Disk, HostFile};
 
 /// Writes the content of a new file of the state.
 pub type Content<'a> = dyn FnMut(&mut dyn Write) -> Result<()> + 'a;

@@ -1,10 +1,10 @@
 //! What is remembered of an operation: `<id>.json` in the state folder.
 
 use super::place::{Place, read_small};
-use crate::error::{Error, Layer, Result};
-use crate::time::FileTime;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
 
 /// Number of an operation, counted from 1 for each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,12 +1,10 @@
 use super::journal::Side;
 use super::*;
-use crate::block::MemoryDevice;
-use crate::block::testing::{CrashDevice, Fate};
-use crate::error::ErrorKind;
-use crate::progress::Silent;
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use crate::testing::{MemoryPlace, staged, sweep};
 use std::fs;
+use vmrescue_base::error::ErrorKind;
+use vmrescue_base::progress::Silent;
+use vmrescue_block::MemoryDevice;
 
 fn image(dir: &Path) -> PathBuf {
     let path = dir.join("disk.raw");
@@ -84,94 +82,6 @@ fn a_file_changed_while_staging_is_refused() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
-/// State files in memory that stop working at the n-th write, with the file absent or as it was.
-#[derive(Default)]
-struct MemoryPlace {
-    files: RefCell<BTreeMap<String, Vec<u8>>>,
-    writes: Cell<u64>,
-    dies_at: Cell<u64>,
-}
-
-impl Place for MemoryPlace {
-    fn names(&self) -> Result<Vec<String>> {
-        Ok(self.files.borrow().keys().cloned().collect())
-    }
-
-    fn open(&self, name: &str) -> Result<Disk> {
-        let files = self.files.borrow();
-        let bytes = files.get(name).ok_or_else(|| Error::not_found(Layer::Host, name))?;
-        Ok(Disk::new(Arc::new(MemoryDevice::new(bytes.clone()))))
-    }
-
-    fn write(&self, name: &str, content: &mut Content<'_>) -> Result<()> {
-        let mut bytes = Vec::new();
-        content(&mut bytes)?;
-        if self.writes.get() >= self.dies_at.get() {
-            return Err(Error::new(ErrorKind::Io, Layer::Host, "the power is gone"));
-        }
-        self.writes.set(self.writes.get() + 1);
-        self.files.borrow_mut().insert(name.to_string(), bytes);
-        Ok(())
-    }
-}
-
-fn staged(old: &[u8], new: &[u8]) -> (Disk, Vec<std::ops::Range<u64>>) {
-    let base = Disk::new(Arc::new(MemoryDevice::new(old.to_vec())));
-    let overlay = Overlay::new(base, OverlayOptions::default()).unwrap();
-    let file = DiskMut::new(Arc::clone(&overlay) as Arc<dyn WritableDevice>);
-    file.set_length(new.len() as u64).unwrap();
-    file.write_at(0, new).unwrap();
-    (file.as_disk(), overlay.dirty_ranges().unwrap())
-}
-
-/// Runs `work` with the power going at every step of image and state, and checks what recovery makes of it.
-fn sweep(old: &[u8], new: &[u8], undoing: bool) -> u64 {
-    sweep_at(old, new, undoing, 0..40)
-}
-
-fn sweep_at(old: &[u8], new: &[u8], undoing: bool, steps: impl Iterator<Item = u64> + Clone) -> u64 {
-    let mut crashes = 0;
-    for fate in [Fate::Lost, Fate::Kept, Fate::Torn] {
-        for (on_image, step) in steps.clone().flat_map(|step| [(true, step), (false, step)]) {
-            let place = MemoryPlace::default();
-            place.dies_at.set(u64::MAX);
-            let (disk, ranges) = staged(old, new);
-            let start = if undoing { new } else { old };
-            if undoing {
-                let whole = DiskMut::new(Arc::new(CrashDevice::new(old.to_vec(), u64::MAX)));
-                publish_staged(&place, &whole, &disk, &ranges, Record::default(), &Silent).unwrap();
-                place.writes.set(0);
-            }
-            if !on_image {
-                place.dies_at.set(step);
-            }
-            let device = Arc::new(CrashDevice::new(start.to_vec(), if on_image { step } else { u64::MAX }));
-            let image = DiskMut::new(Arc::clone(&device) as Arc<dyn WritableDevice>);
-            let died = if undoing {
-                history::undo_at(&place, &image, None, false, &Silent).is_err()
-            } else {
-                publish_staged(&place, &image, &disk, &ranges, Record::default(), &Silent).is_err()
-            };
-            if !died {
-                continue;
-            }
-            crashes += 1;
-            place.dies_at.set(u64::MAX);
-            let medium = Arc::new(CrashDevice::new(device.after_power_loss(fate), u64::MAX));
-            let image = DiskMut::new(Arc::clone(&medium) as Arc<dyn WritableDevice>);
-            history::recover_at(&place, &image, &Silent).unwrap();
-            history::recover_at(&place, &image, &Silent).unwrap();
-            let after = medium.after_power_loss(Fate::Lost);
-            assert!(after == old || after == new, "between two states: {fate:?}, step {step}");
-            if after == new {
-                history::undo_at(&place, &image, None, false, &Silent).unwrap();
-                assert!(medium.after_power_loss(Fate::Lost) == old);
-            }
-        }
-    }
-    crashes
-}
-
 #[test]
 fn a_crash_at_every_step_leaves_the_old_image_or_the_new_one() {
     let old: Vec<u8> = (0..30_000u32).map(|i| (i % 251) as u8).collect();
@@ -186,17 +96,6 @@ fn a_crash_at_every_step_leaves_the_old_image_or_the_new_one() {
         assert!(sweep(&old, &new, false) > 15);
         assert!(sweep(&old, &new, true) > 15);
     }
-}
-
-/// A volume whose log is replayed as part of the change: after a crash there is the volume as it was, which every reader
-/// replays for itself, or the one with the replay and the change in it.
-#[test]
-fn a_crash_while_a_replay_is_published_leaves_it_undone_or_done() {
-    use crate::fs::ntfs::logfile::tests::{replayed, shown};
-    let (old, new) = replayed();
-    assert!(sweep_at(&old, &new, false, [0, 1, 2, 9, 30].into_iter()) > 5);
-    assert!(sweep_at(&old, &new, true, [0, 1, 2, 9, 30].into_iter()) > 5);
-    assert!(shown(&old) == shown(&new));
 }
 
 #[test]
@@ -221,7 +120,7 @@ fn a_damaged_journal_is_not_applied() {
 /// The same through the writers of the containers: blocks appear, tables and headers change, the file grows.
 #[test]
 fn a_crash_while_a_container_is_written_leaves_the_old_disk_or_the_new_one() {
-    use crate::image::{CreateSpec, Kind, check, create, open, open_mut};
+    use vmrescue_image::{CreateSpec, Kind, check, create, open, open_mut};
     for kind in [Kind::Raw, Kind::VhdFixed, Kind::VhdDynamic, Kind::VhdxDynamic] {
         let device = Arc::new(MemoryDevice::default());
         let file = DiskMut::new(Arc::clone(&device) as Arc<dyn WritableDevice>);
@@ -248,7 +147,7 @@ fn a_crash_while_a_container_is_written_leaves_the_old_disk_or_the_new_one() {
 /// Merging, compacting, resizing: each staged by the containers' writers, each swept like any other change.
 #[test]
 fn a_crash_in_disk_maintenance_leaves_the_old_disk_or_the_new_one() {
-    use crate::image::{CreateSpec, Kind, compact, create, open_mut, resize};
+    use vmrescue_image::{CreateSpec, Kind, compact, create, open_mut, resize};
     for kind in [Kind::VhdDynamic, Kind::VhdxDynamic] {
         let block_bytes = Some(if kind == Kind::VhdDynamic { 64 << 10 } else { 1 << 20 });
         let made = || {

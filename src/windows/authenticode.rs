@@ -6,10 +6,10 @@
 
 use super::pe::signature_places;
 use super::pkcs7::SignedData;
-use crate::bytes::{slice_at, u16_at, u32_at};
 use serde::Serialize;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
 
 /// `wCertificateType` of PKCS #7.
 const PKCS_SIGNED_DATA: u16 = 2;
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_checksum_does_not_change_the_hash_and_the_body_does() {
-        let driver = crate::demo::driver("x.sys", "10.0.1.2", 0x8664);
+        let driver = crate::testing::driver("x.sys", "10.0.1.2", 0x8664);
         let hash = pe_hashes(&driver).unwrap();
         let mut other = driver.clone();
         other[0x98 + 64] ^= 1;
@@ -144,7 +144,7 @@ mod tests {
         fn damaged_files_are_hashed_without_panic(
             hits in prop::collection::vec((0usize..700, any::<u8>()), 0..12), cut in any::<prop::sample::Index>(),
         ) {
-            let mut bytes = crate::demo::driver("x.sys", "10.0.1.2", 0x8664);
+            let mut bytes = crate::testing::driver("x.sys", "10.0.1.2", 0x8664);
             for (at, value) in hits {
                 bytes[at] = value;
             }

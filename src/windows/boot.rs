@@ -2,11 +2,11 @@
 
 use super::bcd::{Firmware, PartitionRef, Store};
 use super::machine::{Machine, hive_of};
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::resolve;
-use crate::partition::{EFI_SYSTEM, TableKind};
-use crate::registry::Hive;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::resolve;
+use vmrescue_partition::{EFI_SYSTEM, TableKind};
+use vmrescue_registry::Hive;
 
 /// Where a store lies on a system partition, by firmware.
 pub(super) const STORE_PLACES: [(Firmware, &[&str]); 2] =

@@ -7,10 +7,10 @@
 use super::der::{Element, tag};
 use super::machine::{Installation, Machine};
 use super::pkcs7::{SPC_INDIRECT_DATA, SignedData, TRUST_LIST, digest_of};
-use crate::error::Result;
-use crate::fs::{NodeKind, read_file, resolve};
-use crate::text::utf16le_lossy;
 use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_base::error::Result;
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_fs::{NodeKind, read_file, resolve};
 
 /// The subsystem of the operating system.
 const SUBSYSTEM: &str = "{F750E6C3-38EE-11D1-85E5-00C04FC295EE}";
@@ -69,7 +69,7 @@ fn from_text(octets: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let text = utf16le_lossy(octets);
-    let digits: Vec<u8> = crate::text::until_nul(&text)
+    let digits: Vec<u8> = vmrescue_base::text::until_nul(&text)
         .chars()
         .map(|c| c.to_digit(16).map(|d| d as u8))
         .collect::<Option<_>>()?;
@@ -133,8 +133,8 @@ pub(super) fn find(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::{hex, utf16le_bytes};
     use proptest::prelude::*;
+    use vmrescue_base::text::{hex, utf16le_bytes};
 
     #[test]
     fn hashes_written_as_text_are_read() {

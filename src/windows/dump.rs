@@ -4,9 +4,9 @@
 //! Missing: which driver crashed (that wants symbols), streams of program dumps.
 
 use super::bugcheck::bugcheck_name;
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::time::FileTime;
 use serde::Serialize;
+use vmrescue_base::bytes::{u16_at, u32_at, u64_at};
+use vmrescue_base::time::FileTime;
 
 /// Bytes that [`Dump::parse`] wants to see.
 pub const DUMP_HEADER_BYTES: usize = 0x2000;

@@ -5,9 +5,9 @@
 //! a driver's INF sets with `AddFilter` positions (`Filters` subkeys of Windows 10 1903 and later) are read as names only.
 
 use super::services::Service;
-use crate::error::Result;
-use crate::registry::{Hive, Key};
 use serde::Serialize;
+use vmrescue_base::error::Result;
+use vmrescue_registry::{Hive, Key};
 
 /// Classes whose devices are in the stack below the system volume: class GUID and name. Disk and volume come first.
 const BOOT_CLASSES: [(&str, &str); 6] = [
@@ -172,9 +172,9 @@ fn is_disk_class(class: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{DataType, HiveEditor};
-    use crate::text::utf16le_bytes;
-    use crate::time::FileTime;
+    use vmrescue_base::text::utf16le_bytes;
+    use vmrescue_base::time::FileTime;
+    use vmrescue_registry::{DataType, HiveEditor};
 
     #[test]
     fn dangling_and_late_filters_are_marked() {

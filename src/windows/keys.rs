@@ -1,8 +1,8 @@
 //! Values of a hive by path, for facts: what is not there is `None`, what cannot be read is `None` too and noted once.
 
-use crate::registry::{Hive, Key, Value};
-use crate::time::FileTime;
 use std::cell::RefCell;
+use vmrescue_base::time::FileTime;
+use vmrescue_registry::{Hive, Key, Value};
 
 /// Problems that are kept; a damaged hive would give thousands.
 const MAX_PROBLEMS: usize = 40;
@@ -45,7 +45,7 @@ impl<'a> Keys<'a> {
         self.hive.is_some()
     }
 
-    fn taken<T>(&self, path: &str, result: crate::error::Result<Option<T>>) -> Option<T> {
+    fn taken<T>(&self, path: &str, result: vmrescue_base::error::Result<Option<T>>) -> Option<T> {
         result.unwrap_or_else(|e| {
             self.notes.add(format!(r"HKLM\{}\{path}: {e}", self.name));
             None
@@ -107,7 +107,7 @@ impl<'a> Keys<'a> {
 
     /// A FILETIME in eight bytes, of whichever type; zero is none.
     pub(super) fn time(&self, path: &str, name: &str) -> Option<FileTime> {
-        let time = FileTime(crate::bytes::u64_at(&self.bytes(path, name)?, 0)?);
+        let time = FileTime(vmrescue_base::bytes::u64_at(&self.bytes(path, name)?, 0)?);
         (!time.is_zero()).then_some(time)
     }
 }
@@ -115,7 +115,7 @@ impl<'a> Keys<'a> {
 fn text_of(value: Value<'_>) -> Option<String> {
     let text = value.as_string()?;
     // Programs write whole buffers; what follows the NUL is not part of the text.
-    let text = crate::text::until_nul(&text);
+    let text = vmrescue_base::text::until_nul(&text);
     (!text.is_empty()).then(|| text.to_string())
 }
 

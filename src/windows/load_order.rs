@@ -7,10 +7,10 @@
 //! manager, which starts a driver when its device appears, not when its turn comes.
 
 use super::services::Service;
-use crate::bytes::u32_at;
-use crate::error::Result;
-use crate::registry::Hive;
 use std::collections::BTreeMap;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::Result;
+use vmrescue_registry::Hive;
 
 /// Tag of a driver whose tag is not in the vector.
 const UNKNOWN_TAG: u32 = 0xffff_fffe;

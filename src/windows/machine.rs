@@ -1,17 +1,19 @@
 //! A disk with its volumes and Windows installations.
 
-use crate::block::{Disk, DiskMut};
-use crate::crypt::{self, BitLocker, Keys};
-use crate::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
-use crate::fs::path::{GuestPath, VolumeName};
-use crate::fs::{FileSystem, NodeId, read_file, resolve};
-use crate::guid::Guid;
-use crate::partition::{self, EFI_SYSTEM, Partition, Table, TableKind};
-use crate::registry::Hive;
-use crate::windows::bcd::{DiskMap, MapPartition, PartitionRef};
+use crate::bcd::{DiskMap, MapPartition, PartitionRef};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
+use vmrescue_base::guid::Guid;
+use vmrescue_block::{Disk, DiskMut};
+use vmrescue_crypt as crypt;
+use vmrescue_crypt::{BitLocker, Keys};
+use vmrescue_fs::path::{GuestPath, VolumeName};
+use vmrescue_fs::{FileSystem, NodeId, read_file, resolve};
+use vmrescue_partition as partition;
+use vmrescue_partition::{EFI_SYSTEM, Partition, Table, TableKind};
+use vmrescue_registry::Hive;
 
 /// Hives of `System32\config` by the name of their root below `HKEY_LOCAL_MACHINE`.
 pub const HIVES: [&str; 7] = ["SYSTEM", "SOFTWARE", "SAM", "SECURITY", "COMPONENTS", "DRIVERS", "DEFAULT"];
@@ -423,7 +425,7 @@ fn open_volume(
     range: &Range<u64>,
     defects: &mut Vec<Defect>,
 ) -> (Option<Arc<dyn FileSystem>>, Option<String>) {
-    match disk.window(range.clone()).and_then(crate::fs::open) {
+    match disk.window(range.clone()).and_then(vmrescue_fs::open) {
         Ok(fs) => (Some(fs), None),
         Err(e) => {
             if e.kind() == ErrorKind::Damaged {
@@ -448,7 +450,12 @@ impl Target {
             return Guid::at(guid, 0).map(Target::Gpt);
         }
         (data.len() == 12)
-            .then(|| Some(Target::Mbr(crate::bytes::u32_at(data, 0)?, crate::bytes::u64_at(data, 4)?)))
+            .then(|| {
+                Some(Target::Mbr(
+                    vmrescue_base::bytes::u32_at(data, 0)?,
+                    vmrescue_base::bytes::u64_at(data, 4)?,
+                ))
+            })
             .flatten()
     }
 

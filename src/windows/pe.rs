@@ -2,9 +2,9 @@
 //! docs/decisions/pelite.md says why.
 
 use super::version_resource;
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::error::{Error, Layer, Result};
 use serde::Serialize;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Resource type of version information.
 const VERSION: u32 = 16;
@@ -104,7 +104,7 @@ impl PeInfo {
         match payload_kind(bytes) {
             Payload::Pe => {}
             Payload::Packed => return Err(bad("a compressed or delta payload, not a PE file")),
-            Payload::Other if crate::bytes::is_zero(&bytes[..bytes.len().min(4096)]) => {
+            Payload::Other if vmrescue_base::bytes::is_zero(&bytes[..bytes.len().min(4096)]) => {
                 return Err(bad("the file is filled with zeros"));
             }
             Payload::Other => return Err(bad("not a PE file").expected("MZ")),
@@ -263,7 +263,7 @@ mod tests {
             cut in any::<prop::sample::Index>(), noise in prop::collection::vec(any::<u8>(), 0..600),
         ) {
             drop(PeInfo::parse(&noise));
-            let mut bytes = crate::demo::driver("x.sys", "10.0.1.2", 0x8664);
+            let mut bytes = crate::testing::driver("x.sys", "10.0.1.2", 0x8664);
             for (at, value) in hits {
                 let at = at.index(bytes.len());
                 bytes[at] = value;

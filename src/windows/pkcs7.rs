@@ -2,7 +2,7 @@
 //! root are not checked here, so nothing in this file says that a signature is valid.
 
 use super::der::{Element, Elements, element, tag};
-use crate::text::utf16le_lossy;
+use vmrescue_base::text::utf16le_lossy;
 
 /// 1.2.840.113549.1.7.2: signed data.
 const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];

@@ -1,8 +1,8 @@
 //! What a machine is for.
 
 use super::machine::{Installation, Machine};
-use crate::error::Result;
 use serde::Serialize;
+use vmrescue_base::error::Result;
 
 /// A role that decides what an update may break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -2,10 +2,10 @@
 
 use super::machine::{Installation, Machine};
 use super::pe::PeInfo;
-use crate::error::{Error, Layer, Result};
-use crate::fs::{read_file, resolve};
-use crate::registry::Hive;
 use serde::Serialize;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_fs::{read_file, resolve};
+use vmrescue_registry::Hive;
 
 /// A service or driver.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -7,12 +7,12 @@
 
 use super::events::{Filter, Reader, Source, logs, words};
 use super::{HIVES, Installation, Machine, hive_of};
-use crate::error::{Defect, ErrorKind, Layer, Result, Severity};
-use crate::fs::{FileSystem, NodeId, NodeKind, Order, Times, resolve};
-use crate::limits::MAX_KEY_DEPTH;
-use crate::registry::{Hive, Key};
-use crate::time::FileTime;
 use std::collections::HashSet;
+use vmrescue_base::error::{Defect, ErrorKind, Layer, Result, Severity};
+use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, Order, Times, resolve};
+use vmrescue_registry::{Hive, Key};
 
 /// The kinds of sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -385,7 +385,7 @@ impl Timeline {
             });
         }
         u32::try_from(self.rows.len() - 1)
-            .map_err(|_| crate::Error::limit(Layer::Windows, "entries of a timeline"))
+            .map_err(|_| vmrescue_base::Error::limit(Layer::Windows, "entries of a timeline"))
     }
 
     /// How many entries there are.

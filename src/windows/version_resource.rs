@@ -1,8 +1,8 @@
 //! The version resource of a PE file (VS_VERSIONINFO): a tree of nodes, each with a length, a key, a value and children. Lengths
 //! that lie give less, never more.
 
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::text::utf16le_lossy;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::text::utf16le_lossy;
 
 /// Nodes that are looked at in one resource.
 const MAX_NODES: usize = 512;
@@ -47,7 +47,7 @@ pub(super) fn text(resource: &[u8], name: &str) -> Option<String> {
         pending.push(rest);
         if found.key == name {
             let text = utf16le_lossy(found.value);
-            return Some(crate::text::until_nul(&text).to_string());
+            return Some(vmrescue_base::text::until_nul(&text).to_string());
         }
         if !found.children.is_empty() && found.value.is_empty() {
             pending.push(found.children);

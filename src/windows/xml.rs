@@ -154,7 +154,7 @@ fn tag_end(text: &str) -> Option<usize> {
 /// The text of a file in UTF-8 or UTF-16, by its byte order mark.
 pub(super) fn decode(bytes: &[u8]) -> Cow<'_, str> {
     match bytes {
-        [0xff, 0xfe, rest @ ..] => Cow::Owned(crate::text::utf16le_lossy(rest)),
+        [0xff, 0xfe, rest @ ..] => Cow::Owned(vmrescue_base::text::utf16le_lossy(rest)),
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest),
         _ => String::from_utf8_lossy(bytes),
     }

@@ -1,7 +1,7 @@
 //! What every device must do. Each room's devices are put through this in their own tests.
 
-use crate::block::{Disk, DiskMut};
-use crate::error::ErrorKind;
+use crate::{Disk, DiskMut};
+use vmrescue_base::error::ErrorKind;
 
 /// Reads of every size and place equal `expected`; nothing outside can be read; extents cover the device.
 ///
@@ -23,7 +23,7 @@ pub fn read_suite(disk: &Disk, expected: &[u8]) {
     while at < length {
         let Ok(extent) = disk.extent_at(at) else { panic!("no extent at {at}") };
         assert!(extent.length_bytes > 0 && extent.length_bytes <= length - at);
-        if extent.kind == crate::block::ExtentKind::Zero {
+        if extent.kind == crate::ExtentKind::Zero {
             let end = (at + extent.length_bytes) as usize;
             assert!(expected[at as usize..end].iter().all(|byte| *byte == 0));
         }

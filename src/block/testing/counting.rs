@@ -1,9 +1,9 @@
 //! A device that counts what is asked of it: tests and `inspect` prove with it that they read only what they need.
 
-use crate::block::{BlockDevice, Disk, Extent, Geometry};
-use crate::error::Result;
+use crate::{BlockDevice, Disk, Extent, Geometry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use vmrescue_base::error::Result;
 
 /// How much was read.
 #[derive(Debug, Default)]

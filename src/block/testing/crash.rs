@@ -1,9 +1,9 @@
 //! A device that loses power: what was written after the last flush is lost, kept, or kept in part.
 
-use crate::block::{BlockDevice, Geometry, WritableDevice};
-use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::{BlockDevice, Geometry, WritableDevice};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 
 /// What becomes of writes that were never flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! A device that fails its n-th operation, and only that one.
 
-use crate::block::{BlockDevice, DiskMut, Geometry, WritableDevice};
-use crate::error::{Error, ErrorKind, Layer, Result};
+use crate::{BlockDevice, DiskMut, Geometry, WritableDevice};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 
 /// Passes everything on but the n-th operation (0: the first), which is an error of kind `Io`.
 pub struct FaultDevice {

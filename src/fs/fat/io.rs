@@ -1,7 +1,7 @@
 //! A disk as the standard library's reader, writer and seeker, which `fatfs` wants.
 
-use crate::block::{Disk, DiskMut};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use vmrescue_block::{Disk, DiskMut};
 
 /// A disk with a position.
 pub(super) struct DiskIo {

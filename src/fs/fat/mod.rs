@@ -12,13 +12,13 @@ use super::{
     Attributes, DirEntry, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId, NodeKind, StreamInfo,
     Times, VolumeInfo,
 };
-use crate::block::{Disk, DiskMut};
-use crate::bytes::{u16_at, u32_at};
-use crate::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
-use crate::progress::Progress;
-use crate::time::FileTime;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::{Mutex, PoisonError};
+use vmrescue_base::bytes::{u16_at, u32_at};
+use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
+use vmrescue_base::progress::Progress;
+use vmrescue_base::time::FileTime;
+use vmrescue_block::{Disk, DiskMut};
 
 /// A FAT volume.
 pub struct FatVolume {
@@ -407,9 +407,9 @@ impl FileSystemMut for FatVolume {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::MemoryDevice;
-    use crate::progress::Silent;
     use std::sync::Arc;
+    use vmrescue_base::progress::Silent;
+    use vmrescue_block::MemoryDevice;
 
     #[test]
     fn files_and_directories_come_back() {
@@ -423,8 +423,8 @@ mod tests {
             volume.set_len(file, "", 50_001).unwrap();
             assert!(volume.create(efi, "a LONG name.efi", NodeKind::File).is_err());
             let volume = FatVolume::open(disk.as_disk()).unwrap();
-            let node = crate::fs::resolve(&volume, &["efi", "A LONG NAME.EFI"]).unwrap().unwrap();
-            assert_eq!(crate::fs::read_file(&volume, node, "").unwrap(), vec![7; 50_001]);
+            let node = crate::resolve(&volume, &["efi", "A LONG NAME.EFI"]).unwrap().unwrap();
+            assert_eq!(crate::read_file(&volume, node, "").unwrap(), vec![7; 50_001]);
             assert!(volume.check(&Silent).unwrap().is_empty());
             assert!(is_fat(&disk.as_disk().read_vec(0, 512).unwrap()));
         }

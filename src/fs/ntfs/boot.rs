@@ -3,9 +3,9 @@
 //! Field offsets follow the BIOS parameter block of NTFS. The copy in the last sector of the partition is compared by
 //! [`super::check`]; boot code is not looked at.
 
-use crate::block::Disk;
-use crate::bytes::{u16_at, u64_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{u16_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::Disk;
 
 /// Largest cluster that Windows makes.
 const MAX_CLUSTER_BYTES: u64 = 2 << 20;

@@ -2,9 +2,9 @@
 //! sectors (where the partition begins), which BIOS boot code uses and which is wrong after a partition was moved.
 
 use super::boot::{Boot, boot_copy};
-use crate::block::{Disk, DiskMut};
-use crate::bytes::u32_at;
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{Disk, DiskMut};
 
 /// Offset of the count of hidden sectors.
 const HIDDEN: usize = 0x1c;
@@ -20,7 +20,7 @@ fn first(disk: &Disk) -> Result<Option<Vec<u8>>> {
 
 /// True for a volume that BitLocker has and nobody opened: its first sector is not that of NTFS and must stay, though the last may be.
 fn is_bitlocker(disk: &Disk) -> Result<bool> {
-    Ok(disk.len() >= 512 && crate::crypt::is_bitlocker(&disk.read_vec(0, 512)?))
+    Ok(disk.len() >= 512 && vmrescue_crypt::is_bitlocker(&disk.read_vec(0, 512)?))
 }
 
 /// What is wrong with the boot sector of the NTFS volume that fills `disk` and begins at sector `first_sector` of its disk.
@@ -86,9 +86,9 @@ pub fn repair_boot_sector(disk: &DiskMut, first_sector: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::MemoryDevice;
-    use crate::fs::ntfs::{FormatSpec, format};
+    use crate::ntfs::{FormatSpec, format};
     use std::sync::Arc;
+    use vmrescue_block::MemoryDevice;
 
     /// An encrypted volume may end with plain sectors; the pointers to its keys are not written over.
     #[test]
@@ -106,7 +106,7 @@ mod tests {
         assert!(is_bitlocker(&disk.as_disk()).unwrap());
         assert_eq!(boot_sector_problems(&disk.as_disk(), 2048).unwrap(), Vec::<String>::new());
         let refused = repair_boot_sector(&disk, 2048).unwrap_err();
-        assert_eq!(refused.kind(), crate::ErrorKind::Refused);
+        assert_eq!(refused.kind(), vmrescue_base::ErrorKind::Refused);
         assert!(device.to_vec() == locked);
     }
 
@@ -126,11 +126,7 @@ mod tests {
                     1,
                     "{sector_bytes} {at}"
                 );
-                assert_eq!(
-                    crate::fs::open(disk.as_disk()).unwrap().info().kind,
-                    "ntfs",
-                    "{sector_bytes} {at}"
-                );
+                assert_eq!(crate::open(disk.as_disk()).unwrap().info().kind, "ntfs", "{sector_bytes} {at}");
                 repair_boot_sector(&disk, 2048).unwrap();
                 assert!(device.to_vec() == whole, "{sector_bytes} {at}");
             }

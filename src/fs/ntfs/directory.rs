@@ -5,12 +5,12 @@ use super::node::{Attr, Node, kind};
 use super::record::{DIRECTORY, number_of};
 use super::reparse::WOF;
 use super::volume::Volume;
-use crate::bytes::{slice_at, u32_at};
-use crate::error::{Error, Layer, Result};
-use crate::fs::{Attributes, DirEntry, NodeId, NodeKind};
-use crate::limits::MAX_INDEX_DEPTH;
+use crate::{Attributes, DirEntry, NodeId, NodeKind};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use vmrescue_base::bytes::{slice_at, u32_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_INDEX_DEPTH;
 
 /// `$I30` in UTF-16LE.
 pub(crate) const I30: &[u8] = b"$\0I\x003\x000\0";

@@ -1,9 +1,9 @@
 //! $EA and $EA_INFORMATION, the extended attributes of a file: a list of entries (offset to the next, flags, lengths,
 //! name with a NUL, value), each aligned to 4 ([MS-FSCC] 2.4.15); also the last entry says how long it is.
 
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::error::{Error, Layer, Result};
-use crate::fs::ExtendedAttribute;
+use crate::ExtendedAttribute;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Attribute type of $EA_INFORMATION.
 pub(crate) const EA_INFORMATION: u32 = 0xD0;
@@ -18,7 +18,7 @@ const NEEDED: u8 = 0x80;
 ///
 /// # Errors
 /// `Damaged` when an entry does not hold its own fields.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<ExtendedAttribute>> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<ExtendedAttribute>> {
     let (mut at, mut out) = (0, Vec::new());
     while at + 8 <= bytes.len() {
         let entry = || -> Option<(ExtendedAttribute, usize)> {

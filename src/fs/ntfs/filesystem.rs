@@ -9,15 +9,15 @@ use super::reparse::{self, WOF};
 use super::state::{LogState, VolumeState};
 use super::volume::{Volume, no_stream};
 use super::wof;
-use crate::bytes::u32_at;
-use crate::error::{Defect, Error, Layer, Result};
-use crate::fs::{
+use crate::{
     Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, NodeName, Order, RawPart, Reparse,
     StreamInfo, Times, Visit, VolumeInfo,
 };
-use crate::progress::Progress;
-use crate::text::{utf16le_bytes, utf16le_lossy};
 use std::ops::Range;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 /// Record of the root directory.
 const ROOT: u64 = 5;

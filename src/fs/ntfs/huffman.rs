@@ -1,6 +1,6 @@
 //! What XPRESS Huffman and LZX share: bits from 16-bit little-endian words, highest first, and canonical codes.
 
-use crate::bytes::u16_at;
+use vmrescue_base::bytes::u16_at;
 
 /// Longest code.
 const MAX_BITS: usize = 16;
@@ -53,7 +53,7 @@ impl<'a> Bits<'a> {
 
     /// The next whole bytes, from behind the bits that are held.
     pub(crate) fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let bytes = crate::bytes::array_at(self.input, self.at)?;
+        let bytes = vmrescue_base::bytes::array_at(self.input, self.at)?;
         self.at += N;
         Some(bytes)
     }

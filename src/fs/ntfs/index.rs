@@ -2,10 +2,10 @@
 //! directories.
 
 use super::record::fix_up;
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::fs::Times;
-use crate::time::FileTime;
+use crate::Times;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
 
 /// Entry flag: has a child.
 const HAS_CHILD: u16 = 1;
@@ -175,7 +175,7 @@ impl<'a> FileName<'a> {
     /// DOS attributes, with the private directory bit turned into the public one.
     pub(crate) fn attributes(&self) -> u32 {
         let stored = self.word(0x38);
-        stored & 0x0FFF_FFFF | if self.is_directory() { crate::fs::Attributes::DIRECTORY } else { 0 }
+        stored & 0x0FFF_FFFF | if self.is_directory() { crate::Attributes::DIRECTORY } else { 0 }
     }
 
     /// True for a directory.
@@ -185,7 +185,7 @@ impl<'a> FileName<'a> {
 
     /// The reparse tag, when the attributes say that there is one.
     pub(crate) fn reparse_tag(&self) -> Option<u32> {
-        (self.word(0x38) & crate::fs::Attributes::REPARSE_POINT != 0).then(|| self.word(0x3C))
+        (self.word(0x38) & crate::Attributes::REPARSE_POINT != 0).then(|| self.word(0x3C))
     }
 
     /// Namespace: 0 POSIX, 1 Win32, 2 DOS, 3 both.

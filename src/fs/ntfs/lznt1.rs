@@ -1,7 +1,7 @@
 //! LZNT1, the compression of NTFS streams ([MS-XCA] 2.5): chunks of 4 KiB, each with a two-byte header.
 
-use crate::bytes::u16_at;
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Bytes that a chunk unpacks to.
 const CHUNK: usize = 4096;

@@ -2,7 +2,7 @@
 //! with a fixed file size. Written after the description in [MS-PATCH] 2 and what WIM does differently.
 
 use super::huffman::{Bits, Code, copy_match};
-use crate::bytes::{array_at, slice_at};
+use vmrescue_base::bytes::{array_at, slice_at};
 
 /// Largest chunk: the window.
 pub(crate) const CHUNK_BYTES: usize = 32768;
@@ -161,7 +161,7 @@ fn untranslate(out: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::decompress;
-    use crate::fs::ntfs::chunk_tests;
+    use crate::ntfs::chunk_tests;
     use proptest::prelude::*;
 
     /// What wimlib makes of [`chunk_tests::text`].

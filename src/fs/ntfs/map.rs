@@ -1,8 +1,8 @@
 //! Which cluster holds which part of an attribute: the run lists of all its segments, joined.
 
 use super::write::runs;
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_RUNS;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_RUNS;
 
 /// A run with its place in the attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use super::node::{Attr, Clustered, Value, kind};
 use super::state::{Hibernation, LogState, state};
 use super::volume::{Volume, no_stream};
 use super::write::{Mender, WriteOptions};
-use crate::block::DiskMut;
-use crate::bytes::is_zero;
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::progress::Progress;
-use crate::text::utf16le_bytes;
+use vmrescue_base::bytes::is_zero;
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::progress::Progress;
+use vmrescue_base::text::utf16le_bytes;
+use vmrescue_block::DiskMut;
 
 /// Most rounds: what is added or freed in one is counted in the next.
 const ROUNDS: usize = 8;
@@ -195,7 +195,7 @@ fn round(
 fn single(mender: &mut Mender, volume: &Volume, remedy: &Remedy) -> Result<Option<String>> {
     let name = |key: &[u8]| {
         super::index::FileName::parse(key)
-            .map_or_else(String::new, |n| crate::text::utf16le_lossy(n.name_bytes()))
+            .map_or_else(String::new, |n| vmrescue_base::text::utf16le_lossy(n.name_bytes()))
     };
     let number = |reference: &u64| super::record::number_of(*reference);
     Ok(Some(match remedy {
@@ -229,11 +229,11 @@ fn single(mender: &mut Mender, volume: &Volume, remedy: &Remedy) -> Result<Optio
         }
         Remedy::RemoveKey { file, key } => {
             mender.key(file, key, None)?;
-            format!("entry {} removed from {file}", crate::text::hex(key))
+            format!("entry {} removed from {file}", vmrescue_base::text::hex(key))
         }
         Remedy::AddKey { file, key, data } => {
             mender.key(file, key, Some(data))?;
-            format!("entry {} added to {file}", crate::text::hex(key))
+            format!("entry {} added to {file}", vmrescue_base::text::hex(key))
         }
         Remedy::Dirty => {
             mender.clean()?;

@@ -13,7 +13,7 @@ mod check;
 #[cfg(test)]
 mod chunk_tests;
 mod directory;
-pub(crate) mod ea;
+pub mod ea;
 mod filesystem;
 mod huffman;
 mod index;

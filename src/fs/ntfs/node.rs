@@ -3,9 +3,9 @@
 use super::map::RunMap;
 use super::record::{Attribute, Body, Record, number_of};
 use super::volume::Volume;
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_ATTRIBUTE_LIST_BYTES;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_ATTRIBUTE_LIST_BYTES;
 
 /// Attribute types.
 pub(crate) mod kind {

@@ -5,9 +5,9 @@
 use super::directory::Directory;
 use super::record::number_of;
 use super::volume::Volume;
-use crate::error::Result;
-use crate::fs::{FileSystem, NodeId};
-use crate::text::utf16le_bytes;
+use crate::{FileSystem, NodeId};
+use vmrescue_base::error::Result;
+use vmrescue_base::text::utf16le_bytes;
 
 /// Bytes of the id itself.
 pub(crate) const OBJECT_ID_BYTES: usize = 16;

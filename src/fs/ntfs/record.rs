@@ -3,8 +3,8 @@
 //! Views borrow the bytes of the record, so that a scan of a whole $MFT allocates nothing. Extended attributes ($EA)
 //! are walked over like any other attribute but not taken apart.
 
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Bytes that one update sequence number protects, whatever the sector size.
 const STRIDE: usize = 512;

@@ -1,9 +1,9 @@
 //! Reparse points ([MS-FSCC] 2.1.2): where symbolic links and junctions point to, and the WOF tag.
 
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::error::{Error, Layer, Result};
-use crate::fs::Reparse;
-use crate::text::{utf16le_bytes, utf16le_lossy};
+use crate::Reparse;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 const MOUNT_POINT: u32 = 0xA000_0003;
 const SYMLINK: u32 = 0xA000_000C;

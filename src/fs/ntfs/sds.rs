@@ -1,7 +1,7 @@
 //! $Secure:$SDS, the security descriptors of a volume: a header of 20 bytes (hash, id, offset, length) and the
 //! descriptor, aligned to 16. Blocks of 256 KiB are each followed by a copy of themselves; no entry crosses a block.
 
-use crate::bytes::{u32_at, u64_at};
+use vmrescue_base::bytes::{u32_at, u64_at};
 
 /// Bytes of the header of an entry.
 pub(crate) const HEADER_BYTES: usize = 20;

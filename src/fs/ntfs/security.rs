@@ -6,10 +6,10 @@
 
 use super::node::kind;
 use super::volume::Volume;
-use crate::bytes::{u32_at, u64_at};
-use crate::error::Result;
-use crate::text::utf16le_bytes;
 use std::collections::HashMap;
+use vmrescue_base::bytes::{u32_at, u64_at};
+use vmrescue_base::error::Result;
+use vmrescue_base::text::utf16le_bytes;
 
 /// Record of $Secure.
 const SECURE: u64 = 9;

@@ -7,9 +7,9 @@
 use super::logfile::Counts;
 use super::logfile::restart::Found;
 use super::volume::Volume;
-use crate::bytes::u32_at;
-use crate::error::{Error, Layer, Result};
-use crate::fs::FileSystem;
+use crate::FileSystem;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// File in the root directory that holds the memory of a hibernated Windows.
 pub(crate) const HIBERNATION_FILE: &str = "hiberfil.sys";
@@ -88,7 +88,7 @@ impl Hibernation {
     /// What the first page of `hiberfil.sys` says.
     pub(crate) fn of(head: &[u8]) -> Hibernation {
         match head.get(..4) {
-            _ if crate::bytes::is_zero(head) => Hibernation::No,
+            _ if vmrescue_base::bytes::is_zero(head) => Hibernation::No,
             Some(b"wake" | b"WAKE" | b"link" | b"LINK") => Hibernation::No,
             Some(b"hibr" | b"HIBR") => match fast_startup(head) {
                 Some(true) => Hibernation::FastStartup,

@@ -1,11 +1,11 @@
 //! Whole volumes: new ones, and mutated ones, which must give answers or errors but no panic and no endless loop.
 
 use super::*;
-use crate::block::{Disk, DiskMut, MemoryDevice};
-use crate::fs::{FileSystem, NodeId, open, read_file, resolve};
-use crate::progress::Silent;
+use crate::{FileSystem, NodeId, open, read_file, resolve};
 use proptest::prelude::*;
 use std::sync::{Arc, OnceLock};
+use vmrescue_base::progress::Silent;
+use vmrescue_block::{Disk, DiskMut, MemoryDevice};
 
 fn fresh() -> Vec<u8> {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();

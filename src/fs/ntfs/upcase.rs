@@ -1,7 +1,7 @@
 //! $UpCase, the table by which names are compared and sorted. Always the table of the volume itself.
 
-use crate::error::{Error, Layer, Result};
 use std::cmp::Ordering;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Units of the table.
 const UNITS: usize = 0x10000;
@@ -21,7 +21,7 @@ impl UpCase {
                 .expected(UNITS * 2)
                 .found(bytes.len()));
         }
-        Ok(UpCase(crate::text::utf16le_units(bytes).into_boxed_slice()))
+        Ok(UpCase(vmrescue_base::text::utf16le_units(bytes).into_boxed_slice()))
     }
 
     /// A table that only knows what Unicode says, for a volume whose own table cannot be read.

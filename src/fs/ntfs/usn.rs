@@ -6,11 +6,11 @@
 
 use super::node::kind;
 use super::volume::{Volume, no_stream};
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::fs::{FileSystem, NodeId};
-use crate::text::{utf16le_bytes, utf16le_units};
-use crate::time::FileTime;
+use crate::{FileSystem, NodeId};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::{utf16le_bytes, utf16le_units};
+use vmrescue_base::time::FileTime;
 
 /// Records do not cross multiples of this.
 pub(crate) const PAGE_BYTES: u64 = 4096;

@@ -13,13 +13,13 @@ use super::security::Places;
 use super::state::{LogState, Replay};
 use super::upcase::UpCase;
 use super::{lznt1, mkfs};
-use crate::block::{Disk, Overlay, OverlayOptions, WritableDevice};
-use crate::bytes::u16_at;
-use crate::error::{Error, Layer, Result};
-use crate::fs::NodeId;
-use crate::limits::{MAX_ATTRIBUTE_LIST_BYTES, MAX_FILE_IN_MEMORY_BYTES};
-use crate::text::utf16le_lossy;
+use crate::NodeId;
 use std::sync::{Arc, OnceLock};
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::{MAX_ATTRIBUTE_LIST_BYTES, MAX_FILE_IN_MEMORY_BYTES};
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_block::{Disk, Overlay, OverlayOptions, WritableDevice};
 
 /// Bytes of one cached page of $MFT: a walk over directories takes records from everywhere, and most of a large page in vain.
 const PAGE_BYTES: u64 = 16 << 10;

@@ -12,13 +12,13 @@ use super::record::{Body, DIRECTORY, Record, number_of, sequence_of};
 use super::reparse::WOF;
 use super::volume::Volume;
 use super::wof;
-use crate::bytes::u32_at;
-use crate::error::{Defect, Layer, Result, Severity};
-use crate::fs::walk::{Order, Visit, Walked};
-use crate::fs::{Attributes, FileSystem, NodeId, NodeKind, StreamInfo, Times};
-use crate::limits::MAX_DIRECTORY_DEPTH;
-use crate::text::{utf16le_bytes, utf16le_lossy};
+use crate::walk::{Order, Visit, Walked};
+use crate::{Attributes, FileSystem, NodeId, NodeKind, StreamInfo, Times};
 use std::collections::HashSet;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Defect, Layer, Result, Severity};
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
+use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 /// Below a directory with at most this many directories under it, the records are read singly.
 const FEW_DIRECTORIES: usize = 64;

@@ -7,8 +7,8 @@ use super::node::Attr;
 use super::reparse::WOF;
 use super::volume::Volume;
 use super::{lzx, xpress};
-use crate::bytes::u32_at;
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Name of the stream with the packed data.
 pub(crate) const STREAM: &str = "WofCompressedData";

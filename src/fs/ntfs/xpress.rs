@@ -2,7 +2,7 @@
 //! one block; what Windows packs as a whole (prefetch files) has many, whose matches reach back into the blocks before.
 
 use super::huffman::{Bits, Code, copy_match};
-use crate::bytes::slice_at;
+use vmrescue_base::bytes::slice_at;
 
 /// Bytes of the table: 512 lengths of four bits.
 const TABLE_BYTES: usize = 256;
@@ -57,7 +57,7 @@ fn block(input: &[u8], at: usize, out: &mut [u8], done: usize, end: usize) -> Op
 #[cfg(test)]
 mod tests {
     use super::decompress;
-    use crate::fs::ntfs::chunk_tests;
+    use crate::ntfs::chunk_tests;
     use proptest::prelude::*;
 
     /// What wimlib makes of [`chunk_tests::text`].

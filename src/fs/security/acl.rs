@@ -1,7 +1,7 @@
 //! Access control lists and their entries ([MS-DTYP] 2.4.4, 2.4.5).
 
 use super::sid::Sid;
-use crate::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
 
 /// ACE flag: files inherit it.
 pub(super) const OBJECT_INHERIT: u8 = 0x01;

@@ -12,8 +12,8 @@ mod sid;
 pub use acl::{Ace, Acl};
 pub use sid::Sid;
 
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Largest descriptor: Windows stores at most 64 KiB of a list and a little around two of them.
 const MAX_DESCRIPTOR_BYTES: usize = 0x2_0200;

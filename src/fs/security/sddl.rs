@@ -3,9 +3,9 @@
 
 use super::acl::{Ace, Acl};
 use super::{Descriptor, control};
-use crate::guid::Guid;
 use std::fmt;
 use std::fmt::Write as _;
+use vmrescue_base::guid::Guid;
 
 /// Types of entries.
 const KINDS: &[(u8, &str)] = &[
@@ -109,7 +109,7 @@ fn write_ace(out: &mut String, ace: &Ace) -> fmt::Result {
     let flags: String = FLAGS.iter().filter(|(bit, _)| ace.flags & bit != 0).map(|(_, name)| *name).collect();
     write!(out, "{flags};{};", rights(ace))?;
     let object = matches!(ace.kind, 5..=8 | 11 | 12 | 15 | 16);
-    let present = if object { crate::bytes::u32_at(&ace.body, 4).unwrap_or(0) } else { 0 };
+    let present = if object { vmrescue_base::bytes::u32_at(&ace.body, 4).unwrap_or(0) } else { 0 };
     let second = if present & 1 != 0 { 24 } else { 8 };
     for (bit, at) in [(1, 8), (2, second)] {
         if let Some(guid) = Guid::at(&ace.body, at).filter(|_| present & bit != 0) {
@@ -120,8 +120,8 @@ fn write_ace(out: &mut String, ace: &Ace) -> fmt::Result {
     let Some(sid) = ace.sid() else { return out.write_str(")") };
     out.push_str(&sid.sddl());
     let rest = ace.sid_at().and_then(|at| ace.body.get(at + sid.bytes().len()..)).unwrap_or_default();
-    if !crate::bytes::is_zero(rest) {
-        write!(out, ";{}", crate::text::hex(rest))?;
+    if !vmrescue_base::bytes::is_zero(rest) {
+        write!(out, ";{}", vmrescue_base::text::hex(rest))?;
     }
     out.write_str(")")
 }

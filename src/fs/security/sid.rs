@@ -1,7 +1,7 @@
 //! Security identifiers ([MS-DTYP] 2.4.2).
 
-use crate::bytes::slice_at;
 use std::fmt;
+use vmrescue_base::bytes::slice_at;
 
 /// Most sub-authorities of a SID.
 const MAX_PARTS: usize = 15;

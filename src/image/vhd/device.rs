@@ -1,13 +1,13 @@
 //! Dynamic and differencing disks: the block allocation table, blocks, sector bitmaps.
 
 use super::footer::{DynamicHeader, FOOTER_BYTES, Footer, KIND_DIFFERENCING};
-use crate::block::{BlockDevice, Disk, DiskMut, Extent, ExtentKind, Geometry, WritableDevice};
-use crate::error::{Defect, Error, Layer, Result, Severity};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError, RwLock};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_block::{BlockDevice, Disk, DiskMut, Extent, ExtentKind, Geometry, WritableDevice};
 
 /// Block size of new disks.
-pub(in crate::image) const BLOCK_BYTES: u32 = 2 << 20;
+pub(crate) const BLOCK_BYTES: u32 = 2 << 20;
 const ABSENT: u32 = u32::MAX;
 /// Bytes that one byte of a sector bitmap stands for.
 const GROUP_BYTES: u64 = 4096;
@@ -25,7 +25,7 @@ pub(super) struct VhdDevice {
 }
 
 /// Bytes of the sector bitmap ahead of each block.
-pub(in crate::image) fn bitmap_bytes(block_bytes: u64) -> u64 {
+pub(crate) fn bitmap_bytes(block_bytes: u64) -> u64 {
     (block_bytes / 512).div_ceil(8).next_multiple_of(512)
 }
 
@@ -83,7 +83,7 @@ impl VhdDevice {
 
     fn read_parent(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         buf.fill(0);
-        let Some(parent) = &self.parent else { return Err(crate::image::parent_missing(Layer::Vhd)) };
+        let Some(parent) = &self.parent else { return Err(crate::parent_missing(Layer::Vhd)) };
         let there = parent.len().saturating_sub(offset).min(buf.len() as u64) as usize;
         if there > 0 { parent.read_at(offset, &mut buf[..there]) } else { Ok(()) }
     }
@@ -178,7 +178,7 @@ impl VhdDevice {
         let bitmap = bitmap_bytes(self.block_bytes);
         if !self.differencing {
             let there = self.place(block)?;
-            if there.is_none() && crate::bytes::is_zero(data) {
+            if there.is_none() && vmrescue_base::bytes::is_zero(data) {
                 return Ok(());
             }
             let place = self.allocate(file, block)?;
@@ -229,7 +229,9 @@ impl VhdDevice {
                 // A block of zeros in a differencing disk hides what the parent has.
                 if !self.differencing
                     && (is_free(range)
-                        || crate::bytes::is_zero(&file.as_disk().read_vec(place + bitmap, length as usize)?))
+                        || vmrescue_base::bytes::is_zero(
+                            &file.as_disk().read_vec(place + bitmap, length as usize)?,
+                        ))
                 {
                     file.write_at(self.table_offset + block * 4, &ABSENT.to_be_bytes())?;
                     self.bat.write().unwrap_or_else(PoisonError::into_inner)[block as usize] = ABSENT;

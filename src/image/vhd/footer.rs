@@ -1,18 +1,18 @@
 //! The footer and the dynamic disk header.
 
-use crate::block::Disk;
-use crate::bytes::array_at;
-use crate::error::{Error, Layer, Result};
-use crate::text::utf16le_lossy;
+use vmrescue_base::bytes::array_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_block::Disk;
 
 /// Length of the footer.
-pub(in crate::image) const FOOTER_BYTES: u64 = 512;
+pub(crate) const FOOTER_BYTES: u64 = 512;
 /// Disk type: fixed.
-pub(in crate::image) const KIND_FIXED: u32 = 2;
+pub(crate) const KIND_FIXED: u32 = 2;
 /// Disk type: dynamic.
-pub(in crate::image) const KIND_DYNAMIC: u32 = 3;
+pub(crate) const KIND_DYNAMIC: u32 = 3;
 /// Disk type: differencing.
-pub(in crate::image) const KIND_DIFFERENCING: u32 = 4;
+pub(crate) const KIND_DIFFERENCING: u32 = 4;
 /// Seconds from 1970 to 2000, where VHD times begin.
 const EPOCH: i64 = 946_684_800;
 
@@ -32,13 +32,13 @@ fn sum(bytes: &[u8], at: usize) -> u32 {
 
 /// The footer.
 #[derive(Debug, Clone)]
-pub(in crate::image) struct Footer {
-    pub(in crate::image) kind: u32,
-    pub(in crate::image) disk_bytes: u64,
-    pub(in crate::image) data_offset: u64,
-    pub(in crate::image) unique_id: [u8; 16],
+pub(crate) struct Footer {
+    pub(crate) kind: u32,
+    pub(crate) disk_bytes: u64,
+    pub(crate) data_offset: u64,
+    pub(crate) unique_id: [u8; 16],
     /// When the disk was made, in seconds since 2000.
-    pub(in crate::image) time: u32,
+    pub(crate) time: u32,
     pub(super) creator: [u8; 4],
 }
 
@@ -70,7 +70,7 @@ fn chs(disk_bytes: u64) -> [u8; 4] {
 
 impl Footer {
     /// Parses and checks.
-    pub(in crate::image) fn parse(bytes: &[u8]) -> Result<Footer> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Footer> {
         Footer::parse_with(bytes, true)
     }
 
@@ -86,7 +86,10 @@ impl Footer {
                 .found(format!("{stored:#010x}")));
         }
         let disk_bytes = be64(bytes, 48);
-        if disk_bytes == 0 || !disk_bytes.is_multiple_of(512) || disk_bytes > crate::limits::MAX_DISK_BYTES {
+        if disk_bytes == 0
+            || !disk_bytes.is_multiple_of(512)
+            || disk_bytes > vmrescue_base::limits::MAX_DISK_BYTES
+        {
             return Err(Error::damaged(Layer::Vhd, "the size of the disk").found(disk_bytes));
         }
         Ok(Footer {
@@ -100,19 +103,19 @@ impl Footer {
     }
 
     /// A footer for a new disk.
-    pub(in crate::image) fn new(kind: u32, disk_bytes: u64) -> Footer {
+    pub(crate) fn new(kind: u32, disk_bytes: u64) -> Footer {
         Footer {
             kind,
             disk_bytes,
             data_offset: if kind == KIND_FIXED { u64::MAX } else { FOOTER_BYTES },
-            unique_id: crate::guid::Guid::random().0,
-            time: (crate::time::FileTime::now().unix_seconds() - EPOCH) as u32,
+            unique_id: vmrescue_base::guid::Guid::random().0,
+            time: (vmrescue_base::time::FileTime::now().unix_seconds() - EPOCH) as u32,
             creator: *b"vmrs",
         }
     }
 
     /// The bytes on disk.
-    pub(in crate::image) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; FOOTER_BYTES as usize];
         bytes[..8].copy_from_slice(b"conectix");
         bytes[11] = 2;
@@ -140,22 +143,22 @@ impl Footer {
 
 /// The header of dynamic and differencing disks.
 #[derive(Debug, Clone)]
-pub(in crate::image) struct DynamicHeader {
-    pub(in crate::image) table_offset: u64,
-    pub(in crate::image) entries: u32,
-    pub(in crate::image) block_bytes: u32,
+pub(crate) struct DynamicHeader {
+    pub(crate) table_offset: u64,
+    pub(crate) entries: u32,
+    pub(crate) block_bytes: u32,
     /// The checksum fits.
     pub(super) sum_right: bool,
-    pub(in crate::image) parent_id: [u8; 16],
-    pub(in crate::image) parent_name: String,
+    pub(crate) parent_id: [u8; 16],
+    pub(crate) parent_name: String,
     /// Time of the parent's footer, in seconds since 2000.
-    pub(in crate::image) parent_time: u32,
+    pub(crate) parent_time: u32,
     /// Platform code, place and length of each parent locator.
     locators: Vec<([u8; 4], u64, u32)>,
 }
 
 impl DynamicHeader {
-    pub(in crate::image) fn new(entries: u32, block_bytes: u32) -> DynamicHeader {
+    pub(crate) fn new(entries: u32, block_bytes: u32) -> DynamicHeader {
         DynamicHeader {
             table_offset: FOOTER_BYTES + 1024,
             entries,
@@ -186,7 +189,7 @@ impl DynamicHeader {
             block_bytes,
             sum_right: sum(bytes, 36) == be32(bytes, 36),
             parent_id: array_at(bytes, 40).unwrap_or_default(),
-            parent_name: crate::text::until_nul(&utf16le_lossy(&name)).to_string(),
+            parent_name: vmrescue_base::text::until_nul(&utf16le_lossy(&name)).to_string(),
             parent_time: be32(bytes, 56),
             locators: locators
                 .filter_map(|at| Some((array_at(at, 0)?, be64(at, 16), be32(at, 8))))
@@ -195,7 +198,7 @@ impl DynamicHeader {
         })
     }
 
-    pub(in crate::image) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; 1024];
         bytes[..8].copy_from_slice(b"cxsparse");
         bytes[8..16].fill(0xff);
@@ -221,7 +224,7 @@ impl DynamicHeader {
     }
 
     /// Adds a parent locator: its text lies at `place`.
-    pub(in crate::image) fn add_locator(&mut self, code: [u8; 4], place: u64, bytes: u32) {
+    pub(crate) fn add_locator(&mut self, code: [u8; 4], place: u64, bytes: u32) {
         self.locators.push((code, place, bytes));
     }
 
@@ -235,7 +238,7 @@ impl DynamicHeader {
         let text = |code: &[u8; 4]| {
             let (_, place, length) = self.locators.iter().find(|(c, _, _)| c == code)?;
             let bytes = file.read_vec(*place, (*length).min(8192) as usize).ok()?;
-            Some(crate::text::until_nul(&utf16le_lossy(&bytes)).to_string())
+            Some(vmrescue_base::text::until_nul(&utf16le_lossy(&bytes)).to_string())
         };
         let name = Some(self.parent_name.clone());
         [text(b"W2ru"), text(b"W2ku"), name].into_iter().flatten().filter(|hint| !hint.is_empty()).collect()

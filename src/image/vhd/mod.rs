@@ -7,12 +7,12 @@ pub(super) use device::{BLOCK_BYTES, bitmap_bytes};
 pub(super) use footer::{DynamicHeader, FOOTER_BYTES, Footer, KIND_DIFFERENCING, KIND_DYNAMIC, KIND_FIXED};
 
 use super::{Container, ContainerInfo, Format, Variant, parent_missing};
-use crate::block::{Disk, DiskMut};
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::guid::Guid;
 use device::VhdDevice;
 use std::ops::Range;
 use std::sync::Arc;
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::guid::Guid;
+use vmrescue_block::{Disk, DiskMut};
 
 /// True when a footer stands at the end or a copy at the start.
 pub(super) fn looks_like(file: &Disk) -> Result<bool> {

@@ -3,10 +3,10 @@
 use super::format::ALIGN;
 use super::header::Headers;
 use super::metadata::Metadata;
-use crate::block::{BlockDevice, Disk, DiskMut, Extent, ExtentKind, Geometry, WritableDevice};
-use crate::error::{Defect, Error, Layer, Result, Severity};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_block::{BlockDevice, Disk, DiskMut, Extent, ExtentKind, Geometry, WritableDevice};
 
 const NOT_PRESENT: u64 = 0;
 const UNDEFINED: u64 = 1;
@@ -15,7 +15,7 @@ const UNMAPPED: u64 = 3;
 const FULLY_PRESENT: u64 = 6;
 const PARTIALLY_PRESENT: u64 = 7;
 /// BAT entries of the smallest chunk of the largest disk: bounds the memory of a lying disk size.
-const MAX_BAT_ENTRIES: u64 = (crate::limits::MAX_DISK_BYTES / ALIGN) * 2;
+const MAX_BAT_ENTRIES: u64 = (vmrescue_base::limits::MAX_DISK_BYTES / ALIGN) * 2;
 
 struct Writer {
     file: DiskMut,
@@ -129,7 +129,7 @@ impl VhdxDevice {
     fn read_parent(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         buf.fill(0);
         let Some(parent) = &self.parent else {
-            return Err(crate::image::parent_missing(Layer::Vhdx));
+            return Err(crate::parent_missing(Layer::Vhdx));
         };
         // A child may be larger than its parent; beyond the parent's end there is nothing.
         let there = parent.len().saturating_sub(offset).min(buf.len() as u64) as usize;
@@ -241,7 +241,7 @@ impl VhdxDevice {
         match self.source(block)? {
             Source::File(place) => writer.file.write_at(place + within, data),
             // Zeros into a block that reads as zero need no block.
-            Source::Zero if crate::bytes::is_zero(data) => Ok(()),
+            Source::Zero if vmrescue_base::bytes::is_zero(data) => Ok(()),
             Source::Zero => {
                 let place = self.allocate(writer, block)?;
                 writer.file.write_at(place + within, data)
@@ -336,7 +336,7 @@ impl VhdxDevice {
                 for within in (0..length).step_by(ALIGN as usize) {
                     let count = (length - within).min(ALIGN) as usize;
                     self.file.read_at(place + within, &mut chunk[..count])?;
-                    if !crate::bytes::is_zero(&chunk[..count]) {
+                    if !vmrescue_base::bytes::is_zero(&chunk[..count]) {
                         empty = false;
                         break;
                     }
@@ -516,7 +516,7 @@ pub(super) fn append_blocks(
 }
 
 /// The BAT of a fixed disk: all blocks one after the other from `first`.
-pub(in crate::image) fn fixed_bat(
+pub(crate) fn fixed_bat(
     file: &DiskMut,
     bat: u64,
     first: u64,

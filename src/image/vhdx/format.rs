@@ -1,11 +1,11 @@
 //! Places and identifiers of [MS-VHDX] section 2.
 
-use crate::guid::Guid;
+use vmrescue_base::guid::Guid;
 
 /// Everything but the headers lies on multiples of 1 MiB.
-pub(in crate::image) const ALIGN: u64 = 1 << 20;
+pub(crate) const ALIGN: u64 = 1 << 20;
 /// Block size of new dynamic disks, as Hyper-V makes them.
-pub(in crate::image) const DEFAULT_BLOCK_BYTES: u64 = 32 << 20;
+pub(crate) const DEFAULT_BLOCK_BYTES: u64 = 32 << 20;
 pub(super) const HEADER_PLACES: [u64; 2] = [64 << 10, 128 << 10];
 pub(super) const HEADER_BYTES: usize = 4096;
 pub(super) const REGION_PLACES: [u64; 2] = [192 << 10, 256 << 10];

@@ -1,12 +1,12 @@
 //! The two headers and the two region tables ([MS-VHDX] 2.2).
 
 use super::format::*;
-use crate::block::{Disk, DiskMut};
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::guid::Guid;
-use crate::text::{until_nul, utf16le_bytes, utf16le_lossy};
 use std::ops::Range;
+use vmrescue_base::bytes::{u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::{until_nul, utf16le_bytes, utf16le_lossy};
+use vmrescue_block::{Disk, DiskMut};
 
 /// One header, 2.2.2.
 #[derive(Debug, Clone)]
@@ -171,7 +171,7 @@ pub(super) fn read_regions(file: &Disk, defects: &mut Vec<Defect>) -> Result<Reg
 }
 
 /// Identifier and both headers of a new file.
-pub(in crate::image) fn new_headers(file: &DiskMut, log: Range<u64>) -> Result<()> {
+pub(crate) fn new_headers(file: &DiskMut, log: Range<u64>) -> Result<()> {
     file.write_at(0, b"vhdxfile")?;
     file.write_at(8, &utf16le_bytes(concat!("vmrescue ", env!("CARGO_PKG_VERSION"))))?;
     let header = Header {
@@ -185,7 +185,7 @@ pub(in crate::image) fn new_headers(file: &DiskMut, log: Range<u64>) -> Result<(
 }
 
 /// Both region tables of a new file.
-pub(in crate::image) fn new_regions(file: &DiskMut, bat: Range<u64>, metadata: Range<u64>) -> Result<()> {
+pub(crate) fn new_regions(file: &DiskMut, bat: Range<u64>, metadata: Range<u64>) -> Result<()> {
     let mut bytes = vec![0; REGION_BYTES];
     bytes[..4].copy_from_slice(b"regi");
     bytes[8] = 2;

@@ -2,10 +2,10 @@
 
 use super::format::{ALIGN, is_sealed};
 use super::header::Header;
-use crate::block::{Disk, DiskMut};
-use crate::bytes::{u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
+use vmrescue_base::bytes::{u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_block::{Disk, DiskMut};
 
 const SECTOR: usize = 4096;
 const MAX_LOG_BYTES: u64 = 256 << 20;
@@ -158,7 +158,7 @@ pub(super) fn replay(file: &DiskMut, sequence: &Sequence) -> Result<bool> {
                 .found(format!("{:#x}", file.len()))
                 .advice("the file was cut off; restore it from a copy"));
         }
-        if file.len() < entry.last_bytes && entry.last_bytes <= crate::limits::MAX_DISK_BYTES * 2 {
+        if file.len() < entry.last_bytes && entry.last_bytes <= vmrescue_base::limits::MAX_DISK_BYTES * 2 {
             file.set_length(entry.last_bytes)?;
         }
         let mut data = 0;

@@ -2,11 +2,11 @@
 
 use super::format::*;
 use super::header::Regions;
-use crate::block::{Disk, DiskMut};
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
-use crate::text::{utf16le_bytes, utf16le_lossy};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
+use vmrescue_block::{Disk, DiskMut};
 
 const TABLE_BYTES: u32 = 64 << 10;
 const IS_REQUIRED: u32 = 4;
@@ -118,7 +118,7 @@ impl Metadata {
         }
         let size = self.disk_bytes;
         if size == 0
-            || size > crate::limits::MAX_DISK_BYTES
+            || size > vmrescue_base::limits::MAX_DISK_BYTES
             || !size.is_multiple_of(u64::from(self.logical_sector_bytes))
         {
             return Err(broken("virtual disk size").expected("whole sectors, at most 64 TiB").found(size));
@@ -142,16 +142,16 @@ pub(super) fn set_disk_bytes(file: &DiskMut, regions: &Regions, size: u64) -> Re
 }
 
 /// What a new file says.
-pub(in crate::image) struct NewMetadata<'a> {
-    pub(in crate::image) block_bytes: u64,
-    pub(in crate::image) fixed: bool,
-    pub(in crate::image) disk_bytes: u64,
-    pub(in crate::image) logical_sector_bytes: u32,
-    pub(in crate::image) physical_sector_bytes: u32,
+pub(crate) struct NewMetadata<'a> {
+    pub(crate) block_bytes: u64,
+    pub(crate) fixed: bool,
+    pub(crate) disk_bytes: u64,
+    pub(crate) logical_sector_bytes: u32,
+    pub(crate) physical_sector_bytes: u32,
     /// Identity of the disk as the guest sees it; a child has its parent's.
-    pub(in crate::image) disk_id: Guid,
+    pub(crate) disk_id: Guid,
     /// Keys and values that lead to the parent; empty for a disk of its own.
-    pub(in crate::image) locator: &'a [(&'a str, String)],
+    pub(crate) locator: &'a [(&'a str, String)],
 }
 
 fn locator_item(entries: &[(&str, String)]) -> Vec<u8> {
@@ -174,7 +174,7 @@ fn locator_item(entries: &[(&str, String)]) -> Vec<u8> {
 }
 
 /// Writes the metadata region of a new file.
-pub(in crate::image) fn new_metadata(file: &DiskMut, start: u64, new: &NewMetadata<'_>) -> Result<()> {
+pub(crate) fn new_metadata(file: &DiskMut, start: u64, new: &NewMetadata<'_>) -> Result<()> {
     let bits = u32::from(new.fixed) | u32::from(!new.locator.is_empty()) << 1;
     let parameters = [(new.block_bytes as u32).to_le_bytes(), bits.to_le_bytes()].concat();
     let mut items = vec![

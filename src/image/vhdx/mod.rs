@@ -18,13 +18,13 @@ pub(super) use header::{new_headers, new_regions};
 pub(super) use metadata::{NewMetadata, new_metadata};
 
 use super::{Container, ContainerInfo, Format, Variant, parent_missing};
-use crate::block::{Disk, DiskMut, Overlay, OverlayOptions};
-use crate::error::{Defect, Layer, Result, Severity};
 use device::VhdxDevice;
 use header::Headers;
 use metadata::Metadata;
 use std::ops::Range;
 use std::sync::Arc;
+use vmrescue_base::error::{Defect, Layer, Result, Severity};
+use vmrescue_block::{Disk, DiskMut, Overlay, OverlayOptions};
 
 /// The file with its log replayed, and its parsed structures.
 struct Parsed {
@@ -179,7 +179,7 @@ pub(super) fn resize(file: &DiskMut, size: u64) -> Result<()> {
 #[cfg(test)]
 pub(super) fn leave_log(file: &DiskMut, place: u64, sector: &[u8], sequence: u64) -> Result<()> {
     let mut headers = header::read(&file.as_disk(), &mut Vec::new())?;
-    headers.current.log_guid = crate::guid::Guid::random();
+    headers.current.log_guid = vmrescue_base::guid::Guid::random();
     headers.write(file)?;
     let current = &headers.current;
     file.write_at(current.log.start, &log::entry(&current.log_guid, sequence, file.len(), place, sector))

@@ -3,14 +3,11 @@
 use super::kernel::Kept;
 use super::later::Later;
 use super::{Complain, View};
-use crate::fs::Times;
-use crate::mount::change::{NewTimes, Replacing};
-use crate::mount::clock;
-use crate::mount::fault::{Answer, Fault, Reason};
-use crate::mount::session::Session;
-use crate::mount::tree::{Facts, Item, Kind, Tree};
-use crate::progress::Silent;
-use crate::time::FileTime;
+use crate::change::{NewTimes, Replacing};
+use crate::clock;
+use crate::fault::{Answer, Fault, Reason};
+use crate::session::Session;
+use crate::tree::{Facts, Item, Kind, Tree};
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -24,6 +21,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+use vmrescue_base::progress::Silent;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::Times;
 
 /// How long the kernel may keep what cannot change.
 const FOREVER: Duration = Duration::from_secs(86_400);

@@ -6,10 +6,10 @@
 //! nobody has open gets a new generation: the kernel then forgets the inode and asks again. The same when a reparse point
 //! makes another kind of node of a file.
 
-use crate::mount::tree::lock;
-use crate::time::FileTime;
+use crate::tree::lock;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
+use vmrescue_base::time::FileTime;
 
 #[derive(Default)]
 struct State {

@@ -1,13 +1,13 @@
 //! Changes that come while an operation is published: they wait in a thread of their own, so that the threads that answer the
 //! kernel go on answering readers.
 
-use crate::error::{Error, Result};
-use crate::mount::gate::Inside;
-use crate::mount::session::Session;
+use crate::gate::Inside;
+use crate::session::Session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use vmrescue_base::error::{Error, Result};
 
 type Work = Box<dyn FnOnce() + Send>;
 

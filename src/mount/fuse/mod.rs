@@ -12,12 +12,12 @@ mod kernel;
 mod later;
 
 use super::session::Session;
-use crate::error::{Error, ErrorKind, Layer, Result};
 use door::Door;
 use fuser::{Config, Errno, MountOption, SessionACL};
 use later::Later;
 use std::path::Path;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 
 /// How the tree looks to Linux.
 #[derive(Debug, Clone)]

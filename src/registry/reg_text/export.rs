@@ -1,10 +1,10 @@
 //! Writing: one block of text for each key, with regedit's escapes and its way of breaking long lines.
 
-use crate::error::Result;
-use crate::limits::MAX_KEY_DEPTH;
-use crate::registry::{Key, Value};
-use crate::text::{utf16le_bytes, utf16le_lossy};
+use crate::{Key, Value};
 use std::fmt::Write;
+use vmrescue_base::error::Result;
+use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 /// The first line of a file of version 5, and the empty one after it.
 pub const HEADER: &str = "Windows Registry Editor Version 5.00\r\n\r\n";
@@ -59,7 +59,7 @@ fn write_value(value: &Value<'_>, text: &mut String) -> Result<()> {
             let _infallible = write!(text, "\"{}\"", escaped(&plain));
         }
         (4, 4) => {
-            let number = crate::bytes::u32_at(&data, 0).unwrap_or(0);
+            let number = vmrescue_base::bytes::u32_at(&data, 0).unwrap_or(0);
             let _infallible = write!(text, "dword:{number:08x}");
         }
         (kind, _) => {

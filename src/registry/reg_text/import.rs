@@ -1,8 +1,8 @@
 //! Reading: keys and values to set and to delete, with the line of each error.
 
-use crate::error::{Error, Layer, Result};
-use crate::registry::DataType;
-use crate::text::{utf16le_bytes, utf16le_lossy};
+use crate::DataType;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 /// What one line of a file asks for. `key` is the path as written, with its root.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,6 @@ pub use import::{Operation, parse};
 /// Text as the bytes of a version 5 file: UTF-16 with its mark.
 pub fn file_bytes(text: &str) -> Vec<u8> {
     let mut bytes = vec![0xff, 0xfe];
-    bytes.extend(crate::text::utf16le_bytes(text));
+    bytes.extend(vmrescue_base::text::utf16le_bytes(text));
     bytes
 }

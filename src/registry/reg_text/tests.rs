@@ -1,7 +1,7 @@
 use super::*;
-use crate::registry::{DataType, Hive, HiveEditor};
-use crate::time::FileTime;
+use crate::{DataType, Hive, HiveEditor};
 use proptest::prelude::*;
+use vmrescue_base::time::FileTime;
 
 fn hive(values: &[(&str, u32, Vec<u8>)]) -> Hive {
     let mut editor = HiveEditor::new_hive("ROOT").unwrap();
@@ -19,7 +19,7 @@ fn exported(hive: &Hive) -> String {
 }
 
 fn utf16(text: &str) -> Vec<u8> {
-    crate::text::utf16le_bytes(text)
+    vmrescue_base::text::utf16le_bytes(text)
 }
 
 /// What regedit writes for such a key: escapes, number formats, and lines that end at column 80 and 78.

@@ -3,11 +3,11 @@
 //! Each sees the store as the steps before it leave it, so that a script can make an entry and then set its elements.
 
 use super::Planner;
-use crate::error::{Error, Layer, Result};
-use crate::repair::change::Change;
-use crate::repair::rebuild_boot::{rebuild_boot, store_changes};
-use crate::windows::bcd::{DiskMap, Place, Store, Value, names};
-use crate::windows::{boot_layout, load_store};
+use crate::change::Change;
+use crate::rebuild_boot::{rebuild_boot, store_changes};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_windows::bcd::{DiskMap, Place, Store, Value, names};
+use vmrescue_windows::{boot_layout, load_store};
 
 /// `description`.
 const DESCRIPTION: u32 = 0x1200_0004;

@@ -1,12 +1,12 @@
 //! Whether a condition holds on this installation, and what a loop goes over.
 
 use super::{Planner, Words};
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::repair::script::{Condition, Loop, RegistryCondition};
-use crate::text::fits;
-use crate::windows::bcd::{Firmware, Options, view};
-use crate::windows::{Updates, boot_layout, load_store, roles, services, updates};
+use crate::script::{Condition, Loop, RegistryCondition};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::fits;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_windows::bcd::{Firmware, Options, view};
+use vmrescue_windows::{Updates, boot_layout, load_store, roles, services, updates};
 
 /// `BUILD` or `BUILD.UBR`, the missing part as given.
 fn build(text: &str, missing: u32) -> Result<(u32, u32)> {

@@ -1,8 +1,8 @@
 //! Registry data as people write it.
 
-use crate::error::{Error, Layer, Result};
-use crate::registry::DataType;
-use crate::text::utf16le_bytes;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::utf16le_bytes;
+use vmrescue_registry::DataType;
 
 /// Turns registry data as reg.exe takes it into bytes.
 ///

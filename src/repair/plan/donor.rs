@@ -1,14 +1,14 @@
 //! Steps that take something from another machine's disk or image.
 
 use super::Planner;
-use crate::error::{Error, Layer, Result};
-use crate::fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
-use crate::limits::MAX_DIRECTORY_DEPTH;
-use crate::registry::Key;
-use crate::repair::change::{Change, words};
-use crate::repair::source::Donor;
-use crate::text::fits;
-use crate::windows::hive_of;
+use crate::change::{Change, words};
+use crate::source::Donor;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
+use vmrescue_base::text::fits;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
+use vmrescue_registry::Key;
+use vmrescue_windows::hive_of;
 
 fn nothing(what: &str) -> Error {
     Error::not_found(Layer::Script, format!("no source has {what}"))
@@ -136,6 +136,6 @@ impl Planner<'_> {
 }
 
 /// The directory that a path of a file system names, from its root.
-pub(in crate::repair) fn directory(fs: &dyn FileSystem, path: &[&str]) -> Result<Option<NodeId>> {
+pub(crate) fn directory(fs: &dyn FileSystem, path: &[&str]) -> Result<Option<NodeId>> {
     resolve(fs, path)
 }

@@ -1,12 +1,12 @@
 //! Steps that put drivers and system files back.
 
 use super::Planner;
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::repair::change::Change;
-use crate::repair::key_path::key_path;
-use crate::windows::{PeInfo, StoreFile, expand_image_path, machine_name, store_versions};
+use crate::change::Change;
+use crate::key_path::key_path;
 use sha2::{Digest, Sha256};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_fs::path::GuestPath;
+use vmrescue_windows::{PeInfo, StoreFile, expand_image_path, machine_name, store_versions};
 
 impl Planner<'_> {
     pub(super) fn restore(&mut self, name: &str, version: &str) -> Result<()> {
@@ -110,7 +110,7 @@ impl Planner<'_> {
                 let entry = store.iter().find(|entry| {
                     entry.component.contains(&of_own_version) && matches!(entry.payload, "pe" | "other")
                 });
-                let hash = crate::text::hex(&Sha256::digest(&found.data));
+                let hash = vmrescue_base::text::hex(&Sha256::digest(&found.data));
                 if entry
                     .is_some_and(|entry| entry.expected_sha256.as_ref().is_some_and(|wanted| *wanted != hash))
                 {

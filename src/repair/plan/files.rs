@@ -1,11 +1,11 @@
 //! Steps that change files.
 
 use super::Planner;
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::read_file;
-use crate::repair::change::Change;
-use crate::text::fits;
+use crate::change::Change;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::fits;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::read_file;
 
 impl Planner<'_> {
     pub(super) fn file(&self, path: &str) -> Result<Option<Vec<u8>>> {
@@ -47,7 +47,7 @@ impl Planner<'_> {
         let (volume, node) = self.machine.resolve(&GuestPath::parse(directory)?)?;
         let Some(node) = node else { return Ok(()) };
         for entry in self.machine.file_system(volume)?.read_dir(node)? {
-            if entry.kind != crate::fs::NodeKind::Directory && fits(pattern, &entry.name) {
+            if entry.kind != vmrescue_fs::NodeKind::Directory && fits(pattern, &entry.name) {
                 self.planned
                     .changes
                     .push(Change::FileDelete { path: format!("{directory}\\{}", entry.name) });

@@ -20,13 +20,13 @@ use super::script::{Action, Script, Step};
 use super::sectors;
 use super::source::Source;
 use super::volumes::Discard;
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::progress::Silent;
-use crate::registry::{DataType, Hive};
-use crate::windows::{Installation, Machine, Updates};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::progress::Silent;
+use vmrescue_registry::{DataType, Hive};
+use vmrescue_windows::{Installation, Machine, Updates};
 
 /// What a script may use beyond the image.
 #[derive(Clone, Default)]

@@ -3,12 +3,12 @@
 //! Missing: denying, taking rights away, and how a directory hands its rights down (`(OI)(CI)`).
 
 use super::Planner;
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::security::{Ace, Acl, Descriptor, Sid, control};
-use crate::fs::{NodeId, NodeKind};
-use crate::limits::MAX_DIRECTORY_DEPTH;
-use crate::repair::change::Change;
+use crate::change::Change;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::security::{Ace, Acl, Descriptor, Sid, control};
+use vmrescue_fs::{NodeId, NodeKind};
 
 /// ACE kind: allows.
 const ALLOWED: u8 = 0;

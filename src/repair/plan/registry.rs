@@ -2,14 +2,14 @@
 
 use super::Planner;
 use super::data::multi;
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::resolve;
-use crate::registry::reg_text::{self, Operation};
-use crate::registry::{DataType, Hive, ValueData};
-use crate::repair::change::{Change, words};
-use crate::repair::key_path::{KeyPath, key_path};
-use crate::text::{fits, utf16le_bytes};
+use crate::change::{Change, words};
+use crate::key_path::{KeyPath, key_path};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::text::{fits, utf16le_bytes};
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::resolve;
+use vmrescue_registry::reg_text::{self, Operation};
+use vmrescue_registry::{DataType, Hive, ValueData};
 
 impl Planner<'_> {
     pub(super) fn hive(&mut self, path: &str) -> Result<&Hive> {
@@ -22,7 +22,7 @@ impl Planner<'_> {
             let fs = self.machine.file_system(self.machine.volume_of(&parsed.volume)?)?;
             let directory = resolve(&*fs, &directory)?
                 .ok_or_else(|| Error::not_found(Layer::Windows, "a hive is missing").found(path))?;
-            self.hives.insert(path.to_string(), crate::windows::hive_of(&*fs, directory, &name)?);
+            self.hives.insert(path.to_string(), vmrescue_windows::hive_of(&*fs, directory, &name)?);
         }
         self.hives.get(path).ok_or_else(|| Error::not_found(Layer::Windows, "a hive is missing").found(path))
     }
@@ -160,9 +160,11 @@ impl Planner<'_> {
                 .advice("Windows 10 since 1803 makes none; look for a restore point or a backup"));
         };
         let damaged = match Hive::parse(data.clone()) {
-            Ok(hive) => {
-                hive.check().into_iter().find(|d| d.severity == crate::Severity::Error).map(|d| d.to_string())
-            }
+            Ok(hive) => hive
+                .check()
+                .into_iter()
+                .find(|d| d.severity == vmrescue_base::Severity::Error)
+                .map(|d| d.to_string()),
             Err(e) => Some(e.to_string()),
         };
         if let Some(damaged) = damaged {
@@ -282,7 +284,7 @@ impl Planner<'_> {
             let Some(value) = hive.key(&at.key)?.map(|key| key.value(name)).transpose()?.flatten() else {
                 continue;
             };
-            let text = crate::text::utf16le_lossy(&value.data()?);
+            let text = vmrescue_base::text::utf16le_lossy(&value.data()?);
             let mut texts: Vec<String> = text.split('\0').map(String::from).collect();
             // The last text ends with a NUL of its own, the list with one more.
             while texts.len() % 2 == 1

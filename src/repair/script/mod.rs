@@ -11,9 +11,9 @@ pub use action::Action;
 pub use condition::{BcdCondition, Condition, Loop, ParameterCondition, RegistryCondition};
 pub use shipped::shipped;
 
-use crate::error::{Error, Layer, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// A repair script.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,10 +70,10 @@ impl ParameterType {
             },
             ParameterType::YesNo => matches!(text, "yes" | "no"),
             ParameterType::Service => !text.is_empty() && !text.contains(['\\', '/', '*', '?']),
-            ParameterType::Path => crate::fs::path::GuestPath::parse(text).is_ok(),
+            ParameterType::Path => vmrescue_fs::path::GuestPath::parse(text).is_ok(),
             ParameterType::Guid => {
                 let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
-                inner.is_some_and(|inner| inner.parse::<crate::guid::Guid>().is_ok())
+                inner.is_some_and(|inner| inner.parse::<vmrescue_base::guid::Guid>().is_ok())
             }
         }
     }
@@ -116,7 +116,7 @@ impl Script {
     /// # Errors
     /// `Invalid` with line and column.
     pub fn parse(text: &str) -> Result<Script> {
-        if text.len() as u64 > crate::limits::MAX_SCRIPT_BYTES {
+        if text.len() as u64 > vmrescue_base::limits::MAX_SCRIPT_BYTES {
             return Err(Error::limit(Layer::Script, "the script is too large"));
         }
         schema::check(text)?;
@@ -143,9 +143,9 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::DataType;
-    use crate::repair::plan::registry_data;
-    use crate::text::fits;
+    use crate::plan::registry_data;
+    use vmrescue_base::text::fits;
+    use vmrescue_registry::DataType;
 
     #[test]
     fn every_shipped_script_parses_and_names_itself_once() {

@@ -3,11 +3,11 @@
 //! Knows as much of JSON Schema as that document uses: `type`, `properties`, `required`, `additionalProperties`, `items`, `enum`,
 //! `const`, `$ref`, and `oneOf` told apart by the constant `op`.
 
-use crate::error::{Error, Layer, Result};
 use serde_json::Value;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// The published schema.
 const SCHEMA: &str = include_str!("../../../docs/script.schema.json");

@@ -1,7 +1,7 @@
 //! The scripts that ship with the program.
 
 use super::Script;
-use crate::error::Result;
+use vmrescue_base::error::Result;
 
 pub(super) const SHIPPED: &[&str] = &[
     include_str!("../../../scripts/restore-driver.toml"),

@@ -7,7 +7,7 @@ use super::device::{Device, DeviceElement, PartitionRef};
 use super::names::*;
 use super::store::{Object, Store};
 use super::value::Value;
-use crate::guid::Guid;
+use vmrescue_base::guid::Guid;
 
 /// How the machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,10 +8,10 @@
 //! Missing: serial, UDP, VMBus and URI devices are named but not taken apart. `locate=<path>` has not been seen in a
 //! real store.
 
-use crate::bytes::{put_at, slice_at, u32_at, u64_at};
-use crate::guid::Guid;
-use crate::limits::MAX_BCD_DEVICE_DEPTH;
-use crate::text::{until_nul, utf16le_bytes, utf16le_lossy};
+use vmrescue_base::bytes::{put_at, slice_at, u32_at, u64_at};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::limits::MAX_BCD_DEVICE_DEPTH;
+use vmrescue_base::text::{until_nul, utf16le_bytes, utf16le_lossy};
 
 /// Offset of the first descriptor in an element.
 const DESCRIPTOR: usize = 0x10;
@@ -394,7 +394,7 @@ mod tests {
             let bytes = unhex(text);
             let element = DeviceElement::parse(&bytes).unwrap();
             let again = DeviceElement::build(element.device().clone(), element.options());
-            assert_eq!(crate::text::hex(again.bytes()), text, "{:?}", element.device());
+            assert_eq!(vmrescue_base::text::hex(again.bytes()), text, "{:?}", element.device());
         }
     }
 

@@ -6,9 +6,9 @@ use super::names;
 use super::resolve::DiskMap;
 use super::store::{Object, Store, StoreNames};
 use super::value::{self, Value};
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::guid::Guid;
-use crate::limits::MAX_BCD_OBJECTS;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::limits::MAX_BCD_OBJECTS;
 
 /// `default` of the boot manager.
 const DEFAULT: u32 = 0x2300_0003;
@@ -272,8 +272,8 @@ mod tests {
         /// Random elements set and deleted, through the hive and back, against a map.
         #[test]
         fn a_store_is_a_map(steps in proptest::collection::vec((0usize..4, 0usize..6, 0u64..3, proptest::prelude::any::<bool>()), 1..40)) {
-            use crate::registry::{DataType, Hive, HiveEditor};
-            use crate::windows::bcd::{HiveChange, changes};
+            use vmrescue_registry::{DataType, Hive, HiveEditor};
+            use crate::bcd::{HiveChange, changes};
             let disk = disk();
             let apply = |bytes: Option<Vec<u8>>, list: Vec<HiveChange>| {
                 let mut hive = match bytes {
@@ -289,7 +289,7 @@ mod tests {
                         HiveChange::DeleteKey { key } => drop(hive.delete_key(&key, true).unwrap()),
                     }
                 }
-                hive.finish(crate::time::FileTime::now()).unwrap().bytes
+                hive.finish(vmrescue_base::time::FileTime::now()).unwrap().bytes
             };
             let mut bytes = apply(None, changes(&Store::default(), &store()));
             let objects = ["{default}", "{bootmgr}", "{globalsettings}", "{memdiag}"];

@@ -2,8 +2,8 @@
 
 use super::store::{Object, Store};
 use super::value::REG_SZ;
-use crate::guid::Guid;
-use crate::text::utf16le_bytes;
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::utf16le_bytes;
 
 /// REG_DWORD.
 const REG_DWORD: u32 = 4;

@@ -2,9 +2,9 @@
 
 use super::store::{Object, Store};
 use super::value::Value;
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::limits::MAX_BCD_OBJECTS;
-use crate::registry::{Hive, Key};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::limits::MAX_BCD_OBJECTS;
+use vmrescue_registry::{Hive, Key};
 
 impl Store {
     /// Reads the store in `hive`; objects that cannot be read are defects.
@@ -62,11 +62,11 @@ fn load_object(key: &Key<'_>, defects: &mut Vec<Defect>) -> Result<Object> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{DataType, HiveEditor};
-    use crate::windows::bcd::{
+    use crate::bcd::{
         DiskMap, Firmware, FreshSpec, HiveChange, Options, PartitionRef, changes, dangling, enumerate, fresh,
     };
     use proptest::prelude::*;
+    use vmrescue_registry::{DataType, HiveEditor};
 
     fn bytes() -> Vec<u8> {
         let on = PartitionRef::Mbr { signature: 1, offset_bytes: 1 << 20 };
@@ -81,7 +81,7 @@ mod tests {
                 HiveChange::DeleteKey { key } => drop(hive.delete_key(&key, true)),
             }
         }
-        let edited = hive.finish(crate::time::FileTime::now()).unwrap().bytes;
+        let edited = hive.finish(vmrescue_base::time::FileTime::now()).unwrap().bytes;
         assert_eq!(Store::load(&Hive::parse(edited.clone()).unwrap()).unwrap().objects, store.objects);
         edited
     }

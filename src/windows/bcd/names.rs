@@ -2,7 +2,7 @@
 //!
 //! Source: Microsoft's BCD WMI reference (`BcdObject`), and stores made by Windows 10 and 11.
 
-use crate::guid::Guid;
+use vmrescue_base::guid::Guid;
 
 /// The boot manager.
 pub const BOOTMGR: Guid =

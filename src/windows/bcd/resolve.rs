@@ -1,7 +1,7 @@
 //! The disk as a store sees it: partitions by identifier, number and drive letter; and whether a device is on it.
 
 use super::device::{Device, DeviceElement, PartitionRef};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// One partition.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use super::element;
 use super::names::{self, known_object};
 use super::value::{Names, Value};
-use crate::error::{Defect, Error, Layer, Result};
-use crate::guid::Guid;
 use std::collections::BTreeMap;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::guid::Guid;
 
 /// One object: an entry of a menu, a boot manager, a set of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]

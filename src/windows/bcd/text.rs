@@ -9,9 +9,9 @@ use super::names;
 use super::resolve::{DiskMap, Resolution};
 use super::store::{Object, Store};
 use super::value::Value;
-use crate::guid::Guid;
-use crate::text::hex;
 use serde::Serialize;
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::hex;
 
 /// Column in which values begin.
 const COLUMN: usize = 24;

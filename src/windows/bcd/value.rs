@@ -5,9 +5,9 @@
 
 use super::device::{Device, DeviceElement};
 use super::element::{self, Format};
-use crate::error::{Error, Layer, Result};
-use crate::guid::Guid;
-use crate::text::{until_nul, utf16le_bytes, utf16le_lossy};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::text::{until_nul, utf16le_bytes, utf16le_lossy};
 
 /// REG_SZ.
 pub const REG_SZ: u32 = 1;

@@ -3,7 +3,7 @@
 //! Windows 8 and later keep most of them compressed against a base that lies inside wcp.dll (`DCM` and a PA30 delta); those are recognised
 //! and say nothing here. Plain ones are XML: `file` elements with a `hash` of XML-DSig.
 
-use crate::windows::xml::{Part, Parts, decode};
+use crate::xml::{Part, Parts, decode};
 use serde::Serialize;
 
 /// Files of one manifest that are looked at.
@@ -62,7 +62,7 @@ pub(super) fn sha256_of(bytes: &[u8], name: &str) -> Option<[u8; 32]> {
                     return Some(hash);
                 }
             }
-            Part::Close(name) => match crate::windows::xml::local(name) {
+            Part::Close(name) => match crate::xml::local(name) {
                 "file" => inside = false,
                 "DigestValue" => in_value = false,
                 _ => {}

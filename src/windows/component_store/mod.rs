@@ -18,14 +18,14 @@ pub use winners::WinnerSource;
 
 use super::machine::{Installation, Machine};
 use super::pe::{PeInfo, machine_name, packing};
-use crate::error::Result;
-use crate::fs::{FileSystem, NodeId, NodeKind, read_file};
-use crate::text::hex;
 use identity::version_text;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use vmrescue_base::error::Result;
+use vmrescue_base::text::hex;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file};
 use winners::Winners;
 
 /// Folders inside of a component that hold deltas: forward, reverse, against nothing.

@@ -3,11 +3,11 @@
 //! highest that lies in the store.
 
 use super::identity::{ComponentName, Version, family_of_key, parse_version};
-use crate::registry::Hive;
-use crate::windows::machine::{Installation, Machine};
+use crate::machine::{Installation, Machine};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use vmrescue_registry::Hive;
 
 /// Who says which version wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

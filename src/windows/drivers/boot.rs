@@ -5,13 +5,13 @@
 
 use super::Driver;
 use super::file::{FileFacts, Files, Verdict};
-use crate::error::Result;
-use crate::windows::authenticode::Signature;
-use crate::windows::bcd::Firmware;
-use crate::windows::boot::boot_layout;
-use crate::windows::machine::Machine;
+use crate::authenticode::Signature;
+use crate::bcd::Firmware;
+use crate::boot::boot_layout;
+use crate::machine::Machine;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use vmrescue_base::error::Result;
 
 /// Files that one boot takes; Windows has about 150.
 const MAX_BOOT_FILES: usize = 1024;
@@ -175,10 +175,7 @@ impl BootFile {
             if let (Some(false), Some(is), Some(wins)) = (origin.is_winner, &origin.version, &origin.winner) {
                 self.note(format!("it is version {is} of its component, and {wins} wins"));
             }
-            if origin.tie == crate::windows::Tie::Differs
-                && facts.size.is_some()
-                && self.verdict == Verdict::Ok
-            {
+            if origin.tie == crate::Tie::Differs && facts.size.is_some() && self.verdict == Verdict::Ok {
                 self.note("the component store has files of this name, and none is this one".into());
             }
         }

@@ -1,17 +1,17 @@
 //! The file behind a service: present, whole, of which version, hashed, signed. Each path is looked at once, whoever asks.
 
 use super::{built_for, no_file};
-use crate::error::Result;
-use crate::fs::{FileSystem, NodeId, read_file, resolve};
-use crate::text::hex;
-use crate::windows::authenticode::{PeHashes, Signature, embedded_signature, pe_hashes};
-use crate::windows::component_store::Origin;
-use crate::windows::machine::{Installation, Machine};
-use crate::windows::pe::{PeInfo, machine_name, pe_imports};
+use crate::authenticode::{PeHashes, Signature, embedded_signature, pe_hashes};
+use crate::component_store::Origin;
+use crate::machine::{Installation, Machine};
+use crate::pe::{PeInfo, machine_name, pe_imports};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use vmrescue_base::error::Result;
+use vmrescue_base::text::hex;
+use vmrescue_fs::{FileSystem, NodeId, read_file, resolve};
 
 /// How it stands with a file that the boot needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

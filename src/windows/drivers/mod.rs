@@ -19,11 +19,11 @@ use super::load_order::LoadOrder;
 use super::machine::{Installation, Machine};
 use super::services::{Service, expand_image_path, services};
 use super::{catalog, machine_name};
-use crate::error::{Error, Layer, Result};
-use crate::registry::Hive;
 use file::Files;
 use serde::Serialize;
 use std::collections::BTreeSet;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_registry::Hive;
 
 /// What to look at.
 #[derive(Debug, Clone, Copy, Default)]
@@ -219,7 +219,7 @@ fn other_sets(
     for number in set_numbers(hive).into_iter().filter(|number| *number != own) {
         let there = match services(machine, installation, hive, number, false) {
             Ok(there) => there,
-            Err(e) if e.kind() == crate::ErrorKind::NotFound => Vec::new(),
+            Err(e) if e.kind() == vmrescue_base::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
         let same =

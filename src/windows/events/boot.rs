@@ -2,11 +2,11 @@
 
 use super::logs::in_log;
 use super::{Event, Filter, Kind, Merged, known, time_text};
-use crate::error::{Defect, Result};
-use crate::time::FileTime;
-use crate::windows::{Installation, Machine};
+use crate::{Installation, Machine};
 use serde::{Serialize, Serializer};
 use std::collections::HashMap;
+use vmrescue_base::error::{Defect, Result};
+use vmrescue_base::time::FileTime;
 
 /// Newest events that a group keeps whole.
 const KEPT: usize = 10;

@@ -6,11 +6,11 @@
 
 use super::evtx_log::note;
 use super::{Datum, Event, Filter, Source};
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::error::{Defect, Error, Layer, Result};
-use crate::limits::MAX_FILE_IN_MEMORY_BYTES;
-use crate::text::utf16le_lossy;
-use crate::time::FileTime;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::limits::MAX_FILE_IN_MEMORY_BYTES;
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_base::time::FileTime;
 
 const SIGNATURE: &[u8] = b"LfLe";
 /// Bytes of the header of the file.
@@ -155,7 +155,7 @@ fn decode(bytes: &[u8], at: usize, number: u32, log: &str, time: FileTime) -> Op
     if extra > 0
         && let Some(extra) = slice_at(record, u32_at(record, 52)? as usize, extra)
     {
-        data.push(Datum { name: "Binary".into(), value: crate::text::hex(extra).to_uppercase() });
+        data.push(Datum { name: "Binary".into(), value: vmrescue_base::text::hex(extra).to_uppercase() });
     }
     let sid_bytes = slice_at(record, u32_at(record, 44)? as usize, u32_at(record, 40)? as usize);
     Some(Event {

@@ -6,12 +6,12 @@
 
 use super::xml;
 use super::{Event, Filter, Source};
-use crate::bytes::{u32_at, u64_at};
-use crate::error::{Defect, Error, Layer, Result, Severity};
-use crate::limits::MAX_EVENT_CHUNKS;
-use crate::time::FileTime;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use vmrescue_base::bytes::{u32_at, u64_at};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
+use vmrescue_base::limits::MAX_EVENT_CHUNKS;
+use vmrescue_base::time::FileTime;
 
 /// Bytes of the header of the file.
 pub(super) const FIRST_CHUNK: u64 = 4096;
@@ -75,7 +75,7 @@ impl EvtxLog {
                     continue;
                 }
             };
-            if crate::bytes::is_zero(&header) {
+            if vmrescue_base::bytes::is_zero(&header) {
                 continue;
             }
             if header.len() < CHUNK_HEADER || offset + CHUNK > source.len() {

@@ -1,9 +1,9 @@
 //! The logs of an installation, and several logs as one stream.
 
 use super::{Event, Filter, Reader, Source};
-use crate::error::{Defect, ErrorKind, Layer, Result, Severity};
-use crate::fs::{NodeId, NodeKind, resolve};
-use crate::windows::{Installation, Machine};
+use crate::{Installation, Machine};
+use vmrescue_base::error::{Defect, ErrorKind, Layer, Result, Severity};
+use vmrescue_fs::{NodeId, NodeKind, resolve};
 
 /// The logs that say how starts, stops and updates went; what is not there is not missed.
 pub const BOOT_LOGS: [&str; 12] = [
@@ -70,7 +70,7 @@ pub fn logs(machine: &Machine, installation: &Installation) -> Result<Vec<LogFil
 
 /// True when a log is one of those named: by its whole name or a pattern, in any case, with `/` or `%4`.
 pub(super) fn is_named(name: &str, wanted: &[String]) -> bool {
-    wanted.iter().any(|wanted| crate::text::fits(&wanted.replace("%4", "/"), name))
+    wanted.iter().any(|wanted| vmrescue_base::text::fits(&wanted.replace("%4", "/"), name))
 }
 
 /// Several logs as one stream, newest event first.
@@ -133,7 +133,7 @@ impl Merged {
     }
 
     fn newest(&mut self) -> Option<usize> {
-        let mut newest: Option<(crate::time::FileTime, usize)> = None;
+        let mut newest: Option<(vmrescue_base::time::FileTime, usize)> = None;
         for (at, reader) in self.readers.iter_mut().enumerate() {
             if let Some(event) = reader.peek()
                 && newest.is_none_or(|(time, _)| event.time > time)

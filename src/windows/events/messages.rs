@@ -9,16 +9,16 @@
 //! the message compiler gives them. Manifests that number otherwise are not understood; their events keep their parameters.
 
 use super::Event;
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::error::Result;
-use crate::fs::{FileSystem, NodeKind, read_file, resolve};
-use crate::registry::{Hive, Key};
-use crate::text::{until_nul, utf16le_lossy};
-use crate::windows::pe::message_table;
-use crate::windows::services::expand_image_path;
-use crate::windows::{Installation, Machine};
+use crate::pe::message_table;
+use crate::services::expand_image_path;
+use crate::{Installation, Machine};
 use std::collections::HashMap;
 use std::sync::Arc;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::error::Result;
+use vmrescue_base::text::{until_nul, utf16le_lossy};
+use vmrescue_fs::{FileSystem, NodeKind, read_file, resolve};
+use vmrescue_registry::{Hive, Key};
 
 /// Largest file that is searched for messages.
 const MAX_FILE: u64 = 64 << 20;
@@ -301,7 +301,7 @@ mod tests {
             bytes.extend(number.to_le_bytes());
         }
         for text in texts {
-            let text = crate::text::utf16le_bytes(&format!("{text}\0"));
+            let text = vmrescue_base::text::utf16le_bytes(&format!("{text}\0"));
             bytes.extend((text.len() as u16 + 4).to_le_bytes());
             bytes.extend(1u16.to_le_bytes());
             bytes.extend(text);

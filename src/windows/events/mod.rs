@@ -24,13 +24,13 @@ pub use known::{Kind, Known, known};
 pub use logs::{BOOT_LOGS, LogFile, Merged, logs};
 pub use messages::Messages;
 
-use crate::block::Disk;
-use crate::error::{Defect, Error, Layer, Result};
-use crate::fs::{FileSystem, NodeId};
-use crate::time::FileTime;
 use serde::{Serialize, Serializer};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::Disk;
+use vmrescue_fs::{FileSystem, NodeId};
 
 /// A piece of data of an event: parameter or element.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -147,7 +147,7 @@ impl Filter {
             && self.level.is_none_or(|wanted| level <= wanted)
             && self.provider.as_ref().is_none_or(|wanted| {
                 if wanted.contains(['*', '?']) {
-                    crate::text::fits(wanted, &event.provider)
+                    vmrescue_base::text::fits(wanted, &event.provider)
                 } else {
                     event.provider.to_lowercase().contains(&wanted.to_lowercase())
                 }

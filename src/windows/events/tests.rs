@@ -1,5 +1,5 @@
 use super::*;
-use crate::demo::{LogEvent, event_log};
+use crate::testing::{LogEvent, event_log};
 use proptest::prelude::*;
 
 fn log() -> Vec<u8> {
@@ -20,7 +20,7 @@ fn old_log() -> Vec<u8> {
     let mut file = vec![0u8; 48];
     file[..8].copy_from_slice(&[0x30, 0, 0, 0, b'L', b'f', b'L', b'e']);
     for number in 1..6u32 {
-        let texts = crate::text::utf16le_bytes("Source\0PC\0first\0second\0");
+        let texts = vmrescue_base::text::utf16le_bytes("Source\0PC\0first\0second\0");
         let strings = 56 + 2 * 10;
         let length = (56 + texts.len() + 4).next_multiple_of(4);
         let start = file.len();
@@ -43,7 +43,7 @@ fn old_log() -> Vec<u8> {
 }
 
 fn read(bytes: Vec<u8>, filter: &Filter) -> (Vec<Event>, Vec<Defect>) {
-    let disk = Disk::new(Arc::new(crate::block::MemoryDevice::new(bytes)));
+    let disk = Disk::new(Arc::new(vmrescue_block::MemoryDevice::new(bytes)));
     match Reader::open(Source::File(disk), "test", filter) {
         Ok(mut reader) => {
             let events = reader.by_ref().collect();

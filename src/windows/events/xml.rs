@@ -2,7 +2,7 @@
 //! no CDATA, no comments). The layout of `System`, `EventData` and `UserData` is that of [MS-EVEN6] 2.2.13 and the event schema.
 
 use super::{Datum, Event};
-use crate::time::FileTime;
+use vmrescue_base::time::FileTime;
 
 /// Most elements inside one another that are followed.
 const MAX_DEPTH: usize = 64;

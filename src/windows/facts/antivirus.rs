@@ -1,8 +1,8 @@
 //! Virus scanners: Defender with its settings, and others by their services. Their filter drivers take part in every start.
 
 use super::{Source, start_word, time_text};
-use crate::time::FileTime;
 use serde::Serialize;
+use vmrescue_base::time::FileTime;
 
 /// Virus scanners.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -1,9 +1,9 @@
 //! The agent of Azure: its services, its version, and the extensions that it keeps in `C:\Packages\Plugins`.
 
 use super::{Source, start_word};
-use crate::fs::{NodeKind, read_file};
-use crate::windows::PeInfo;
+use crate::PeInfo;
 use serde::Serialize;
+use vmrescue_fs::{NodeKind, read_file};
 
 /// Extensions that are listed, and versions of each that are looked at.
 const MAX_EXTENSIONS: usize = 200;

@@ -1,10 +1,10 @@
 //! Crash dumps: how Windows is set to write them, and those that are there.
 
 use super::{Source, time_text};
-use crate::fs::{FileSystem, NodeId};
-use crate::time::FileTime;
-use crate::windows::dump::{DUMP_HEADER_BYTES, Dump};
+use crate::dump::{DUMP_HEADER_BYTES, Dump};
 use serde::Serialize;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::{FileSystem, NodeId};
 
 /// Small dumps that are looked at, the newest.
 const MAX_MINIDUMPS: usize = 50;

@@ -1,10 +1,10 @@
 //! Names, versions and times of an installation.
 
 use super::{Source, time_text};
-use crate::bytes::{slice_at, u16_at, u32_at};
-use crate::text::utf16le_lossy;
-use crate::time::FileTime;
 use serde::Serialize;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_base::time::FileTime;
 
 const VERSION: &str = r"Microsoft\Windows NT\CurrentVersion";
 

@@ -33,13 +33,13 @@ pub use virtualization::{DriverFamily, DriverState};
 use super::keys::{Keys, Notes};
 use super::machine::{Installation, Machine};
 use super::roles::{Role, roles};
-use crate::error::ErrorKind;
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystem, NodeId};
-use crate::registry::Hive;
-use crate::time::FileTime;
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
+use vmrescue_base::error::ErrorKind;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystem, NodeId};
+use vmrescue_registry::Hive;
 
 /// Everything that `inspect` knows of one installation.
 #[derive(Debug, Clone, Serialize)]

@@ -1,9 +1,9 @@
 //! Network adapters and their addresses.
 
 use super::Source;
-use crate::registry::Key;
-use crate::windows::keys::{number, text, texts};
+use crate::keys::{number, text, texts};
 use serde::Serialize;
+use vmrescue_registry::Key;
 
 const CLASS: &str = r"%\Control\Class\{4d36e972-e325-11ce-bfc1-08002be10318}";
 const CONNECTIONS: &str = r"%\Control\Network\{4D36E972-E325-11CE-BFC1-08002BE10318}";

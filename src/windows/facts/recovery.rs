@@ -1,9 +1,9 @@
 //! The recovery environment, as `ReAgent.xml` describes it, and whether its image is where it says.
 
 use super::Source;
-use crate::fs::{read_file, resolve};
-use crate::guid::Guid;
 use serde::Serialize;
+use vmrescue_base::guid::Guid;
+use vmrescue_fs::{read_file, resolve};
 
 /// Largest ReAgent.xml that is read; it has about 1 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -56,7 +56,7 @@ pub(super) fn read(source: &Source<'_>) -> Recovery {
         }
     };
     let text = match bytes.strip_prefix(&[0xff, 0xfe]) {
-        Some(wide) => crate::text::utf16le_lossy(wide),
+        Some(wide) => vmrescue_base::text::utf16le_lossy(wide),
         None => String::from_utf8_lossy(&bytes).into_owned(),
     };
     described(&mut found, &text);

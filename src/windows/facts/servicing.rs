@@ -29,7 +29,7 @@ pub(super) fn read(source: &Source<'_>) -> Servicing {
         names.filter_map(|name| version_numbers(&name).map(|numbers| (numbers, name))).max()
     });
     let packages = software.key(&format!(r"{SERVICING}\Packages")).map(|key| key.subkey_count());
-    let pending = match crate::windows::updates(source.machine, source.installation) {
+    let pending = match crate::updates(source.machine, source.installation) {
         Ok(updates) => updates.pending,
         Err(e) => {
             source.notes.add(format!("updates: {e}"));

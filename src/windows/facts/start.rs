@@ -1,8 +1,8 @@
 //! How the machine starts: firmware, system partition, boot store, the default entry.
 
 use super::Source;
-use crate::windows::bcd::{Options, view};
-use crate::windows::{boot_layout, boot_stores, load_store};
+use crate::bcd::{Options, view};
+use crate::{boot_layout, boot_stores, load_store};
 use serde::Serialize;
 
 /// How the machine starts.
@@ -62,7 +62,7 @@ pub(super) fn read(source: &Source<'_>) -> Start {
     let layout = boot_layout(machine);
     let word = |uefi: bool| if uefi { "uefi" } else { "bios" };
     let mut start = Start {
-        firmware: word(layout.firmware == crate::windows::bcd::Firmware::Uefi),
+        firmware: word(layout.firmware == crate::bcd::Firmware::Uefi),
         firmware_seen_by_windows: match source.system.number(r"%\Control", "PEFirmwareType") {
             Some(1) => Some("bios"),
             Some(2) => Some("uefi"),
@@ -86,7 +86,7 @@ pub(super) fn read(source: &Source<'_>) -> Start {
     start
 }
 
-fn read_store(start: &mut Start, source: &Source<'_>, store: &crate::windows::bcd::Store) {
+fn read_store(start: &mut Start, source: &Source<'_>, store: &crate::bcd::Store) {
     let default = store.default_entry().map(|object| format!("{{{}}}", object.id));
     for object in view(store, &source.machine.disk_map(), Options { aliases: true }) {
         let element = |name: &str| {

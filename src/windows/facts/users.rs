@@ -4,12 +4,12 @@
 //! a group are SIDs in the value `C` of `SAM\Domains\Builtin\Aliases\<RID>`.
 
 use super::time_text;
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::registry::Hive;
-use crate::text::utf16le_lossy;
-use crate::time::FileTime;
-use crate::windows::keys::{Notes, bytes};
+use crate::keys::{Notes, bytes};
 use serde::Serialize;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_base::time::FileTime;
+use vmrescue_registry::Hive;
 
 /// Users that are listed.
 const MAX_USERS: usize = 10_000;

@@ -1,7 +1,7 @@
 //! Drivers for virtual machines: which are there, when they start, whether their file is there.
 
 use super::{Source, start_word};
-use crate::windows::expand_image_path;
+use crate::expand_image_path;
 use serde::Serialize;
 
 /// Drivers of one maker.

@@ -2,10 +2,10 @@
 //! Update says of its last work (`SOFTWARE\...\WindowsUpdate\Auto Update\Results`).
 
 use super::Package;
-use crate::error::Result;
-use crate::registry::Hive;
-use crate::time::FileTime;
 use serde::Serialize;
+use vmrescue_base::error::Result;
+use vmrescue_base::time::FileTime;
+use vmrescue_registry::Hive;
 
 /// A build that the installation had or has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -92,7 +92,7 @@ pub(super) fn builds(packages: &[Package], system: Option<&Hive>) -> Result<Vec<
 pub(super) fn agent_results(software: &Hive) -> Result<Vec<AgentResult>> {
     let path = r"Microsoft\Windows\CurrentVersion\WindowsUpdate\Auto Update\Results";
     let Some(list) = software.key(path)? else { return Ok(Vec::new()) };
-    let result = |key: &crate::registry::Key<'_>| AgentResult {
+    let result = |key: &vmrescue_registry::Key<'_>| AgentResult {
         work: key.name(),
         last_success: key.value("LastSuccessTime").ok().flatten().and_then(|value| value.as_string()),
         last_error: key.value("LastError").ok().flatten().and_then(|value| value.as_u32()),

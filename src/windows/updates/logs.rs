@@ -6,10 +6,10 @@
 
 use super::hresult::{code_in, code_text};
 use super::when;
-use crate::error::Result;
-use crate::fs::{FileSystem, NodeId};
-use crate::time::FileTime;
 use serde::Serialize;
+use vmrescue_base::error::Result;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::{FileSystem, NodeId};
 
 /// Bytes at the end of a log that are read: some days of work.
 const TAIL_BYTES: u64 = 8 << 20;
@@ -92,7 +92,7 @@ fn tail(fs: &dyn FileSystem, node: NodeId) -> Result<(u64, u64, Vec<u8>)> {
 fn text_of(bytes: &[u8]) -> String {
     let zeros = bytes.iter().skip(1).step_by(2).take(200).filter(|byte| **byte == 0).count();
     if bytes.starts_with(&[0xff, 0xfe]) || zeros > 100 {
-        return crate::text::utf16le_lossy(bytes);
+        return vmrescue_base::text::utf16le_lossy(bytes);
     }
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -21,11 +21,11 @@ pub use sessions::{Session, SessionPhase};
 pub use story::{Story, StoryLevel, StoryLine, update_story};
 
 use super::machine::{Installation, Machine};
-use crate::error::{ErrorKind, Result};
-use crate::fs::path::GuestPath;
-use crate::registry::{Hive, Key};
-use crate::time::FileTime;
 use serde::Serialize;
+use vmrescue_base::error::{ErrorKind, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_registry::{Hive, Key};
 
 const SERVICING: &str = r"Microsoft\Windows\CurrentVersion\Component Based Servicing";
 

@@ -2,7 +2,7 @@
 //! transactions and components they belong to, and the installers that run after them. Written by the servicing stack; not documented by
 //! Microsoft; read here as far as its element names speak. Missing: rollback data is only counted.
 
-use crate::windows::xml::{Part, Parts, decode};
+use crate::xml::{Part, Parts, decode};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -107,7 +107,7 @@ pub fn parse_pending_xml(bytes: &[u8]) -> PendingXml {
                 }
             }
             Part::Close(name) => {
-                let name = crate::windows::xml::local(name);
+                let name = crate::xml::local(name);
                 if let Some(at) = path.iter().rposition(|open| *open == name) {
                     path.truncate(at);
                 }

@@ -4,10 +4,10 @@
 //! `N_NameTimeHigh` and `N_NameTimeLow`. Not documented by Microsoft; read from hives.
 
 use super::{SERVICING, number};
-use crate::error::Result;
-use crate::registry::{Hive, Key};
-use crate::time::FileTime;
 use serde::Serialize;
+use vmrescue_base::error::Result;
+use vmrescue_base::time::FileTime;
+use vmrescue_registry::{Hive, Key};
 
 /// Sessions that are read.
 const MAX_SESSIONS: usize = 4096;

@@ -7,13 +7,13 @@ use super::hresult::code_text;
 use super::logs::{self, LogEnd};
 use super::pending_xml::{PendingXml, parse_pending_xml};
 use super::{Package, SERVICING, Updates, when};
-use crate::error::Result;
-use crate::fs::path::GuestPath;
-use crate::fs::read_file;
-use crate::time::FileTime;
-use crate::windows::events::{BootEvents, Event, Kind, boot_events, words};
-use crate::windows::machine::{Installation, Machine};
+use crate::events::{BootEvents, Event, Kind, boot_events, words};
+use crate::machine::{Installation, Machine};
 use serde::Serialize;
+use vmrescue_base::error::Result;
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::read_file;
 
 /// Lines of one log that go into the story.
 const LOG_LINES: usize = 60;

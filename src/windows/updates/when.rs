@@ -1,6 +1,6 @@
 //! Times in logs and in the registry's texts: `2023-09-04 15:01:53` and `2011/11/09/03:00:29`.
 
-use crate::time::FileTime;
+use vmrescue_base::time::FileTime;
 
 /// The time in the first nineteen characters of a text, as if it were UTC. `None` when it is none.
 pub(super) fn parse(text: &str) -> Option<FileTime> {

@@ -4,9 +4,9 @@ use super::clusters::{Clusters, differences};
 use super::codes::*;
 use super::notes::{Notes, Remedy};
 use super::record::{Fact, RESERVED};
-use crate::error::Result;
-use crate::fs::ntfs::node::kind;
-use crate::fs::ntfs::volume::{Volume, no_stream};
+use crate::ntfs::node::kind;
+use crate::ntfs::volume::{Volume, no_stream};
+use vmrescue_base::error::Result;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;

@@ -1,8 +1,8 @@
 //! The codes of everything that the checker can find: how bad it is, what it means, and what a repair does about it.
 //! `docs/check.md` is written from this table.
 
-use crate::error::Severity;
 use std::fmt::Write;
+use vmrescue_base::error::Severity;
 
 /// What `check --repair` does about a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

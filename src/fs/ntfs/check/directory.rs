@@ -7,13 +7,13 @@ use super::codes::*;
 use super::notes::{Notes, Remedy};
 use super::record::{Fact, RESERVED, name_hash, name_of};
 use super::tree::{self, NAMES};
-use crate::fs::ntfs::directory::I30;
-use crate::fs::ntfs::index::FileName;
-use crate::fs::ntfs::node::{Attr, kind};
-use crate::fs::ntfs::record::{number_of, sequence_of};
-use crate::fs::ntfs::volume::Volume;
-use crate::text::utf16le_lossy;
+use crate::ntfs::directory::I30;
+use crate::ntfs::index::FileName;
+use crate::ntfs::node::{Attr, kind};
+use crate::ntfs::record::{number_of, sequence_of};
+use crate::ntfs::volume::Volume;
 use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_base::text::utf16le_lossy;
 
 /// Walks one directory: its entries as numbers, its own damage as notes.
 pub(super) fn entries(volume: &Volume, number: u64, fact: Fact, part: &mut Part) {

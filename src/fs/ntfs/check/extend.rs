@@ -4,14 +4,14 @@ use super::Part;
 use super::codes::*;
 use super::notes::{Notes, Remedy};
 use super::tree::{self, Expected};
-use crate::bytes::{slice_at, u32_at, u64_at};
-use crate::fs::ntfs::node::{Node, kind};
-use crate::fs::ntfs::record::number_of;
-use crate::fs::ntfs::volume::Volume;
-use crate::fs::{FileSystem, NodeId};
-use crate::text::utf16le_bytes;
+use crate::ntfs::node::{Node, kind};
+use crate::ntfs::record::number_of;
+use crate::ntfs::volume::Volume;
+use crate::{FileSystem, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use vmrescue_base::bytes::{slice_at, u32_at, u64_at};
+use vmrescue_base::text::utf16le_bytes;
 
 /// Largest reparse point.
 const MAX_REPARSE_BYTES: u64 = 16 << 10;
@@ -99,7 +99,7 @@ fn both_ways(
                 data_wanted.is_empty() || data.and_then(|d| u64_at(d, 0)) == Some(*reference)
             });
             if !fits {
-                let key = crate::text::hex(entry.key);
+                let key = vmrescue_base::text::hex(entry.key);
                 let detail = format!("{name}:{index} has an entry {key} that fits no file");
                 notes.mend(code, at, detail, Remedy::RemoveKey { file: name, key: entry.key.to_vec() });
             }

@@ -4,15 +4,15 @@
 use super::codes::*;
 use super::notes::Notes;
 use super::record::{Fact, name_of, name_pairs, pair, sizes};
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::Result;
-use crate::fs::ntfs::node::{Attr, kind};
-use crate::fs::ntfs::record::{Attribute, Body, Mapped, Record, number_of, sequence_of};
-use crate::fs::ntfs::volume::Volume;
-use crate::fs::ntfs::write::runs;
-use crate::limits::MAX_ATTRIBUTE_LIST_BYTES;
+use crate::ntfs::node::{Attr, kind};
+use crate::ntfs::record::{Attribute, Body, Mapped, Record, number_of, sequence_of};
+use crate::ntfs::volume::Volume;
+use crate::ntfs::write::runs;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::Result;
+use vmrescue_base::limits::MAX_ATTRIBUTE_LIST_BYTES;
 
 struct Entry<'a> {
     kind: u32,
@@ -87,7 +87,7 @@ pub(super) fn look(
     };
     let order = |a: &Entry<'_>, b: &Entry<'_>| {
         let upper = |n: &[u8]| -> Vec<u16> {
-            crate::text::utf16le_units(n).into_iter().map(|u| volume.upcase().unit(u)).collect()
+            vmrescue_base::text::utf16le_units(n).into_iter().map(|u| volume.upcase().unit(u)).collect()
         };
         (a.kind, upper(a.name), a.lowest).cmp(&(b.kind, upper(b.name), b.lowest))
     };

@@ -27,8 +27,6 @@ use super::node::kind;
 use super::record::{fix_up, number_of};
 use super::volume::Volume;
 use super::write::runs;
-use crate::error::{Defect, Error, ErrorKind, Layer, Result};
-use crate::progress::Progress;
 use codes::*;
 use notes::Notes;
 use record::Fact;
@@ -36,6 +34,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result};
+use vmrescue_base::progress::Progress;
 
 /// Most clusters of a volume (Windows' own limit).
 const MAX_CLUSTERS: u64 = 1 << 32;

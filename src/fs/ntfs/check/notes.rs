@@ -1,8 +1,8 @@
 //! Findings as they are collected: the list for people, bounded, and what a repair would have to do.
 
 use super::codes::{Code, Mend};
-use crate::error::{Defect, Layer, Severity};
 use std::collections::BTreeMap;
+use vmrescue_base::error::{Defect, Layer, Severity};
 
 /// Most defects of one code that are listed; one line more says how many there were.
 const MAX_OF_A_CODE: usize = 100;

@@ -4,13 +4,13 @@ use super::Part;
 use super::clusters::Clusters;
 use super::codes::*;
 use super::notes::{Notes, Remedy};
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::fs::ntfs::index::{DOS, FileName};
-use crate::fs::ntfs::node::kind;
-use crate::fs::ntfs::record::{Attribute, Body, DIRECTORY as DIRECTORY_FLAG, Mapped, Record, number_of};
-use crate::fs::ntfs::volume::Volume;
-use crate::fs::ntfs::write::runs;
-use crate::text::utf16le_lossy;
+use crate::ntfs::index::{DOS, FileName};
+use crate::ntfs::node::kind;
+use crate::ntfs::record::{Attribute, Body, DIRECTORY as DIRECTORY_FLAG, Mapped, Record, number_of};
+use crate::ntfs::volume::Volume;
+use crate::ntfs::write::runs;
+use vmrescue_base::bytes::{u16_at, u32_at, u64_at};
+use vmrescue_base::text::utf16le_lossy;
 
 /// Namespace of long names that have a DOS name beside them.
 const WIN32: u8 = 1;
@@ -218,7 +218,10 @@ impl One<'_> {
         if name.is_empty() {
             return Vec::new();
         }
-        crate::text::utf16le_units(name).into_iter().map(|unit| self.volume.upcase().unit(unit)).collect()
+        vmrescue_base::text::utf16le_units(name)
+            .into_iter()
+            .map(|unit| self.volume.upcase().unit(unit))
+            .collect()
     }
 
     fn attribute(
@@ -268,7 +271,7 @@ impl One<'_> {
                 fact.security = u32_at(value, 0x34).unwrap_or(0);
             }
             kind::FILE_NAME => self.name(value, reference, fact, pairs),
-            kind::INDEX_ROOT if attribute.name == crate::fs::ntfs::directory::I30 => has.index = true,
+            kind::INDEX_ROOT if attribute.name == crate::ntfs::directory::I30 => has.index = true,
             kind::REPARSE_POINT => {
                 if let Some(tag) = u32_at(value, 0) {
                     self.part.reparse.push((tag, reference));

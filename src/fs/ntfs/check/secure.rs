@@ -7,12 +7,12 @@ use super::codes::*;
 use super::notes::{Notes, Remedy};
 use super::record::Fact;
 use super::tree::{self, Expected};
-use crate::bytes::{slice_at, u32_at, u64_at};
-use crate::fs::ntfs::mkfs::security;
-use crate::fs::ntfs::node::kind;
-use crate::fs::ntfs::volume::Volume;
-use crate::text::utf16le_bytes;
+use crate::ntfs::mkfs::security;
+use crate::ntfs::node::kind;
+use crate::ntfs::volume::Volume;
 use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_base::bytes::{slice_at, u32_at, u64_at};
+use vmrescue_base::text::utf16le_bytes;
 
 /// Record of $Secure.
 const SECURE: u64 = 9;
@@ -89,7 +89,8 @@ fn descriptors(sds: &[u8], at: Option<u64>, notes: &mut Notes) -> BTreeMap<u32, 
     while (place as usize) < sds.len() {
         let end = place / (2 * BLOCK) * 2 * BLOCK + BLOCK;
         let header = slice_at(sds, place as usize, HEADER).and_then(|h| Header::try_from(h).ok());
-        let Some(header) = header.filter(|h| !crate::bytes::is_zero(h) && place + HEADER as u64 <= end)
+        let Some(header) =
+            header.filter(|h| !vmrescue_base::bytes::is_zero(h) && place + HEADER as u64 <= end)
         else {
             place = end + BLOCK;
             continue;

@@ -3,13 +3,13 @@
 use super::codes::*;
 use super::notes::{Notes, Remedy};
 use super::record::Fact;
-use crate::bytes::u16_at;
-use crate::error::Result;
-use crate::fs::ntfs::boot::{Boot, is_ntfs};
-use crate::fs::ntfs::node::{Attr, Value, kind};
-use crate::fs::ntfs::record::fix_up;
-use crate::fs::ntfs::state::{LogState, Replay};
-use crate::fs::ntfs::volume::Volume;
+use crate::ntfs::boot::{Boot, is_ntfs};
+use crate::ntfs::node::{Attr, Value, kind};
+use crate::ntfs::record::fix_up;
+use crate::ntfs::state::{LogState, Replay};
+use crate::ntfs::volume::Volume;
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::Result;
 
 /// The files that every volume has, with the attribute that each cannot be without.
 const SYSTEM: [(u64, &str, u32); 10] = [
@@ -68,7 +68,7 @@ pub(super) fn look(volume: &Volume, facts: &[Fact], notes: &mut Notes) -> Result
 
 /// A whole boot sector: its numbers can be, and what NTFS leaves empty is empty (other readers look at that).
 pub(crate) fn whole_boot(bytes: &[u8]) -> Option<Boot> {
-    let empty = |range: std::ops::Range<usize>| bytes.get(range).is_some_and(crate::bytes::is_zero);
+    let empty = |range: std::ops::Range<usize>| bytes.get(range).is_some_and(vmrescue_base::bytes::is_zero);
     (empty(0x0E..0x15) && empty(0x16..0x18) && empty(0x20..0x24)).then(|| Boot::parse(bytes).ok()).flatten()
 }
 
@@ -118,7 +118,7 @@ fn boot(volume: &Volume, notes: &mut Notes) -> Result<()> {
     if copy != first {
         let detail = "the copy of the boot sector differs from the first sector";
         // Nothing else lies there: the end of the disk, zeros, or what was a boot sector.
-        let free = at + length as u64 == disk.len() || is_ntfs(&copy) || crate::bytes::is_zero(&copy);
+        let free = at + length as u64 == disk.len() || is_ntfs(&copy) || vmrescue_base::bytes::is_zero(&copy);
         if free {
             notes.mend(BOOT_COPY, at, detail, Remedy::BootCopy);
         } else {
@@ -184,7 +184,7 @@ fn places(volume: &Volume, notes: &mut Notes) {
             notes.note(code, volume.record_offset(number), detail);
         }
     }
-    if let Some((_, clusters)) = data(8, &crate::text::utf16le_bytes("$Bad"))
+    if let Some((_, clusters)) = data(8, &vmrescue_base::text::utf16le_bytes("$Bad"))
         && clusters != boot.clusters()
     {
         let detail = format!("$BadClus:$Bad has {clusters:#x} clusters, the volume {:#x}", boot.clusters());

@@ -2,14 +2,14 @@
 
 use super::codes::*;
 use super::notes::{Notes, Remedy};
-use crate::bytes::u32_at;
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs::index::{self, Entry, FileName};
-use crate::fs::ntfs::node::{Attr, Node, Value, kind};
-use crate::fs::ntfs::volume::Volume;
-use crate::limits::MAX_INDEX_DEPTH;
-use crate::text::utf16le_lossy;
+use crate::ntfs::index::{self, Entry, FileName};
+use crate::ntfs::node::{Attr, Node, Value, kind};
+use crate::ntfs::volume::Volume;
 use std::cmp::Ordering;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_INDEX_DEPTH;
+use vmrescue_base::text::utf16le_lossy;
 
 /// Largest index that is read into memory as a whole: 2^32 entries need more, nobody has them.
 const MAX_INDEX_BYTES: u64 = 1 << 30;
@@ -181,7 +181,7 @@ impl Tree<'_> {
     fn shown(&self, key: &[u8]) -> String {
         match FileName::parse(key).filter(|_| self.collation == NAMES.collation) {
             Some(name) => format!("{:?}", utf16le_lossy(name.name_bytes())),
-            None => crate::text::hex(key.get(..key.len().min(24)).unwrap_or(key)),
+            None => vmrescue_base::text::hex(key.get(..key.len().min(24)).unwrap_or(key)),
         }
     }
 
@@ -199,7 +199,7 @@ impl Tree<'_> {
             return Err(bad("an index tree that is no tree"));
         }
         *byte |= 1 << (block % 8);
-        let bytes = crate::bytes::slice_at(&self.blocks, at as usize, length as usize);
+        let bytes = vmrescue_base::bytes::slice_at(&self.blocks, at as usize, length as usize);
         let bytes = bytes.ok_or_else(|| bad("a child outside the index"))?.to_vec();
         let (used, allocated) = (u32_at(&bytes, 0x1C).unwrap_or(0), u32_at(&bytes, 0x20).unwrap_or(0));
         if used > allocated || u64::from(allocated) + 0x18 > length {

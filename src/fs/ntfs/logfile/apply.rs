@@ -11,8 +11,8 @@ use super::ops::{self, Target};
 use super::record::Operation;
 use super::stage::Stage;
 use super::tables::Tables;
-use crate::bytes::{put_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{put_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Type of the blocks of an index.
 const INDEX_ALLOCATION: u32 = 0xA0;

@@ -6,7 +6,7 @@
 use super::super::write::runs;
 use super::index::{self, Header, Reason};
 use super::ops;
-use crate::bytes::{put_at, slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::bytes::{put_at, slice_at, u16_at, u32_at, u64_at};
 
 /// Type that ends the attributes.
 const END: u32 = 0xFFFF_FFFF;

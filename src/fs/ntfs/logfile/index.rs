@@ -2,7 +2,7 @@
 //!
 //! Every function gives the reason when the entry that the record means is not there.
 
-use crate::bytes::{put_at, slice_at, u16_at, u32_at};
+use vmrescue_base::bytes::{put_at, slice_at, u16_at, u32_at};
 
 /// Why an operation does not fit to what is there.
 pub(crate) type Reason = &'static str;

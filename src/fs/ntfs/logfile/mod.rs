@@ -29,12 +29,12 @@ use super::map::RunMap;
 use super::node::{Clustered, Value, kind};
 use super::record::fix_up;
 use super::volume::{Volume, no_stream};
-use crate::error::{Error, Layer, Result};
 use apply::Sizes;
 use page::Pages;
 use record::Operation;
 use restart::{Found, MAX_PAGE_BYTES, Restart, USUAL_PAGE_BYTES};
 use stage::Stage;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Records that $MFTMirr copies at least.
 const MIRRORED: u64 = 4;

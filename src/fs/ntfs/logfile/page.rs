@@ -7,11 +7,11 @@
 
 use super::super::write::record::remove_fixups;
 use super::restart::Restart;
-use crate::bytes::{put_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use vmrescue_base::bytes::{put_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Most pages that are kept in memory: 16 MiB of the usual ones.
 const CACHED_PAGES: usize = 4096;

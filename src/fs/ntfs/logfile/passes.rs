@@ -7,9 +7,9 @@ use super::page::Pages;
 use super::record::{self, Checkpoint, OPERATION, Operation, RESTART, Record, missing};
 use super::stage::Stage;
 use super::tables::{State, Tables, Transaction};
-use crate::block::Disk;
-use crate::bytes::{u16_at, u64_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{u16_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::Disk;
 
 /// What a replay did, or would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,9 +5,9 @@
 
 use super::ops;
 use super::page::Pages;
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer};
-use crate::limits::MAX_LOG_RECORD_BYTES;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer};
+use vmrescue_base::limits::MAX_LOG_RECORD_BYTES;
 
 /// Type of a record: an operation.
 pub(crate) const OPERATION: u32 = 1;

@@ -4,7 +4,7 @@
 //! are read, the newer whole one counts. `CHKD` instead of `RSTR` means that chkdsk was here and nothing is to replay.
 
 use super::super::write::record::{apply_fixups, remove_fixups};
-use crate::bytes::{put_at, u16_at, u32_at, u64_at};
+use vmrescue_base::bytes::{put_at, u16_at, u32_at, u64_at};
 
 /// Restart area flag: the volume was unmounted cleanly.
 const CLEAN: u16 = 2;

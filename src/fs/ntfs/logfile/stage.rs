@@ -1,9 +1,9 @@
 //! The volume as the replay leaves it: pages in memory over the disk.
 
-use crate::block::Disk;
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_REPLAY_BYTES;
 use std::collections::BTreeMap;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_REPLAY_BYTES;
+use vmrescue_block::Disk;
 
 /// Bytes of a staged page.
 const PAGE: u64 = 4096;

@@ -4,11 +4,11 @@
 //! next free one, a used one with 0xFFFFFFFF. Who names an entry names its offset in the table. Version 0 has pointers of
 //! 32 bits in its entries (0x2C bytes for an attribute), version 1 has 64 (0x28 bytes; the rest moved).
 
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_REPLAY_CLUSTERS;
-use crate::text::utf16le_lossy;
 use std::collections::{BTreeMap, BTreeSet};
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_REPLAY_CLUSTERS;
+use vmrescue_base::text::utf16le_lossy;
 
 /// Bytes of the header of a restart table.
 const HEADER_BYTES: usize = 0x18;

@@ -4,15 +4,15 @@
 
 use super::testing::{LOG_BYTES, LogWriter, PAGE, Place, operation};
 use super::*;
-use crate::block::{Disk, DiskMut, MemoryDevice};
-use crate::error::ErrorKind;
-use crate::fs::ntfs::write::record::remove_fixups;
-use crate::fs::ntfs::{FormatSpec, LogState, Replay, VolumeMut, WriteOptions, format};
-use crate::fs::{FileSystem, FileSystemMut, NodeId, NodeKind, read_file};
-use crate::progress::Silent;
+use crate::ntfs::write::record::remove_fixups;
+use crate::ntfs::{FormatSpec, LogState, Replay, VolumeMut, WriteOptions, format};
+use crate::{FileSystem, FileSystemMut, NodeId, NodeKind, read_file};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use vmrescue_base::error::ErrorKind;
+use vmrescue_base::progress::Silent;
+use vmrescue_block::{Disk, DiskMut, MemoryDevice};
 
 const MFT: u16 = 0x18;
 const VALUE: u16 = 0x40;
@@ -345,8 +345,8 @@ fn an_operation_that_does_not_fit_is_named() {
 
 #[test]
 fn a_clean_volume_pays_two_pages() {
-    use crate::block::testing::CountingDevice;
     use std::sync::atomic::Ordering;
+    use vmrescue_block::testing::CountingDevice;
     let (before, _) = before_and_after(4096);
     let (counting, counts) = CountingDevice::new(disk(&before));
     let volume = Volume::bare(Disk::new(counting)).unwrap();
@@ -357,7 +357,7 @@ fn a_clean_volume_pays_two_pages() {
 }
 
 /// A volume with an unfinished log, and the same after it was opened for writing.
-pub(crate) fn replayed() -> (Vec<u8>, Vec<u8>) {
+fn replayed() -> (Vec<u8>, Vec<u8>) {
     let (before, log) = crashed_volume();
     let crashed = with_log(before, log);
     let (memory, staged) = device(&crashed);
@@ -366,11 +366,22 @@ pub(crate) fn replayed() -> (Vec<u8>, Vec<u8>) {
 }
 
 /// What a reader sees of a volume.
-pub(crate) fn shown(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+fn shown(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
     walk(&Volume::open(disk(bytes)).unwrap())
 }
 
 /// A volume with a log, for the mutations.
+/// A volume whose log is replayed as part of the change: after a crash there is the volume as it was, which every reader
+/// replays for itself, or the one with the replay and the change in it.
+#[test]
+fn a_crash_while_a_replay_is_published_leaves_it_undone_or_done() {
+    use vmrescue_transaction::testing::sweep_at;
+    let (old, new) = replayed();
+    assert!(sweep_at(&old, &new, false, [0, 1, 2, 9, 30].into_iter()) > 5);
+    assert!(sweep_at(&old, &new, true, [0, 1, 2, 9, 30].into_iter()) > 5);
+    assert!(shown(&old) == shown(&new));
+}
+
 fn crashed_volume() -> &'static (Vec<u8>, Vec<u8>) {
     static MADE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -394,7 +405,7 @@ fn mutated(log: &[u8], changes: &[(usize, u8)]) -> Vec<u8> {
     }
     for page in log.chunks_exact_mut(PAGE) {
         if page.starts_with(b"RCRD") || page.starts_with(b"RSTR") {
-            let _ = crate::fs::ntfs::write::record::apply_fixups(page);
+            let _ = crate::ntfs::write::record::apply_fixups(page);
         }
     }
     log

@@ -8,18 +8,18 @@
 pub(crate) mod security;
 pub(crate) mod tables;
 
-use crate::block::{DiskMut, ExtentKind};
-use crate::error::{Error, Layer, Result};
-use crate::fs::Times;
-use crate::fs::ntfs::write::attribute::{Attribute, SPARSE, Stream, kind, put_all};
-use crate::fs::ntfs::write::entry::{
+use crate::Times;
+use crate::ntfs::write::attribute::{Attribute, SPARSE, Stream, kind, put_all};
+use crate::ntfs::write::entry::{
     self, Entry, FileName, INDEX_BLOCK_BYTES, IndexKind, NAME_DIRECTORY, NAME_VIEW_INDEX, Node, namespace,
 };
-use crate::fs::ntfs::write::record::{self, DIRECTORY, EXTEND, Header, IN_USE, VIEW_INDEX, apply_fixups};
-use crate::fs::ntfs::write::runs::{self, Run};
-use crate::text::utf16le_bytes;
-use crate::time::FileTime;
+use crate::ntfs::write::record::{self, DIRECTORY, EXTEND, Header, IN_USE, VIEW_INDEX, apply_fixups};
+use crate::ntfs::write::runs::{self, Run};
 use std::ops::Range;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::utf16le_bytes;
+use vmrescue_base::time::FileTime;
+use vmrescue_block::{DiskMut, ExtentKind};
 
 /// Records that a new $MFT has room for.
 const RECORDS: u64 = 64;
@@ -184,7 +184,7 @@ impl Maker<'_> {
             let mut length = extent.length_bytes.min(range.end - at);
             if extent.kind != ExtentKind::Zero {
                 length = length.min(CLEAR_BYTES);
-                if !crate::bytes::is_zero(&view.read_vec(at, length as usize)?) {
+                if !vmrescue_base::bytes::is_zero(&view.read_vec(at, length as usize)?) {
                     self.disk.zero_at(at..at + length)?;
                 }
             }
@@ -455,7 +455,7 @@ impl Maker<'_> {
     fn names_of(&self, files: &[File]) -> Vec<(u64, u64, FileName)> {
         let name = |number: u64, parent: u64, text: &str, bits: u32, stream: Option<&Attribute>| {
             let (allocated, size) = match stream.map(|a| &a.body) {
-                Some(crate::fs::ntfs::write::attribute::Body::Runs(s)) => (s.allocated_bytes, s.size_bytes),
+                Some(crate::ntfs::write::attribute::Body::Runs(s)) => (s.allocated_bytes, s.size_bytes),
                 _ => (0, 0),
             };
             let parent = parent | parent.max(1) << 48;

@@ -1,8 +1,8 @@
 //! Default security of a new volume: descriptors ([MS-DTYP] 2.4.6, self-relative) and the three parts of $Secure.
 
-pub(crate) use crate::fs::ntfs::sds::{MIRROR_BYTES, hash};
-use crate::fs::ntfs::write::entry::Entry;
-use crate::time::FileTime;
+pub(crate) use crate::ntfs::sds::{MIRROR_BYTES, hash};
+use crate::ntfs::write::entry::Entry;
+use vmrescue_base::time::FileTime;
 
 /// Security id of system files: SYSTEM and administrators may read.
 pub(crate) const SYSTEM_ID: u32 = 0x100;

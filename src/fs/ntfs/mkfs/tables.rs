@@ -41,7 +41,7 @@ const ATTRIBUTES: [(&str, u32, u32, u64, u64); 15] = [
 pub(crate) fn attribute_definitions() -> Vec<u8> {
     let mut out = Vec::with_capacity(160 * 16);
     for (name, code, flags, least, most) in ATTRIBUTES {
-        let mut entry = crate::text::utf16le_bytes(name);
+        let mut entry = vmrescue_base::text::utf16le_bytes(name);
         entry.resize(0x80, 0);
         for number in [code, 0, 0, flags] {
             entry.extend_from_slice(&number.to_le_bytes());

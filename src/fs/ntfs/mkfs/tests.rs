@@ -1,7 +1,7 @@
 use super::*;
-use crate::block::MemoryDevice;
 use std::io::Cursor;
 use std::sync::Arc;
+use vmrescue_block::MemoryDevice;
 
 fn formatted(megabytes: usize, sector_bytes: u32, cluster_bytes: u32) -> Vec<u8> {
     let device = Arc::new(MemoryDevice::zeroed(megabytes << 20).with_sectors(sector_bytes));

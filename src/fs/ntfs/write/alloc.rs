@@ -8,9 +8,9 @@ use super::core::{Core, damaged};
 use super::file::File;
 use super::record::{self, Header, IN_USE};
 use super::runs::{self, Run};
-use crate::error::{Error, Layer, Result};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Bytes of the map that are written together.
 const PAGE: usize = 512;

@@ -3,8 +3,8 @@
 //! Header layouts: resident 0x18 bytes, non-resident 0x40 bytes, 0x48 when compressed or sparse and first segment.
 
 use super::runs::{self, Run};
-use crate::bytes::{put_at, slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{put_at, slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Attribute type codes.
 pub(crate) mod kind {
@@ -219,7 +219,7 @@ impl Attribute {
         let name = if name_length == 0 { &[][..] } else { slice_at(bytes, name_at, 2 * name_length)? };
         let mut attribute = Attribute {
             kind: u32_at(bytes, 0)?,
-            name: crate::text::utf16le_units(name),
+            name: vmrescue_base::text::utf16le_units(name),
             flags: u16_at(bytes, 12)?,
             indexed: false,
             home,

@@ -10,12 +10,12 @@ use super::journal::{Journal, Said};
 use super::record::{apply_fixups, remove_fixups};
 use super::runs;
 use super::secure::Secure;
-use crate::block::DiskMut;
-use crate::bytes::{u16_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::time::FileTime;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use vmrescue_base::bytes::{u16_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::DiskMut;
 
 /// Most blocks that stay in memory between two operations.
 const MAX_CACHED_BLOCKS: usize = 1 << 16;

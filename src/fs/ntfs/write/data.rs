@@ -5,10 +5,10 @@ use super::core::{Core, damaged};
 use super::file::File;
 use super::record;
 use super::runs::{self, Run};
-use crate::bytes::u32_at;
-use crate::error::{Error, Layer, Result};
-use crate::fs::Attributes;
+use crate::Attributes;
 use std::ops::Range;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Largest file of NTFS.
 const MAX_FILE_BYTES: u64 = 1 << 44;

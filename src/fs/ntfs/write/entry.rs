@@ -4,11 +4,11 @@
 //! child in the last 8 bytes when flag 1 is set. Flag 2 marks the entry that ends a node.
 
 use super::attribute::{align8, put_all};
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::fs::Times;
-use crate::text::utf16le_units;
-use crate::time::FileTime;
+use crate::Times;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::utf16le_units;
+use vmrescue_base::time::FileTime;
 
 /// Bytes of an INDX block on every volume that Windows makes.
 pub(crate) const INDEX_BLOCK_BYTES: usize = 4096;

@@ -8,10 +8,10 @@ use super::attribute::{Attribute, Body, Stream, kind};
 use super::core::{Core, damaged};
 use super::record::{self, Header, IN_USE};
 use super::runs::{self, Run};
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_ATTRIBUTE_LIST_BYTES;
-use crate::text::utf16le_units;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_ATTRIBUTE_LIST_BYTES;
+use vmrescue_base::text::utf16le_units;
 
 /// The number in a file reference.
 pub(crate) const RECORD_MASK: u64 = 0xFFFF_FFFF_FFFF;

@@ -3,8 +3,8 @@
 
 use super::core::damaged;
 use super::entry::{Entry, HAS_CHILD, LAST, encode_entry};
-use crate::bytes::{slice_at, u16_at, u32_at, u64_at};
-use crate::error::Result;
+use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
+use vmrescue_base::error::Result;
 
 /// Where the index header of a block is; its fields count from here.
 const HEADER: usize = 0x18;

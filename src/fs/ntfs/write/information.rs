@@ -5,11 +5,11 @@ use super::core::damaged;
 use super::entry::FileName;
 use super::file::File;
 use super::record::DIRECTORY;
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::error::Result;
-use crate::fs::ntfs::ea::EA_INFORMATION;
-use crate::fs::{Attributes, Times};
-use crate::time::FileTime;
+use crate::ntfs::ea::EA_INFORMATION;
+use crate::{Attributes, Times};
+use vmrescue_base::bytes::{u16_at, u32_at, u64_at};
+use vmrescue_base::error::Result;
+use vmrescue_base::time::FileTime;
 
 impl File {
     /// True for directories.

@@ -12,11 +12,11 @@ use super::file::File;
 use super::names::EXTEND_RECORD;
 use super::record::EXTEND;
 use super::runs::{self, Run};
-use crate::bytes::u16_at;
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs::usn::{PAGE_BYTES, Record, Settings, reason};
-use crate::fs::{Attributes, NodeId};
+use crate::ntfs::usn::{PAGE_BYTES, Record, Settings, reason};
+use crate::{Attributes, NodeId};
 use std::collections::HashMap;
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Volume flag: the journal is being deleted.
 const DELETE_UNDERWAY: u16 = 0x0010;

@@ -2,13 +2,13 @@
 
 use super::special_tests::{made, read};
 use super::*;
-use crate::block::{DiskMut, MemoryDevice};
-use crate::error::{ErrorKind, Result};
-use crate::fs::ntfs::usn::{Record, reason};
-use crate::fs::security::{Ace, Acl, Descriptor, Sid};
-use crate::fs::{Attributes, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, read_file};
-use crate::guid::Guid;
+use crate::ntfs::usn::{Record, reason};
+use crate::security::{Ace, Acl, Descriptor, Sid};
+use crate::{Attributes, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, read_file};
 use std::sync::Arc;
+use vmrescue_base::error::{ErrorKind, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_block::{DiskMut, MemoryDevice};
 
 fn records(device: &Arc<MemoryDevice>) -> Vec<Record> {
     let mut list = Vec::new();
@@ -163,7 +163,9 @@ fn long_names_get_short_ones_where_the_volume_makes_them() {
 #[allow(clippy::type_complexity, reason = "a list of steps")]
 fn steps() -> Vec<(&'static str, Box<dyn Fn(&mut VolumeMut, NodeId) -> Result<()>>)> {
     fn find(volume: &VolumeMut, at: NodeId, name: &str) -> Result<NodeId> {
-        volume.lookup(at, name)?.ok_or_else(|| crate::Error::no_space(crate::Layer::Ntfs, "an earlier step"))
+        volume
+            .lookup(at, name)?
+            .ok_or_else(|| vmrescue_base::Error::no_space(vmrescue_base::Layer::Ntfs, "an earlier step"))
     }
     fn descriptor(number: u32) -> Option<Vec<u8>> {
         let ace = Ace::allow(0, 1, &Sid::new(5, &[21, number]));
@@ -193,7 +195,7 @@ fn steps() -> Vec<(&'static str, Box<dyn Fn(&mut VolumeMut, NodeId) -> Result<()
             "reparse",
             Box::new(|v, d| {
                 let long = "t".repeat(2000);
-                let data = crate::fs::ntfs::symbolic_link(&long, &long, false)?;
+                let data = crate::ntfs::symbolic_link(&long, &long, false)?;
                 v.set_reparse(find(v, d, "a directory")?, Some(&data))
             }),
         ),

@@ -10,11 +10,11 @@ use super::names::{I30, ROOT};
 use super::open::{WriteOptions, open};
 use super::record;
 use super::tree::{Collation, Tree};
-use crate::block::DiskMut;
-use crate::bytes::u16_at;
-use crate::error::{ErrorKind, Result};
-use crate::fs::NodeId;
-use crate::text::utf16le_units;
+use crate::NodeId;
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::{ErrorKind, Result};
+use vmrescue_base::text::utf16le_units;
+use vmrescue_block::DiskMut;
 
 /// Where files go whose directory is gone, as chkdsk does it.
 pub(crate) const FOUND: &str = "found.000";

@@ -5,9 +5,9 @@ use super::core::{Core, damaged};
 use super::entry::FileName;
 use super::file::File;
 use super::names::{ROOT, refuse_system};
-use crate::error::{Error, Layer, Result};
-use crate::fs::MetadataChange;
-use crate::fs::ntfs::usn::reason;
+use crate::MetadataChange;
+use crate::ntfs::usn::reason;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Attribute bits that a user may set: read-only, hidden, system, archive, temporary, offline, not indexed.
 const USER_BITS: u32 = 0x3127;

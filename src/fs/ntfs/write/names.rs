@@ -7,10 +7,10 @@ use super::file::{File, RECORD_MASK};
 use super::record::{DIRECTORY, EXTEND};
 use super::special::exists;
 use super::tree::{Collation, Tree};
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs::usn::reason;
-use crate::fs::{Attributes, Times};
-use crate::limits::MAX_DIRECTORY_DEPTH;
+use crate::ntfs::usn::reason;
+use crate::{Attributes, Times};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
 
 /// The index of directories.
 pub(crate) const I30: &str = "$I30";

@@ -6,13 +6,13 @@ use super::core::{Core, Geometry, damaged};
 use super::file::File;
 use super::names::ROOT;
 use super::record::{self, remove_fixups};
-use crate::block::DiskMut;
-use crate::bytes::u16_at;
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs::logfile::{self, restart::Found};
-use crate::fs::ntfs::state::{HIBERNATION_FILE, Hibernation};
-use crate::fs::ntfs::volume::Volume;
-use crate::time::FileTime;
+use crate::ntfs::logfile::{self, restart::Found};
+use crate::ntfs::state::{HIBERNATION_FILE, Hibernation};
+use crate::ntfs::volume::Volume;
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_block::DiskMut;
 
 /// Most bytes of an allocation map: a volume of 2^32 clusters.
 const MAX_MAP_BYTES: u64 = 1 << 29;
@@ -57,7 +57,7 @@ pub(crate) fn open(disk: DiskMut, options: WriteOptions) -> Result<Core> {
     if table.len() != 0x20000 {
         return Err(damaged("$UpCase has not one entry for every character").found(table.len()));
     }
-    core.upcase = crate::text::utf16le_units(&table);
+    core.upcase = vmrescue_base::text::utf16le_units(&table);
     check_volume(&mut core, options)?;
     if empty_log {
         core.empty_log = Some(File::load(&mut core, 2)?.stream_mut(kind::DATA, "")?.clone());

@@ -1,8 +1,8 @@
 //! FILE records: header and update sequence ("fixups"), which INDX blocks share.
 
 use super::attribute::{Attribute, align8, kind, put_all};
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::error::{Error, Layer, Result};
+use vmrescue_base::bytes::{u16_at, u32_at, u64_at};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Bytes that one update sequence number protects, whatever the sector size.
 const STRIDE: usize = 512;

@@ -4,8 +4,8 @@
 //! A pair is a header byte (low nibble: bytes of the length, high nibble: bytes of the LCN delta), the length in
 //! clusters and the signed distance to the LCN of the run before. No delta means a hole. A zero byte ends the list.
 
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_RUNS;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_RUNS;
 
 /// A run of clusters that lie together, or a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

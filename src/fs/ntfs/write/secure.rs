@@ -9,10 +9,10 @@ use super::core::{Core, damaged};
 use super::entry::Entry;
 use super::file::File;
 use super::tree::{Collation, Tree};
-use crate::error::{Error, Layer, Result};
-use crate::fs::ntfs::sds::{self, Header};
-use crate::fs::security::Descriptor;
+use crate::ntfs::sds::{self, Header};
+use crate::security::Descriptor;
 use std::collections::{BTreeMap, HashMap};
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Record of $Secure.
 const SECURE: u64 = 9;

@@ -12,9 +12,9 @@ use super::file::{File, RECORD_MASK};
 use super::names::{ROOT, is_short};
 use super::special::exists;
 use super::tree::{Collation, Tree};
-use crate::bytes::u16_at;
-use crate::error::Result;
-use crate::limits::MAX_DIRECTORY_DEPTH;
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::Result;
+use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
 
 /// $Volume flag: short names are off (PERSISTENT_VOLUME_STATE_SHORT_NAME_CREATION_DISABLED).
 const SHORT_NAMES_OFF: u16 = 0x0080;

@@ -7,13 +7,13 @@ use super::entry::Entry;
 use super::file::File;
 use super::names::{EXTEND_RECORD, I30, ROOT, refuse_system};
 use super::tree::{Collation, Tree};
-use crate::bytes::{u16_at, u32_at};
-use crate::error::{Error, ErrorKind, Layer, Result};
-use crate::fs::ntfs::ea::{self, EA, EA_INFORMATION, MAX_EA_BYTES};
-use crate::fs::ntfs::object_id::OBJECT_ID_BYTES;
-use crate::fs::ntfs::usn::reason;
-use crate::fs::{Attributes, ExtendedAttribute};
-use crate::guid::Guid;
+use crate::ntfs::ea::{self, EA, EA_INFORMATION, MAX_EA_BYTES};
+use crate::ntfs::object_id::OBJECT_ID_BYTES;
+use crate::ntfs::usn::reason;
+use crate::{Attributes, ExtendedAttribute};
+use vmrescue_base::bytes::{u16_at, u32_at};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_base::guid::Guid;
 
 /// Largest reparse point ([MS-FSCC] 2.1.2).
 const MAX_REPARSE_BYTES: usize = 16 << 10;

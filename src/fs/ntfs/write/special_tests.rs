@@ -1,18 +1,18 @@
 //! Security, reparse points, extended attributes, object ids, holes: written, read by our reader, checked.
 
 use super::*;
-use crate::block::{DiskMut, MemoryDevice};
-use crate::error::ErrorKind;
-use crate::fs::ntfs::{FormatSpec, Volume, format};
-use crate::fs::security::{Ace, Acl, Descriptor, Sid};
-use crate::fs::{
+use crate::ntfs::{FormatSpec, Volume, format};
+use crate::security::{Ace, Acl, Descriptor, Sid};
+use crate::{
     Attributes, ExtendedAttribute, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, RawPart,
     Times,
 };
-use crate::guid::Guid;
-use crate::progress::Silent;
-use crate::time::FileTime;
 use std::sync::Arc;
+use vmrescue_base::error::ErrorKind;
+use vmrescue_base::guid::Guid;
+use vmrescue_base::progress::Silent;
+use vmrescue_base::time::FileTime;
+use vmrescue_block::{DiskMut, MemoryDevice};
 
 pub(super) fn made(megabytes: usize, cluster_bytes: u32) -> (Arc<MemoryDevice>, VolumeMut) {
     let device = Arc::new(MemoryDevice::zeroed(megabytes << 20));
@@ -104,9 +104,9 @@ fn reparse_points_are_set_indexed_and_removed() {
     let link = volume.create(root, "link", NodeKind::File).unwrap();
     let junction = volume.create(root, "junction", NodeKind::Directory).unwrap();
     let long = format!(r"C:\{}", "long name ".repeat(100));
-    let data = crate::fs::ntfs::symbolic_link(&long, &long, false).unwrap();
+    let data = crate::ntfs::symbolic_link(&long, &long, false).unwrap();
     volume.set_reparse(link, Some(&data)).unwrap();
-    let mount = crate::fs::ntfs::mount_point(r"\??\C:\Users", r"C:\Users").unwrap();
+    let mount = crate::ntfs::mount_point(r"\??\C:\Users", r"C:\Users").unwrap();
     volume.set_reparse(junction, Some(&mount)).unwrap();
     assert_eq!(volume.metadata(junction).unwrap().kind, NodeKind::Reparse);
     let full = volume.create(root, "full", NodeKind::Directory).unwrap();
@@ -209,9 +209,9 @@ fn holes_are_punched_and_filled() {
         assert_eq!(volume.punch(small, "none", 0..1).unwrap_err().kind(), ErrorKind::NotFound);
         volume.sync().unwrap();
         let volume = read(&device);
-        assert!(crate::fs::read_file(&volume, file, "").unwrap() == model);
+        assert!(crate::read_file(&volume, file, "").unwrap() == model);
         assert_eq!(
-            crate::fs::read_file(&volume, small, "s").unwrap()[9..21],
+            crate::read_file(&volume, small, "s").unwrap()[9..21],
             [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
         );
         let info = &volume.streams(file).unwrap()[0];
@@ -286,7 +286,7 @@ fn compressed_files_become_plain_when_they_are_written() {
         })
         .unwrap();
     volume.sync().unwrap();
-    assert_eq!(crate::fs::read_file(&volume, wof, "").unwrap(), model);
+    assert_eq!(crate::read_file(&volume, wof, "").unwrap(), model);
     assert!(volume.streams(lznt1).unwrap()[0].compressed);
     volume.write(wof, "", 5000, &[1; 3000]).unwrap();
     model.resize(8000, 0);
@@ -297,10 +297,10 @@ fn compressed_files_become_plain_when_they_are_written() {
     other.truncate(200_000);
     volume.sync().unwrap();
     let volume = read(&device);
-    assert_eq!(crate::fs::read_file(&volume, wof, "").unwrap(), model);
+    assert_eq!(crate::read_file(&volume, wof, "").unwrap(), model);
     assert_eq!(volume.raw_part(wof, RawPart::ReparsePoint).unwrap(), None);
     assert_eq!(volume.streams(wof).unwrap().len(), 1);
-    assert!(crate::fs::read_file(&volume, lznt1, "").unwrap() == other);
+    assert!(crate::read_file(&volume, lznt1, "").unwrap() == other);
     assert!(!volume.streams(lznt1).unwrap()[0].compressed);
     assert!(!volume.metadata(lznt1).unwrap().attributes.has(Attributes::COMPRESSED));
 }

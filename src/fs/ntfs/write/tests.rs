@@ -1,13 +1,13 @@
 use super::*;
-use crate::block::{DiskMut, MemoryDevice};
-use crate::error::ErrorKind;
-use crate::fs::ntfs::{FormatSpec, format};
-use crate::fs::{Attributes, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, Times};
-use crate::progress::Silent;
-use crate::time::FileTime;
+use crate::ntfs::{FormatSpec, format};
+use crate::{Attributes, FileSystem, FileSystemMut, MetadataChange, NodeId, NodeKind, Times};
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
+use vmrescue_base::error::ErrorKind;
+use vmrescue_base::progress::Silent;
+use vmrescue_base::time::FileTime;
+use vmrescue_block::{DiskMut, MemoryDevice};
 
 struct Random(u64);
 
@@ -339,7 +339,7 @@ fn mutated_attribute_lists_and_indexes_never_cause_a_panic() {
         volume.create(many, &format!("some file {number}"), NodeKind::File).unwrap();
     }
     volume.set_extended_attribute(spread, "EA", Some(&[5; 300])).unwrap();
-    volume.set_object_id(many, Some(crate::guid::Guid([3; 16]))).unwrap();
+    volume.set_object_id(many, Some(vmrescue_base::guid::Guid([3; 16]))).unwrap();
     volume.sync().unwrap();
     let good = device.to_vec();
     let used: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0 && good[*at] != 9).collect();
@@ -350,13 +350,13 @@ fn mutated_attribute_lists_and_indexes_never_cause_a_panic() {
             bytes[used[random.next(used.len() as u64) as usize]] = random.next(256) as u8;
         }
         let disk = DiskMut::new(Arc::new(MemoryDevice::new(bytes)));
-        if let Ok(reader) = crate::fs::ntfs::Volume::open(disk.as_disk()) {
+        if let Ok(reader) = crate::ntfs::Volume::open(disk.as_disk()) {
             drop(reader.check(&Silent));
-            drop(reader.walk(reader.root(), crate::fs::Order::Tree, &mut |_| Ok(())));
+            drop(reader.walk(reader.root(), crate::Order::Tree, &mut |_| Ok(())));
             for node in [spread, holes, many] {
                 let streams = reader.streams(node).unwrap_or_default();
                 for stream in streams.iter().take(60) {
-                    drop(crate::fs::read_file(&reader, node, &stream.name));
+                    drop(crate::read_file(&reader, node, &stream.name));
                 }
                 drop(reader.read_dir(node));
                 drop(reader.extended_attributes(node));
@@ -374,7 +374,7 @@ fn mutated_attribute_lists_and_indexes_never_cause_a_panic() {
         drop(volume.set_object_id(many, None));
         drop(volume.remove(root, "spread"));
         drop(volume.sync());
-        drop(crate::fs::ntfs::mend(&disk, WriteOptions::default(), &Silent));
+        drop(crate::ntfs::mend(&disk, WriteOptions::default(), &Silent));
     }
 }
 

@@ -11,10 +11,10 @@ use super::entry::{
 use super::file::File;
 use super::in_place;
 use super::record;
-use crate::bytes::slice_at;
-use crate::error::{Error, Layer, Result};
-use crate::limits::MAX_INDEX_DEPTH;
 use std::cmp::Ordering;
+use vmrescue_base::bytes::slice_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_INDEX_DEPTH;
 
 /// Largest index that the writer follows, in blocks.
 const MAX_BLOCKS: u64 = 1 << 24;

@@ -8,23 +8,23 @@ use super::file::File;
 use super::journal::{data_reasons, resize_reasons};
 use super::names::{ROOT, check_data_target};
 use super::open::{WriteOptions, open};
-use crate::block::DiskMut;
-use crate::bytes::u16_at;
-use crate::error::{Defect, Error, ErrorKind, Layer, Result};
-use crate::fs::ntfs::Volume;
-use crate::fs::ntfs::ea::EA;
-use crate::fs::ntfs::usn::{Settings, reason};
-use crate::fs::{
+use crate::ntfs::Volume;
+use crate::ntfs::ea::EA;
+use crate::ntfs::usn::{Settings, reason};
+use crate::{
     Attributes, DirEntry, ExtendedAttribute, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId,
     NodeKind, NodeName, Order, RawPart, StreamInfo, Visit, VolumeInfo,
 };
-use crate::guid::Guid;
-use crate::progress::Progress;
-use crate::text::utf16le_lossy;
-use crate::time::FileTime;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmrescue_base::bytes::u16_at;
+use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::progress::Progress;
+use vmrescue_base::text::utf16le_lossy;
+use vmrescue_base::time::FileTime;
+use vmrescue_block::DiskMut;
 
 /// Largest extended attributes or reparse point of a file.
 const MAX_PART_BYTES: u64 = 64 << 10;
@@ -239,7 +239,7 @@ impl FileSystem for VolumeMut {
 
     fn metadata(&self, node: NodeId) -> Result<Metadata> {
         let file = File::open(&mut self.core(), node.0)?;
-        let reparse = file.value(kind::REPARSE_POINT, "").and_then(crate::fs::ntfs::reparse::parse);
+        let reparse = file.value(kind::REPARSE_POINT, "").and_then(crate::ntfs::reparse::parse);
         if file.is_wof() || (reparse.is_none() && file.find(kind::REPARSE_POINT, "").is_some()) {
             return self.reader()?.metadata(node);
         }

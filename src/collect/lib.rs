@@ -10,14 +10,14 @@ pub mod zip;
 
 pub use lists::{File, Profile, files};
 
-use crate::error::{Error, Layer, Result};
-use crate::fs::FileSystem;
-use crate::fs::NodeId;
-use crate::time::FileTime;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::time::FileTime;
+use vmrescue_fs::FileSystem;
+use vmrescue_fs::NodeId;
 
 /// Bytes that are copied at once.
 const PIECE: usize = 1 << 20;
@@ -62,7 +62,8 @@ impl Sink {
         std::fs::create_dir_all(path).map_err(|e| Error::io("cannot be made", path, e))?;
         let mut inside = std::fs::read_dir(path).map_err(|e| Error::io("cannot be read", path, e))?;
         if inside.next().is_some() {
-            let there = Error::new(crate::ErrorKind::AlreadyExists, Layer::Host, "the folder is not empty");
+            let there =
+                Error::new(vmrescue_base::ErrorKind::AlreadyExists, Layer::Host, "the folder is not empty");
             return Err(there.in_file(path).advice("name a new folder, or a file ending in .zip"));
         }
         Ok(Sink::Folder(path.to_path_buf()))
@@ -156,7 +157,7 @@ impl Sink {
         if let Sink::Zip(zip) = self {
             zip.end()?;
         }
-        Ok((total, crate::text::hex(&hash.finalize())))
+        Ok((total, vmrescue_base::text::hex(&hash.finalize())))
     }
 
     /// Writes what belongs at the end.

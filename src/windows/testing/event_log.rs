@@ -1,9 +1,9 @@
 //! Event logs of the demo disk: `.evtx`, each event a template of its own without substitutions ([MS-EVEN6] 2.2.12; libevtx, "Windows XML Event Log
 //! format"). For tests of whole machines, and for damaging.
 
-use crate::bytes::put_at;
-use crate::text::utf16le_bytes;
-use crate::time::FileTime;
+use vmrescue_base::bytes::put_at;
+use vmrescue_base::text::utf16le_bytes;
+use vmrescue_base::time::FileTime;
 
 /// Bytes of the header of a log, of a chunk, and of the header of a chunk.
 const FILE_HEADER: usize = 4096;

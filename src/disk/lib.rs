@@ -33,12 +33,12 @@ pub struct DiskOptions {
 }
 
 impl DiskOptions {
-    fn opening(&self) -> crate::image::OpenOptions {
-        crate::image::OpenOptions { parents: self.parents.clone(), follow_paths: self.follow_paths }
+    fn opening(&self) -> vmrescue_image::OpenOptions {
+        vmrescue_image::OpenOptions { parents: self.parents.clone(), follow_paths: self.follow_paths }
     }
 
-    fn record(&self, title: &str, changes: serde_json::Value) -> crate::transaction::Record {
-        crate::transaction::Record {
+    fn record(&self, title: &str, changes: serde_json::Value) -> vmrescue_transaction::Record {
+        vmrescue_transaction::Record {
             title: title.to_string(),
             command: self.command.clone(),
             plan: serde_json::json!([title]),

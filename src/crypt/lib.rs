@@ -34,12 +34,12 @@ pub use info::{BitLocker, Protector};
 pub use keys::Keys;
 pub use view::View;
 
-use crate::block::Disk;
-use crate::error::{Error, Layer, Result};
 use cipher::Cipher;
 use header::Header;
 use metadata::{DECRYPTED, ENCRYPTED, Metadata};
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::Disk;
 
 /// A BitLocker volume, and its plain text when it is open.
 #[derive(Debug)]

@@ -14,11 +14,11 @@ pub mod wim;
 pub use open::{open, open_mut, open_mut_with, read_file, resolve};
 pub use walk::{Order, Visit, Walked};
 
-use crate::error::{Defect, Error, Layer, Result};
-use crate::guid::Guid;
-use crate::progress::Progress;
-use crate::time::FileTime;
 use std::ops::Range;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::progress::Progress;
+use vmrescue_base::time::FileTime;
 
 /// A file or directory of one volume. On NTFS the file reference: record number in the low 48 bits, sequence above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -256,8 +256,8 @@ pub trait FileSystem: Send + Sync {
     /// from directory to directory, and also shows the times of each name and, from the root, names that no directory leads to.
     ///
     /// ```no_run
-    /// # use vmrescue::fs::Order;
-    /// # fn list(fs: &dyn vmrescue::fs::FileSystem) -> vmrescue::Result<()> {
+    /// # use vmrescue_fs::Order;
+    /// # fn list(fs: &dyn vmrescue_fs::FileSystem) -> vmrescue_base::Result<()> {
     /// let defects = fs.walk(fs.root(), Order::Any, &mut |file| {
     ///     println!("{} {} {:?}", file.path, file.times.modified, file.name_times.map(|times| times.modified));
     ///     Ok(())

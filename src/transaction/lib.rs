@@ -15,6 +15,8 @@ mod history;
 mod journal;
 mod place;
 mod record;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -22,12 +24,12 @@ pub use history::{history, recover, redo, redo_session, undo, undo_session};
 pub use place::{Content, FilePlace, Place, state_dir_of, sync_folder, write_durably};
 pub use record::{OperationId, OperationRecord, OperationState, Record};
 
-use crate::block::{Disk, DiskMut, HostFile, Overlay, OverlayOptions, SavepointId, WritableDevice};
-use crate::error::{Error, Layer, Result};
-use crate::progress::Progress;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::{Disk, DiskMut, HostFile, Overlay, OverlayOptions, SavepointId, WritableDevice};
 
 /// Where the state lies and how much memory staging may take.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +73,7 @@ impl Transaction {
         let overlay = Overlay::new(
             Disk::new(Arc::clone(&host) as Arc<_>),
             OverlayOptions {
-                memory_bytes: options.memory_bytes.unwrap_or(crate::limits::OVERLAY_MEMORY_BYTES),
+                memory_bytes: options.memory_bytes.unwrap_or(vmrescue_base::limits::OVERLAY_MEMORY_BYTES),
                 spill_dir: options.state_dir.as_deref().filter(|dir| dir.is_dir()).or(path.parent()).map(
                     |dir| {
                         if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_path_buf() }

@@ -24,11 +24,11 @@ mod volumes;
 pub use data::{DataFix, DataRule, When};
 pub use rule::{Confidence, Rule, Severity, explain, rules, rules_page};
 
-use crate::error::Result;
-use crate::windows::{Installation, Machine};
 use scene::Scene;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use vmrescue_base::error::Result;
+use vmrescue_windows::{Installation, Machine};
 
 /// How a fix may be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,11 +11,11 @@ mod tests;
 pub use gpt::{repair_gpt, write_gpt};
 pub use mbr::write_mbr;
 
-use crate::block::{Disk, DiskMut};
-use crate::error::{Defect, Error, Layer, Result};
-use crate::guid::Guid;
 use serde::Serialize;
 use std::ops::Range;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_block::{Disk, DiskMut};
 
 /// Kind of partition table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -23,9 +23,9 @@ pub use compact::{Compacted, compact};
 pub use create::{CreateSpec, Kind, create, create_child};
 pub use resize::resize;
 
-use crate::block::{Disk, DiskMut};
-use crate::error::{Defect, Error, Layer, Result};
 use serde::Serialize;
+use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_block::{Disk, DiskMut};
 
 /// The container formats that are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -156,7 +156,11 @@ pub fn open(file: &Disk) -> Result<Container<Disk>> {
     open_with_parent(file, None)
 }
 
-pub(crate) fn open_with_parent(file: &Disk, parent: Option<Disk>) -> Result<Container<Disk>> {
+/// As [`open`], for a child whose parent is open already.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_parent(file: &Disk, parent: Option<Disk>) -> Result<Container<Disk>> {
     match probe(file)? {
         Format::Raw => raw::open(file),
         Format::Vhd => vhd::open(file, parent),
@@ -210,7 +214,7 @@ pub fn check(file: &Disk) -> Result<Vec<Defect>> {
         Format::Vhd => vhd::check(file),
         Format::Vhdx => vhdx::check(file),
         Format::Qcow2 | Format::Vmdk => Ok(open(file).map_or_else(
-            |e| vec![Defect::from_error("container-unreadable", crate::error::Severity::Error, &e)],
+            |e| vec![Defect::from_error("container-unreadable", vmrescue_base::error::Severity::Error, &e)],
             |opened| opened.defects,
         )),
     }

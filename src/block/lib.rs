@@ -24,8 +24,8 @@ pub use host_process::{disk_of, host_name, limit_memory};
 pub use memory::MemoryDevice;
 pub use overlay::{Overlay, OverlayOptions, PAGE_BYTES, SavepointId};
 
-use crate::error::{Error, Layer, Result};
 use std::ops::Range;
+use vmrescue_base::error::{Error, Layer, Result};
 
 /// Size and sectors of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Small PE files without code, with a version resource: what a driver looks like to everybody who does not run it.
 
-use crate::text::utf16le_bytes;
+use vmrescue_base::text::utf16le_bytes;
 
 const FILE_ALIGN: usize = 512;
 const RESOURCE_RVA: u32 = 0x2000;
@@ -132,7 +132,7 @@ pub fn driver(name: &str, version: &str, machine: u16) -> Vec<u8> {
     put(&mut bytes, optional + 20, &code_rva.to_le_bytes());
     bytes.extend(resources);
     bytes.extend(text);
-    let sum = crate::windows::pe_checksum(&bytes, optional + 64);
+    let sum = crate::pe_checksum(&bytes, optional + 64);
     put(&mut bytes, optional + 64, &sum.to_le_bytes());
     bytes
 }
@@ -140,7 +140,7 @@ pub fn driver(name: &str, version: &str, machine: u16) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::driver;
-    use crate::windows::PeInfo;
+    use crate::PeInfo;
 
     #[test]
     fn a_driver_says_what_it_is() {

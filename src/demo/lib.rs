@@ -5,26 +5,25 @@
 //! are PE files without code, made here. The recipe is told in `images/README.md`.
 
 mod encrypted;
-mod event_log;
 mod faults;
 mod hives;
-mod pe_builder;
 
 pub use encrypted::{Secrets, encrypt, secrets};
-pub use event_log::{LogEvent, event_log};
-pub use pe_builder::driver;
+pub use vmrescue_windows::testing::{LogEvent, driver, event_log};
 
-use crate::block::{DiskMut, HostFile};
-use crate::error::{Error, Layer, Result};
-use crate::fs::path::GuestPath;
-use crate::fs::{FileSystemMut, NodeId, NodeKind, fat, ntfs, open_mut, resolve};
-use crate::image::{self, CreateSpec, Kind};
-use crate::partition::{self, BASIC_DATA, EFI_SYSTEM, MICROSOFT_RESERVED, NewPartition};
-use crate::progress::Progress;
-use crate::repair::{Change, Options, run_changes};
-use crate::windows::bcd::{Firmware, FreshSpec, PartitionRef, Store, changes, fresh};
 use std::path::Path;
 use std::sync::Arc;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::progress::Progress;
+use vmrescue_block::{DiskMut, HostFile};
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystemMut, NodeId, NodeKind, fat, ntfs, open_mut, resolve};
+use vmrescue_image as image;
+use vmrescue_image::{CreateSpec, Kind};
+use vmrescue_partition as partition;
+use vmrescue_partition::{BASIC_DATA, EFI_SYSTEM, MICROSOFT_RESERVED, NewPartition};
+use vmrescue_repair::{Change, Options, run_changes};
+use vmrescue_windows::bcd::{Firmware, FreshSpec, PartitionRef, Store, changes, fresh};
 
 const MIB: u64 = 1 << 20;
 /// Stands for the boot manager of a BIOS machine.
@@ -268,7 +267,7 @@ impl Fault {
 pub fn break_it(path: &Path, faults: &[Fault], progress: &dyn Progress) -> Result<()> {
     let system = r"C:\Windows\System32\config\SYSTEM".to_string();
     let servicing = r"Microsoft\Windows\CurrentVersion\Component Based Servicing";
-    let planned = |machine: &crate::windows::Machine| {
+    let planned = |machine: &vmrescue_windows::Machine| {
         let mut list = Vec::new();
         for fault in faults {
             match fault {
@@ -322,7 +321,7 @@ pub fn break_it(path: &Path, faults: &[Fault], progress: &dyn Progress) -> Resul
 /// Of reading the image.
 pub fn exists(path: &Path, guest: &str) -> Result<bool> {
     let container = image::open_path(path, &image::OpenOptions::default())?;
-    let machine = crate::windows::Machine::open(container.disk)?;
+    let machine = vmrescue_windows::Machine::open(container.disk)?;
     let parsed = GuestPath::parse(guest)?;
     let fs = machine.file_system(machine.volume_of(&parsed.volume)?)?;
     Ok(resolve(&*fs, &parsed.components)?.is_some())

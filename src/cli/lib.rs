@@ -31,13 +31,13 @@ mod updates;
 mod watch;
 mod worker;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::text::size;
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use vmrescue_base::error::{Error, ErrorKind, Result};
+use vmrescue_base::text::size;
 
 /// Done and clean.
 const CLEAN: u8 = 0;
@@ -96,7 +96,7 @@ struct Image {
 
 impl Image {
     /// What opens BitLocker volumes; every locked volume tries all of it.
-    fn keys(&self) -> Result<crate::crypt::Keys> {
+    fn keys(&self) -> Result<vmrescue_crypt::Keys> {
         self.keys.keys(&self.recovery_key, &self.recovery_password, &self.password_file)
     }
 
@@ -142,8 +142,8 @@ struct Changing {
 
 impl Changing {
     /// What the user agrees to give up.
-    fn discard(&self) -> crate::repair::Discard {
-        crate::repair::Discard { log: self.discard_log, hibernation: self.discard_hibernation }
+    fn discard(&self) -> vmrescue_repair::Discard {
+        vmrescue_repair::Discard { log: self.discard_log, hibernation: self.discard_hibernation }
     }
 }
 
@@ -390,7 +390,7 @@ enum Command {
 }
 
 fn no_image() -> Error {
-    Error::invalid(crate::Layer::Cli, "no image was named")
+    Error::invalid(vmrescue_base::Layer::Cli, "no image was named")
 }
 
 /// Runs the program on the arguments of the process.
@@ -504,7 +504,7 @@ fn say(text: &str) -> Result<()> {
 fn written(result: std::io::Result<()>) -> Result<()> {
     result.map_err(|e| match e.kind() {
         std::io::ErrorKind::BrokenPipe => {
-            Error::new(ErrorKind::Interrupted, crate::Layer::Cli, "broken pipe")
+            Error::new(ErrorKind::Interrupted, vmrescue_base::Layer::Cli, "broken pipe")
         }
         _ => Error::io("standard output cannot be written", "standard output", e),
     })
@@ -516,7 +516,7 @@ fn say_json(schema: &str, mut document: serde_json::Value) -> Result<()> {
         map.shift_insert(0, "schema".into(), serde_json::json!(format!("vmrescue.{schema}/1")));
     }
     let text = serde_json::to_string_pretty(&document)
-        .map_err(|e| Error::invalid(crate::Layer::Cli, "JSON cannot be written").caused_by(e))?;
+        .map_err(|e| Error::invalid(vmrescue_base::Layer::Cli, "JSON cannot be written").caused_by(e))?;
     say(&text)
 }
 
@@ -526,7 +526,7 @@ fn agreed(yes: bool, question: &str) -> Result<bool> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::invalid(crate::Layer::Cli, "nobody can be asked here")
+        return Err(Error::invalid(vmrescue_base::Layer::Cli, "nobody can be asked here")
             .advice("add --yes, or --dry-run to look"));
     }
     written(write!(std::io::stderr(), "{question} [y/N] "))?;
@@ -541,7 +541,9 @@ fn assignments(words: &[String]) -> Result<BTreeMap<String, String>> {
         .iter()
         .map(|word| {
             let pair = word.split_once('=').map(|(name, value)| (name.to_string(), value.to_string()));
-            pair.ok_or_else(|| Error::invalid(crate::Layer::Cli, "--set wants NAME=VALUE").found(word))
+            pair.ok_or_else(|| {
+                Error::invalid(vmrescue_base::Layer::Cli, "--set wants NAME=VALUE").found(word)
+            })
         })
         .collect()
 }

@@ -31,6 +31,7 @@ mod pe;
 mod pkcs7;
 mod roles;
 mod services;
+pub mod testing;
 pub mod timeline;
 mod updates;
 mod version_resource;

@@ -1,0 +1,13 @@
+//! The ground of vmrescue: errors with their place, limits, bytes, text, time, GUIDs, progress.
+//!
+//! Every other crate of the workspace stands on this one; it depends on nothing but the standard library.
+
+pub mod bytes;
+pub mod error;
+pub mod guid;
+pub mod limits;
+pub mod progress;
+pub mod text;
+pub mod time;
+
+pub use error::{Defect, Error, ErrorKind, Layer, Result, Severity};
