@@ -97,3 +97,24 @@ fn the_library_does_not_read_the_environment() {
         assert!(!product(text).contains("std::env::"), "{path} reads the environment");
     }
 }
+
+/// Not seen is not absent: where the rules of `diagnose` turn an error into nothing, a comment beside it says why that is right. The
+/// way to go on after an error is `Unseen`.
+#[test]
+fn diagnose_loses_no_error_without_a_reason() {
+    for (path, text) in all().iter().filter(|(path, _)| path.starts_with("src/diagnose/")) {
+        let lines: Vec<&str> = product(text).lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let ways = [".ok()", "let Ok(", "Err(_)"];
+            // Text that is no number is no error of reading.
+            let loses = ways.iter().any(|way| line.contains(way)) && !line.contains("parse");
+            let near = lines[at.saturating_sub(4)..=at].iter();
+            assert!(
+                !loses || near.into_iter().any(|line| line.contains("//")),
+                "{path}:{}: an error becomes nothing here, and nothing says why: {}",
+                at + 1,
+                line.trim()
+            );
+        }
+    }
+}

@@ -8,7 +8,12 @@ use vmrescue_report::{STYLE, escaped};
 /// Failures first, then findings, then the rest.
 fn sorted(entries: &[Entry]) -> Vec<&Entry> {
     let rank = |entry: &Entry| match entry.outcome {
-        Outcome::Failed | Outcome::TimedOut | Outcome::Refused | Outcome::Busy | Outcome::Running => 0,
+        Outcome::Failed
+        | Outcome::TimedOut
+        | Outcome::Refused
+        | Outcome::Busy
+        | Outcome::Running
+        | Outcome::CouldNotTell => 0,
         Outcome::Findings => 1,
         Outcome::Clean | Outcome::Elsewhere => 2,
     };
@@ -79,7 +84,12 @@ fn cards(page: &mut String, list: &[&Entry], total: usize) {
     let repaired = count(|entry| entry.operation.is_some());
     let cards = [
         (total, "images", ""),
-        (count(|entry| entry.outcome.is_failure()), "failed", "bad"),
+        (
+            count(|entry| entry.outcome.is_failure() && entry.outcome != Outcome::CouldNotTell),
+            "failed",
+            "bad",
+        ),
+        (count(|entry| entry.outcome == Outcome::CouldNotTell), "could not tell", "bad"),
         (count(|entry| entry.outcome == Outcome::Findings), "with findings", "find"),
         (count(|entry| entry.outcome == Outcome::Clean), "clean", "good"),
         (repaired, "changed", ""),

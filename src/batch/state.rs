@@ -21,6 +21,8 @@ pub enum Outcome {
     Clean,
     /// Done, with findings or differences.
     Findings,
+    /// Looked at, and what decides could not be read: neither clean nor with findings.
+    CouldNotTell,
     /// Refused for safety.
     Refused,
     /// Another program holds the image.
@@ -41,7 +43,10 @@ impl Outcome {
 
     /// True when somebody has to look.
     pub fn is_failure(self) -> bool {
-        matches!(self, Outcome::Refused | Outcome::Busy | Outcome::Failed | Outcome::TimedOut)
+        matches!(
+            self,
+            Outcome::CouldNotTell | Outcome::Refused | Outcome::Busy | Outcome::Failed | Outcome::TimedOut
+        )
     }
 
     /// For people.
@@ -50,6 +55,7 @@ impl Outcome {
             Outcome::Running => "running",
             Outcome::Clean => "clean",
             Outcome::Findings => "findings",
+            Outcome::CouldNotTell => "could not tell",
             Outcome::Refused => "refused",
             Outcome::Busy => "busy",
             Outcome::Failed => "failed",

@@ -99,6 +99,9 @@ impl Worker {
         }
         let mut entry = Entry::new(image, outcome(&ended), ended.message);
         entry.rules = rules(&ended.document);
+        if entry.outcome == Outcome::CouldNotTell && entry.message.is_empty() {
+            entry.message = first_unread(&ended.document);
+        }
         let fixed = ended.document["fixed"].as_array().into_iter().flatten();
         entry.fixed = fixed.filter_map(|rule| rule.as_str().map(String::from)).collect();
         entry.changes = ended.document["changes"].as_array().map_or(0, Vec::len);
@@ -209,8 +212,13 @@ fn wait(child: &mut std::process::Child, limit: Duration, claim: Option<&Claim>)
 
 fn outcome(ended: &Ended) -> Outcome {
     let kind = ended.document["error"]["kind"].as_str().unwrap_or_default();
+    let told = ended.document["verdict"] == "could-not-tell";
+    let unread = ended.document["could_not_look"].as_array().is_some_and(|list| !list.is_empty());
     match ended.code {
         _ if ended.timed_out => Outcome::TimedOut,
+        Some(0..=2) if told => Outcome::CouldNotTell,
+        // Whatever the code says: what was not looked at is not clean.
+        Some(0) if unread => Outcome::CouldNotTell,
         Some(0) => Outcome::Clean,
         Some(1) => Outcome::Findings,
         Some(3) if kind == "busy" => Outcome::Busy,
@@ -227,6 +235,17 @@ fn rules(document: &Value) -> Vec<String> {
     list.sort();
     list.dedup();
     list
+}
+
+/// What could not be looked at first, in words.
+fn first_unread(document: &Value) -> String {
+    let first = &document["could_not_look"][0];
+    let word = |name: &str| first[name].as_str().unwrap_or_default();
+    match (word("what"), word("where")) {
+        ("", _) => String::new(),
+        (what, "") => format!("could not look at {what}: {}", word("why")),
+        (what, place) => format!("could not look at {what} ({place}): {}", word("why")),
+    }
 }
 
 fn number(value: &Value) -> Option<u32> {

@@ -320,11 +320,13 @@ fn say_totals(entries: &[Entry], total: usize, stopped: Option<&str>) -> Result<
     let count = |wanted: fn(&Entry) -> bool| entries.iter().filter(|entry| wanted(entry)).count();
     let elsewhere = count(|entry| entry.outcome == Outcome::Elsewhere);
     let elsewhere = if elsewhere == 0 { String::new() } else { format!(", {elsewhere} with other workers") };
+    let untold = count(|entry| entry.outcome == Outcome::CouldNotTell);
+    let untold = if untold == 0 { String::new() } else { format!(", {untold} could not be told") };
     say(&format!(
-        "{total} images: {} clean, {} with findings, {} failed, {} changed, {} not begun{elsewhere}",
+        "{total} images: {} clean, {} with findings, {} failed, {} changed, {} not begun{untold}{elsewhere}",
         count(|entry| entry.outcome == Outcome::Clean),
         count(|entry| entry.outcome == Outcome::Findings),
-        count(|entry| entry.outcome.is_failure()),
+        count(|entry| entry.outcome.is_failure() && entry.outcome != Outcome::CouldNotTell),
         count(|entry| entry.operation.is_some()),
         total - entries.len()
     ))
@@ -341,7 +343,8 @@ fn document(verb: Verb, entries: &[Entry], total: usize, stopped: Option<&str>) 
     let count = |wanted: fn(&Entry) -> bool| entries.iter().filter(|entry| wanted(entry)).count();
     json!({
         "command": verb.name(), "complete": stopped.is_none(), "stopped": stopped, "total": total,
-        "failed": count(|entry| entry.outcome.is_failure()),
+        "failed": count(|entry| entry.outcome.is_failure() && entry.outcome != Outcome::CouldNotTell),
+        "could_not_tell": count(|entry| entry.outcome == Outcome::CouldNotTell),
         "with_findings": count(|entry| entry.outcome == Outcome::Findings),
         "clean": count(|entry| entry.outcome == Outcome::Clean),
         "changed": count(|entry| entry.operation.is_some()),
@@ -503,7 +506,7 @@ fn run_one(path: &Path, keys: &KeyArgs) -> Result<u8> {
         Outcome::Failed if kind == "no-space" => TRY_LATER,
         Outcome::Refused => super::REFUSED,
         Outcome::TimedOut => SOME_FAILED,
-        Outcome::Running | Outcome::Failed => ERROR,
+        Outcome::Running | Outcome::Failed | Outcome::CouldNotTell => ERROR,
     };
     entry.message = entry.message.trim().to_string();
     let entry = serde_json::to_value(&entry)

@@ -1,23 +1,30 @@
 //! Commands that change the image: planned, shown, asked for, staged, verified, published.
 
+use super::next::Words;
 use super::progress::Bars;
 use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, say_error, say_json, scripts};
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result};
 use vmrescue_crypt::Keys;
+use vmrescue_diagnose::{Diagnosis, Finding, Fix, Verdict, look_at, look_at_disk};
 use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::{NodeKind, read_file};
 use vmrescue_registry::Hive;
 use vmrescue_repair::{
-    Change, Content, Context, Options, Outcome, Script, Source, Target, plan_with, run_changes, run_on_hive,
-    with_unfinished,
+    Change, Content, Context, Ending, FixPlan, FixPlans, Missing, Options, Outcome, Planned, Script, Source,
+    Target, plan_on_disk, plan_with, run_changes, run_fixes, run_on_hive, with_unfinished,
 };
-use vmrescue_windows::Machine;
+use vmrescue_windows::{Machine, Unread};
 
 pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
+    if image.scan {
+        return Err(Error::invalid(Layer::Cli, "--scan shows what a search finds, and is only for looking")
+            .advice("give the volumes their partitions first: vmrescue partition restore IMAGE"));
+    }
     let target = Target::parse(&changing.target).ok_or_else(|| {
         Error::invalid(Layer::Cli, "--to wants in-place, child:FILE or new:FILE").found(&changing.target)
     })?;
@@ -53,7 +60,7 @@ pub(super) fn changes(
         Ok(list)
     };
     let outcome = run_changes(&image.image, title, asked, &options(image, changing)?, &Bars::new())?;
-    tell(image, title, changing, &outcome, no)
+    tell(image, title, changing, &outcome, &Told::asked(no))
 }
 
 /// As [`changes`], for a hive file of its own. `planned` gives its list to the function that shows it and asks.
@@ -76,43 +83,207 @@ pub(super) fn on_hive(
         Ok(list)
     };
     let outcome = run_on_hive(&image.image, title, asked, &options(image, changing)?, &Bars::new())?;
-    tell(image, title, changing, &outcome, no)
+    tell(image, title, changing, &outcome, &Told::asked(no))
 }
 
 fn show_plan(title: &str, list: &[Change]) -> Result<()> {
     say(title)?;
-    if list.is_empty() {
-        return say("  nothing to do: everything is as it should be");
-    }
     list.iter().try_for_each(|change| say(&format!("  - {change}")))
 }
 
-fn change_json(title: &str, changing: &Changing, outcome: &Outcome) -> Value {
-    let plan: Vec<String> = outcome.changes.iter().map(ToString::to_string).collect();
-    json!({
-        "title": title, "dry_run": changing.dry_run, "plan": plan, "changes": outcome.changes,
-        "verified": outcome.verdict, "operation": outcome.operation, "bytes_changed": outcome.bytes_changed,
-    })
+/// What there is to tell of a change beside its outcome.
+#[derive(Debug, Default)]
+struct Told {
+    /// The user said no.
+    no: bool,
+    /// What should have been repaired and could not be.
+    missing: Vec<Missing>,
+    /// What was left out, and why.
+    notes: Vec<String>,
+    /// What the rules say afterwards.
+    judged: Option<Judged>,
 }
 
-fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, no: bool) -> Result<u8> {
+impl Told {
+    fn asked(no: bool) -> Told {
+        Told { no, ..Told::default() }
+    }
+
+    fn ending(&self, changing: &Changing, outcome: &Outcome) -> Ending {
+        if self.no {
+            return Ending::NotWanted;
+        }
+        // A plan that changes nothing while its rule still speaks has not found everything in order.
+        let left = self.judged.as_ref().map_or(0, |judged| judged.targeted().count());
+        let missing = self.missing.len() + if outcome.changes.is_empty() { left } else { 0 };
+        Ending::of(outcome.changes.len(), missing, changing.dry_run)
+    }
+
+    fn code(&self, ending: Ending) -> u8 {
+        let left = self.judged.as_ref().is_some_and(|judged| judged.targeted().next().is_some());
+        match ending {
+            Ending::WouldChange | Ending::CouldNot => FINDINGS,
+            Ending::Done if left || !self.missing.is_empty() => FINDINGS,
+            Ending::Done | Ending::NothingNeeded | Ending::NotWanted => CLEAN,
+        }
+    }
+}
+
+fn change_json(title: &str, changing: &Changing, outcome: &Outcome, told: &Told) -> Value {
+    let plan: Vec<String> = outcome.changes.iter().map(ToString::to_string).collect();
+    let mut document = json!({
+        "title": title, "outcome": told.ending(changing, outcome), "dry_run": changing.dry_run, "plan": plan,
+        "changes": outcome.changes, "verified": outcome.verdict, "operation": outcome.operation,
+        "bytes_changed": outcome.bytes_changed, "could_not": told.missing, "notes": told.notes,
+    });
+    if let Some(judged) = &told.judged {
+        document["fixed"] = json!(judged.cured_rules());
+        document["cured"] = json!(judged.cured.len());
+        document["left"] = json!(judged.left);
+        document["verdict"] = json!(judged.verdict);
+        document["could_not_look"] = json!(judged.could_not_look);
+    }
+    document
+}
+
+fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, told: &Told) -> Result<u8> {
+    let ending = told.ending(changing, outcome);
+    let code = told.code(ending);
     if image.json {
-        say_json("change", change_json(title, changing, outcome))?;
-    } else if no {
-        say("nothing was written")?;
-    } else if let (Some(verdict), Some(id)) = (&outcome.verdict, outcome.operation) {
+        say_json("change", change_json(title, changing, outcome, told))?;
+        return Ok(code);
+    }
+    told.notes.iter().for_each(|note| say_error(&format!("note: {note}")));
+    if let Some(verdict) = outcome.verdict.as_ref().filter(|_| !told.no) {
         verdict.agreed.iter().try_for_each(|fact| say(&format!("  verified  {fact}")))?;
         verdict.only_one_reader.iter().try_for_each(|fact| say(&format!("  one reader only  {fact}")))?;
-        say(&format!("done: operation {id}, {} bytes of the image file changed", outcome.bytes_changed))?;
-        say(&format!("      back with: vmrescue undo {}", image.image.display()))?;
     }
-    if let (Some(verdict), None, false) = (&outcome.verdict, outcome.operation, image.json) {
-        verdict.agreed.iter().try_for_each(|fact| say(&format!("  verified  {fact}")))?;
-        let file = changing.target.split_once(':').map_or("", |(_, file)| file);
-        say(&format!("done: {file} holds the result; {} is as it was", image.image.display()))?;
+    match (ending, outcome.operation) {
+        (Ending::Done, Some(id)) => {
+            say(&format!("done: operation {id}, {} bytes of the image file changed", outcome.bytes_changed))?;
+            say(&format!("      back with: {}", Words::plain(image).command("undo", &[])))?;
+        }
+        (Ending::Done, None) => {
+            let file = changing.target.split_once(':').map_or("", |(_, file)| file);
+            say(&format!("done: {file} holds the result; {} is as it was", image.image.display()))?;
+        }
+        (ending, _) => say(ending.words())?,
     }
-    let would = changing.dry_run && !outcome.changes.is_empty();
-    Ok(if would { FINDINGS } else { CLEAN })
+    told.missing.iter().try_for_each(|missing| say(&format!("could not: {missing}")))?;
+    if let Some(judged) = &told.judged {
+        judged.say(image)?;
+    }
+    Ok(code)
+}
+
+/// What the rules say after a repair, held against what they said before.
+#[derive(Debug)]
+struct Judged {
+    /// Findings that are gone.
+    cured: Vec<Finding>,
+    /// Findings that are left, or new.
+    left: Vec<Finding>,
+    /// Scripts that were run with their parameters; `None` when all findings count.
+    run: Option<Vec<Fix>>,
+    verdict: Verdict,
+    could_not_look: Vec<Unread>,
+}
+
+/// What makes a finding the same one before and after.
+fn same_finding(a: &Finding, b: &Finding) -> bool {
+    a.rule == b.rule && a.title == b.title
+}
+
+impl Judged {
+    fn new(before: Vec<Finding>, after: Diagnosis, run: Option<Vec<Fix>>) -> Judged {
+        let left = after.findings;
+        let cured = before.into_iter().filter(|one| !left.iter().any(|other| same_finding(one, other)));
+        Judged {
+            cured: cured.collect(),
+            left,
+            run,
+            verdict: after.verdict,
+            could_not_look: after.could_not_look,
+        }
+    }
+
+    /// Findings that the repair was to cure and that are still there.
+    fn targeted(&self) -> impl Iterator<Item = &Finding> {
+        self.left.iter().filter(|finding| match &self.run {
+            None => true,
+            Some(run) => finding.fix.as_ref().is_some_and(|fix| {
+                run.iter().any(|own| own.script == fix.script && own.parameters == fix.parameters)
+            }),
+        })
+    }
+
+    fn cured_rules(&self) -> Vec<&str> {
+        let still = |rule: &str| self.left.iter().any(|finding| finding.rule == rule);
+        let mut rules: Vec<&str> = self.cured.iter().map(|finding| finding.rule.as_str()).collect();
+        rules.retain(|rule| !still(rule));
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+
+    fn say(&self, image: &Image) -> Result<()> {
+        let targeted: Vec<&Finding> = self.targeted().collect();
+        if self.cured.is_empty() && targeted.is_empty() {
+            return if self.run.is_some() {
+                Ok(())
+            } else {
+                say(
+                    "diagnosed again: nothing found that keeps this machine from booting, and it was looked at",
+                )
+            };
+        }
+        say(&format!("diagnosed again: cured: {}, left: {}", self.cured.len(), targeted.len()))?;
+        self.cured
+            .iter()
+            .try_for_each(|finding| say(&format!("  cured  {}  [{}]", finding.title, finding.rule)))?;
+        let words = Words::of(image, None);
+        for finding in targeted {
+            let first = finding.evidence.first().map_or(String::new(), |why| format!(" ({why})"));
+            say(&format!("  left   {}{first}  [{}]", finding.title, finding.rule))?;
+            if let Some(fix) = &finding.fix {
+                say(&format!("         {}", words.fix(fix)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs the rules over the image as it is now.
+fn judge(image: &Image, before: Vec<Finding>, run: Option<Vec<Fix>>) -> Result<Judged> {
+    let (container, machine, _) = look::open(image)?;
+    let defects = look::container_defects(image, &container);
+    Ok(Judged::new(before, diagnosed(image, &machine, &defects)?, run))
+}
+
+/// What the rules say of the installation that is worked on, or of a disk that has none.
+fn diagnosed(image: &Image, machine: &Machine, container: &[Defect]) -> Result<Diagnosis> {
+    if machine.installations.is_empty() {
+        if machine.volumes.iter().any(vmrescue_windows::Volume::is_locked) {
+            // Says what would open it.
+            machine.installation(image.windows)?;
+        }
+        return Ok(look_at_disk(machine, container));
+    }
+    look_at(machine, machine.installation(image.windows)?, container, &[])
+}
+
+/// What a script would do; one that changes partitions and file systems only needs no installation.
+fn plan_for(
+    image: &Image,
+    machine: &Machine,
+    script: &Script,
+    given: &BTreeMap<String, String>,
+    context: &Context,
+) -> Result<Planned> {
+    if machine.installations.is_empty() && script.is_for_disk() {
+        return plan_on_disk(machine, script, given, context);
+    }
+    plan_with(machine, machine.installation(image.windows)?, script, given, context)
 }
 
 /// What a script may use beyond the image, and how freely it may act.
@@ -171,24 +342,49 @@ pub(super) fn repair(
     }
     let chosen = names.iter().map(|name| scripts::script(&known, name)).collect::<Result<Vec<_>>>()?;
     let titles: Vec<&str> = chosen.iter().map(|script| script.title.as_str()).collect();
-    let code = changes(image, &titles.join("; "), changing, |machine| {
-        let installation = machine.installation(image.windows)?;
+    let title = titles.join("; ");
+    let (mut told, mut before, mut run) = (Told::default(), None, Vec::new());
+    let planned = |machine: &Machine| {
+        before = Some(diagnosed(image, machine, &[])?.findings);
         let (mut list, mut consents) = (Vec::new(), Vec::new());
         for script in &chosen {
             let own =
                 given.iter().filter(|(name, _)| chosen.len() == 1 || script.parameters.contains_key(*name));
-            let own = own.map(|(name, value)| (name.clone(), value.clone())).collect();
-            let planned = plan_with(machine, installation, script, &own, &context)?;
-            planned.notes.iter().for_each(|note| say_error(&format!("note: {note}")));
+            let own: BTreeMap<String, String> =
+                own.map(|(name, value)| (name.clone(), value.clone())).collect();
+            run.push(Fix {
+                script: script.name.clone(),
+                parameters: own.clone(),
+                applicability: vmrescue_diagnose::Applicability::Safe,
+            });
+            let planned = plan_for(image, machine, script, &own, &context)?;
+            told.notes.extend(planned.notes);
+            told.missing.extend(planned.missing);
             list.extend(planned.changes);
             consents.extend(planned.consents);
         }
-        if !changing.dry_run && !using.agreed_to(&consents)? {
-            say("nothing was written")?;
-            return Ok(Vec::new());
+        let list = with_unfinished(machine, list, changing.discard())?;
+        if !image.json {
+            show_plan(&title, &list)?;
         }
-        Ok(list)
-    })?;
+        let agrees = |list: &[Change]| -> Result<bool> {
+            if list.is_empty() || changing.dry_run {
+                return Ok(true);
+            }
+            Ok(using.agreed_to(&consents)? && agreed(changing.yes, "Apply this?")?)
+        };
+        if agrees(&list)? {
+            return Ok(list);
+        }
+        told.no = true;
+        Ok(Vec::new())
+    };
+    let outcome = run_changes(&image.image, &title, planned, &options(image, changing)?, &Bars::new())?;
+    if changing.target == "in-place" && !changing.dry_run && !told.no {
+        let judged = judge(image, before.unwrap_or_default(), Some(run))?;
+        told.judged = Some(judged);
+    }
+    let code = tell(image, &title, changing, &outcome, &told)?;
     if !image.json {
         let left = chosen.iter().filter(|script| !script.remains.is_empty());
         left.into_iter().try_for_each(|script| say(&format!("then: {}", script.remains.trim())))?;
@@ -196,82 +392,101 @@ pub(super) fn repair(
     Ok(code)
 }
 
-/// The safe fixes of findings, as changes.
+/// The safe fixes of findings, each planned by itself: one that cannot be planned comes back with its reason.
 fn safe_fixes(
+    image: &Image,
     machine: &Machine,
-    installation: &vmrescue_windows::Installation,
-    findings: &[vmrescue_diagnose::Finding],
+    findings: &[Finding],
     known: &[Script],
     context: &Context,
-) -> Result<Vec<Change>> {
-    let mut list: Vec<Change> = Vec::new();
-    for fix in findings.iter().filter_map(|finding| finding.fix.as_ref()) {
-        if fix.applicability == vmrescue_diagnose::Applicability::Safe {
-            let script = scripts::script(known, &fix.script)?;
-            for change in plan_with(machine, installation, &script, &fix.parameters, context)?.changes {
-                if !list.contains(&change) {
-                    list.push(change);
+) -> FixPlans {
+    let mut plans = FixPlans::default();
+    for (finding, fix) in findings.iter().filter_map(|finding| Some((finding, finding.fix.as_ref()?))) {
+        if fix.applicability != vmrescue_diagnose::Applicability::Safe {
+            continue;
+        }
+        let values: Vec<&str> = fix.parameters.values().map(String::as_str).collect();
+        let name = format!("{} {}", fix.script, values.join(" ")).trim_end().to_string();
+        let planned = scripts::script(known, &fix.script)
+            .and_then(|script| plan_for(image, machine, &script, &fix.parameters, context))
+            .and_then(|planned| {
+                let changes = with_unfinished(machine, planned.changes, context.discard)?;
+                Ok((changes, planned.missing))
+            });
+        match planned {
+            Ok((changes, missing)) => {
+                // A script that finds nothing to do while its rule speaks has cured nothing.
+                if changes.is_empty() && missing.is_empty() {
+                    let why = format!("it finds nothing to change, and this stays: {}", finding.title);
+                    plans.missing.push(Missing {
+                        what: name.clone(),
+                        why,
+                        get: Some(finding.remedy.clone()),
+                    });
                 }
+                plans.missing.extend(missing);
+                plans.plans.push(FixPlan { name, changes });
             }
+            Err(e) => plans.missing.push(Missing::of(name, &e)),
         }
     }
-    Ok(list)
+    plans.plans.retain(|plan| !plan.changes.is_empty());
+    plans
 }
 
 /// Applies the safe fixes of what `diagnose` finds, and looks again afterwards: it has succeeded only when nothing is left.
 fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Changing) -> Result<u8> {
     let title = "Apply the safe fixes";
-    let (mut no, mut found) = (false, Vec::new());
+    let (mut told, mut before) = (Told::default(), Vec::new());
     let planned = |machine: &Machine| {
-        let installation = machine.installation(image.windows)?;
-        let findings = vmrescue_diagnose::diagnose(machine, installation)?;
-        found.extend(findings.iter().map(|finding| finding.rule.clone()));
-        let list = safe_fixes(machine, installation, &findings, known, context)?;
-        let list = with_unfinished(machine, list, changing.discard())?;
+        before = diagnosed(image, machine, &[])?.findings;
+        let mut plans = safe_fixes(image, machine, &before, known, context);
+        let list = plans.changes();
         if !image.json {
-            super::diagnose::say_findings(&findings)?;
+            super::diagnose::say_findings_with(&before, &Words::of(image, None))?;
             show_plan(title, &list)?;
         }
         if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
-            no = true;
-            return Ok(Vec::new());
+            told.no = true;
+            plans.plans.clear();
         }
-        Ok(list)
+        Ok(plans)
     };
-    let outcome = run_changes(&image.image, title, planned, &options(image, changing)?, &Bars::new())?;
-    if changing.dry_run || no || changing.target != "in-place" {
-        return tell(image, title, changing, &outcome, no);
+    let (outcome, missing) =
+        run_fixes(&image.image, title, planned, &options(image, changing)?, &Bars::new())?;
+    told.missing = missing;
+    if changing.dry_run || told.no || changing.target != "in-place" {
+        return tell(image, title, changing, &outcome, &told);
     }
-    let (_, machine, _) = look::open(image)?;
-    let left = vmrescue_diagnose::diagnose(&machine, machine.installation(image.windows)?)?;
-    let code = if left.is_empty() { CLEAN } else { FINDINGS };
-    if image.json {
-        let mut document = change_json(title, changing, &outcome);
-        found.sort_unstable();
-        found.dedup();
-        found.retain(|rule| !left.iter().any(|finding| finding.rule == *rule));
-        document["fixed"] = json!(found);
-        document["left"] = json!(left);
-        say_json("change", document)?;
-        return Ok(code);
-    }
-    tell(image, title, changing, &outcome, no)?;
-    if left.is_empty() {
-        say("diagnosed again: nothing found that keeps this machine from booting")?;
-    } else {
-        say("diagnosed again: this is left")?;
-        super::diagnose::say_findings(&left)?;
-    }
-    Ok(code)
+    told.judged = Some(judge(image, before, None)?);
+    tell(image, title, changing, &outcome, &told)
 }
 
 /// Mends the file systems, and writes every damaged hive anew from what can be read of it.
 pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
-    changes(image, "Mend file systems and rebuild damaged hives", changing, |machine| {
+    let title = "Mend file systems and rebuild damaged hives";
+    let mut told = Told::default();
+    let planned = |machine: &Machine| {
         let mut list = vmrescue_repair::repair_file_systems(machine, changing.discard(), &Bars::new())?;
         for installation in &machine.installations {
             for name in vmrescue_windows::HIVES {
-                let Ok(hive) = machine.hive(installation, name) else { continue };
+                let path = format!(r"{}\System32\config\{name}", installation.path);
+                let hive = match machine.hive(installation, name) {
+                    Ok(hive) => hive,
+                    Err(e) if e.kind() == ErrorKind::NotFound && !matches!(name, "SYSTEM" | "SOFTWARE") => {
+                        continue;
+                    }
+                    Err(e) => {
+                        let mut missing = Missing::of(&path, &e);
+                        let copy = complete_copy(machine, installation, name);
+                        missing.get = Some(match copy {
+                            Some(copy) => format!("a complete copy is there: {copy}; vmrescue repair IMAGE restore-regback"),
+                            None => "take the hive from a backup, a restore point or a shadow copy of this machine, and put it there: vmrescue put IMAGE FILE".to_string(),
+                        });
+                        told.missing.push(missing);
+                        continue;
+                    }
+                };
                 let defects = hive.check();
                 if !defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error) {
                     continue;
@@ -283,14 +498,29 @@ pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
                 if let Some(copy) = complete_copy(machine, installation, name) {
                     say_error(&format!("a complete copy is there: {copy}"));
                 }
-                let path = format!(r"{}\System32\config\{name}", installation.path);
                 let (size, from) =
                     (data.len() as u64, format!("what can be read of it, {} things lost", lost.len()));
                 list.push(Change::FileWrite { path, data: data.into(), size, from });
             }
         }
+        let list = with_unfinished(machine, list, changing.discard())?;
+        if !image.json {
+            show_plan(title, &list)?;
+        }
+        if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
+            told.no = true;
+            return Ok(Vec::new());
+        }
         Ok(list)
-    })
+    };
+    let outcome = run_changes(&image.image, title, planned, &options(image, changing)?, &Bars::new())?;
+    // What the check still finds was not mended, whatever was written.
+    if outcome.changes.is_empty() && told.missing.is_empty() && !told.no {
+        let why = "the check found what has no one right repair; nothing was written".to_string();
+        let get = Some("the lines above name it; take the data from a backup, or copy out what can be read: vmrescue get -r".to_string());
+        told.missing.push(Missing { what: "the disk".into(), why, get });
+    }
+    tell(image, title, changing, &outcome, &told)
 }
 
 /// The copy of a hive in RegBack, when it is whole.

@@ -1,5 +1,6 @@
 //! `disk`: new disks, conversion, children, merging, compacting, resizing.
 
+use super::check::Checked;
 use super::identity::say_of_file;
 use super::progress::Bars;
 use super::{CLEAN, FINDINGS, agreed, say, say_json, size};
@@ -13,6 +14,7 @@ use vmrescue_disk as disk;
 use vmrescue_disk::DiskOptions;
 use vmrescue_image as image;
 use vmrescue_image::{CreateSpec, Kind, OpenOptions};
+use vmrescue_windows::{Machine, Unread, Weight};
 
 const FORMATS: &str = "raw, vhd-fixed, vhd-dynamic, vhdx-fixed, vhdx-dynamic";
 
@@ -183,7 +185,17 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
         }
         DiskCommand::Convert { source, target, format, block_size, common } => {
             let block = block_size.as_deref().map(bytes).transpose()?;
-            disk::convert(&source, &target, kind(&format)?, block, &options(&common, None), &Bars::new())?;
+            let holes = disk::convert(
+                &source,
+                &target,
+                kind(&format)?,
+                block,
+                &options(&common, None),
+                &Bars::new(),
+            )?;
+            if !holes.is_empty() {
+                return tell_holes(&source, &target, &format, &holes, &common);
+            }
             let length = std::fs::metadata(&target).map_or(0, |m| m.len());
             let text = format!("{} ({format}, {})", target.display(), size(length));
             tell(&common, "convert", json!({"target": target, "format": format, "file_size": length}), &text)
@@ -210,6 +222,37 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
             tell(&changed.common, "resize", json!({"size": size, "operation": operation}), &text)
         }
     }
+}
+
+/// A copy that lacks what its source has lost.
+fn tell_holes(
+    source: &Path,
+    target: &Path,
+    format: &str,
+    holes: &[std::ops::Range<u64>],
+    common: &Common,
+) -> Result<u8> {
+    let lost: u64 = holes.iter().map(|hole| hole.end - hole.start).sum();
+    if common.json {
+        let list: Vec<serde_json::Value> =
+            holes.iter().map(|hole| json!({"offset": hole.start, "size": hole.end - hole.start})).collect();
+        let document = json!({"target": target, "format": format, "lost": list, "lost_bytes": lost});
+        return say_json("disk-convert", document).map(|()| FINDINGS);
+    }
+    say(&format!(
+        "{} ({format}); {} of the disk are lost in {}:",
+        target.display(),
+        size(lost),
+        source.display()
+    ))?;
+    for hole in holes {
+        say(&format!(
+            "  lost  {} at {:#x} of the disk: zeros in the copy",
+            size(hole.end - hole.start),
+            hole.start
+        ))?;
+    }
+    Ok(FINDINGS)
 }
 
 /// The image and its parents, nearest first.
@@ -257,31 +300,63 @@ fn info(path: &Path, common: &Common) -> Result<u8> {
 }
 
 fn check(path: &Path, common: &Common) -> Result<u8> {
-    let mut defects = Vec::new();
-    for file in chain(path, common)? {
-        let found = image::check(&host_disk(&file)?)?;
-        defects.extend(found.into_iter().map(|defect| (file.clone(), defect)));
+    let opening = OpenOptions { parents: common.parent.clone(), follow_paths: common.follow_paths };
+    let mut found = Checked::default();
+    let lists = super::check::containers(path, &opening, &mut found);
+    if found.checked.is_empty() && !lists.is_empty() {
+        content_of_raw(path, &opening, &mut found);
     }
+    let (code, ..) = found.verdict();
     if common.json {
-        let list: Vec<serde_json::Value> = defects
-            .iter()
-            .map(|(file, defect)| {
-                let mut line = super::look::defect_json(defect);
-                line["file"] = json!(file);
-                line
-            })
-            .collect();
-        say_of_file(path, "disk-check", json!({"defects": list}))?;
-    } else if defects.is_empty() {
-        say("no damage found")?;
-    } else {
-        let line = |(file, defect): &(PathBuf, vmrescue_base::Defect)| {
-            say(&format!("{}: {defect} in {}", defect.severity.name(), file.display()))
+        let line = |file: &PathBuf, defect: &vmrescue_base::Defect| {
+            let mut line = super::look::defect_json(defect);
+            line["file"] = json!(file);
+            line
         };
-        defects.iter().try_for_each(line)?;
+        let list: Vec<serde_json::Value> = lists
+            .iter()
+            .flat_map(|(file, defects)| defects.iter().map(move |defect| line(file, defect)))
+            .collect();
+        let mut document = json!({"defects": list});
+        if let (Some(all), serde_json::Value::Object(more)) = (document.as_object_mut(), found.json()) {
+            all.extend(more);
+        }
+        say_of_file(path, "disk-check", document)?;
+        return Ok(code);
     }
-    let damaged = defects.iter().any(|(_, defect)| defect.severity != vmrescue_base::Severity::Note);
-    Ok(if damaged { FINDINGS } else { CLEAN })
+    for (file, defects) in &lists {
+        let mut lines = defects.iter();
+        lines.try_for_each(|defect| {
+            say(&format!("{}: {defect} in {}", defect.severity.name(), file.display()))
+        })?;
+    }
+    found.say_end()?;
+    Ok(code)
+}
+
+/// A raw image has no container that could be damaged: what is recognised in it says at least that it is a disk.
+fn content_of_raw(path: &Path, opening: &OpenOptions, found: &mut Checked) {
+    let looked = image::open_path(path, opening).and_then(|container| Machine::open(container.disk));
+    let place = path.display().to_string();
+    let Some(machine) = found.unseen.seen("the disk", &place, Weight::Critical, looked) else { return };
+    let table = format!("{:?}", machine.table.kind).to_uppercase();
+    let kinds: Vec<&str> = machine.volumes.iter().filter_map(|v| Some(v.fs.as_ref()?.info().kind)).collect();
+    let locked = machine.volumes.iter().any(|volume| volume.bitlocker.is_some());
+    if !machine.table.partitions.is_empty() || !kinds.is_empty() || locked {
+        let what = if machine.table.partitions.is_empty() {
+            "a volume".into()
+        } else {
+            format!("{table} with partitions")
+        };
+        let list = kinds.join(", ");
+        found
+            .checked
+            .push(format!("{place}: raw; {what} in it ({list}), whose contents `vmrescue check` checks"));
+    } else {
+        let why = "raw, and neither a partition table nor a file system was recognised in it";
+        let advice = "look for volumes: vmrescue info --scan IMAGE";
+        found.unseen.note(Unread::new("the disk", place, why, Weight::Critical).advise(advice));
+    }
 }
 
 fn create(

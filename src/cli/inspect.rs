@@ -6,15 +6,15 @@ use clap::Args;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::time::FileTime;
 use vmrescue_block::Disk;
-use vmrescue_diagnose::{DataRule, diagnose_disk, diagnose_with};
+use vmrescue_diagnose::{Diagnosis, look_at_disk};
 use vmrescue_image::Container;
 use vmrescue_report::html::{Page, PageEvent, html};
 use vmrescue_report::{Inspection, text};
 use vmrescue_windows::events::{Kind, boot_events};
-use vmrescue_windows::{Installation, Machine, services, updates};
+use vmrescue_windows::{Installation, Machine, Unseen, services_seen, updates};
 
 /// What `inspect` takes.
 #[derive(Debug, Args)]
@@ -42,7 +42,14 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
     let inspection = Inspection::new(&container, &machine);
     let read = counts.bytes.load(Ordering::Relaxed);
     if let Some(file) = &args.page.html {
-        write_page(image, &machine, &inspection, file, &[])?;
+        let defects = look::container_defects(image, &container);
+        let all = super::diagnose::looked(image, &machine, &defects, &[]);
+        // A disk that is locked has a page, too.
+        let all = match all {
+            Err(e) if e.kind() == ErrorKind::Refused => vec![look_at_disk(&machine, &defects)],
+            all => all?,
+        };
+        write_page(image, &machine, &inspection, file, all)?;
     }
     if image.json {
         let mut document = serde_json::to_value(&inspection)
@@ -69,9 +76,9 @@ pub(super) fn report(
     container: &Container<Disk>,
     machine: &Machine,
     file: &Path,
-    own: &[DataRule],
+    diagnoses: Vec<Diagnosis>,
 ) -> Result<()> {
-    write_page(image, machine, &Inspection::new(container, machine), file, own)
+    write_page(image, machine, &Inspection::new(container, machine), file, diagnoses)
 }
 
 fn write_page(
@@ -79,25 +86,24 @@ fn write_page(
     machine: &Machine,
     inspection: &Inspection,
     file: &Path,
-    own: &[DataRule],
+    diagnoses: Vec<Diagnosis>,
 ) -> Result<()> {
     replaceable(file)?;
     let list = &machine.installations;
-    let mut findings: Vec<_> =
-        list.iter().map(|i| diagnose_with(machine, i, own).map_err(|e| e.to_string())).collect();
-    if list.is_empty() {
-        findings.push(Ok(diagnose_disk(machine)));
-    }
     let with_files = |i: &Installation| {
         let set = i.control_sets.default.max(1);
+        // What cannot be read is among the findings: the diagnosis has asked for the same.
+        let unseen = Unseen::default();
         let hive = machine.hive(i, "SYSTEM");
-        hive.and_then(|hive| services(machine, i, &hive, set, true)).unwrap_or_default()
+        let list = hive.and_then(|hive| services_seen(machine, i, &hive, set, true, &unseen));
+        list.unwrap_or_default()
     };
     let sha256 = if image.hash { identity::image(image)?["sha256"].clone() } else { Value::Null };
     let page = Page {
         inspection,
-        findings,
+        diagnoses,
         services: list.iter().map(with_files).collect(),
+        // What cannot be read is among the findings here, too.
         updates: list.iter().map(|i| updates(machine, i).unwrap_or_default()).collect(),
         events: list.iter().map(|i| happenings(machine, i)).collect(),
         image: image.image.display().to_string(),
@@ -107,7 +113,7 @@ fn write_page(
     std::fs::write(file, html(&page)).map_err(|e| Error::io("the report cannot be written", file, e))
 }
 
-/// Starts, stops and crashes that the event logs tell; logs that cannot be read tell nothing.
+/// Starts, stops and crashes that the event logs tell; that logs cannot be read is among the findings.
 fn happenings(machine: &Machine, installation: &Installation) -> Vec<PageEvent> {
     let Ok(events) = boot_events(machine, installation) else { return Vec::new() };
     let groups = [Kind::Crash, Kind::Start, Kind::Shutdown].into_iter();

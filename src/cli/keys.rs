@@ -16,6 +16,13 @@ const HIDDEN: &str = "(not kept)";
 #[derive(Clone)]
 pub(super) struct Hidden(String);
 
+impl Hidden {
+    /// The name of the file that holds it, with its sign, when it is in one: that is no secret.
+    pub(super) fn file(&self) -> Option<&str> {
+        self.0.starts_with('@').then_some(self.0.as_str())
+    }
+}
+
 impl std::str::FromStr for Hidden {
     type Err = std::convert::Infallible;
 

@@ -4,6 +4,7 @@ mod baseline;
 mod batch;
 mod bcd;
 mod change;
+mod check;
 mod collect;
 mod demo;
 mod diagnose;
@@ -17,6 +18,7 @@ mod inspect;
 mod keys;
 mod look;
 mod mount;
+mod next;
 mod partition;
 mod progress;
 mod registry;
@@ -80,6 +82,9 @@ struct Image {
     /// With the sha256 of the image in the output; for `get`: of every file that is copied out
     #[arg(long)]
     hash: bool,
+    /// Search the whole disk for volumes that no partition names, and show them as partitions of their own; only for looking
+    #[arg(long)]
+    scan: bool,
     /// Key of a BitLocker volume: a .BEK file, or a folder of such files; may be repeated
     #[arg(long, value_name = "FILE")]
     recovery_key: Vec<PathBuf>,
@@ -109,6 +114,7 @@ impl Image {
             parent: Vec::new(),
             follow_paths: self.follow_paths,
             hash: self.hash,
+            scan: self.scan,
             recovery_key: self.recovery_key.clone(),
             recovery_password: self.recovery_password.clone(),
             password_file: self.password_file.clone(),
@@ -415,7 +421,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Info { image } => look::info(&image),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
-        Command::Check { image, repair, changing } => look::check(&image, repair, &changing),
+        Command::Check { image, repair, changing } => check::check(&image, repair, &changing),
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),
         Command::Get { image, path, out, recursive } => look::get(&image, &path, &out, recursive),

@@ -2,20 +2,20 @@
 
 use super::identity::{say_of, tell};
 use super::progress::Bars;
-use super::{CLEAN, Changing, FINDINGS, Image, say, size, written};
+use super::{CLEAN, Image, say, size, written};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_block::testing::{CountingDevice, Counts};
 use vmrescue_block::{Disk, HostFile};
 use vmrescue_fs::path::GuestPath;
-use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file};
+use vmrescue_fs::{Depth, FileSystem, FoundVolume, NodeId, NodeKind, read_file};
 use vmrescue_image as image;
 use vmrescue_image::{Container, OpenOptions};
-use vmrescue_windows::{Installation, Machine};
+use vmrescue_windows::{Installation, Machine, open_with_lost};
 
 /// The container and the machine in it, and what was read of the file.
 pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Counts>)> {
@@ -23,8 +23,38 @@ pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Count
     let (counting, counts) = CountingDevice::new(file);
     let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
     let container = image::open_file(&Disk::new(counting), &image.image, &options)?;
-    let machine = Machine::open_with(container.disk.clone(), &image.keys()?)?;
+    let machine = if image.scan {
+        open_scanned(image, &container)?.0
+    } else {
+        Machine::open_with(container.disk.clone(), &image.keys()?)?
+    };
     Ok((container, machine, counts))
+}
+
+/// The machine with the volumes that a search finds on the disk.
+fn open_scanned(image: &Image, container: &Container<Disk>) -> Result<(Machine, Vec<FoundVolume>)> {
+    open_with_lost(container.disk.clone(), &image.keys()?, Depth::Deep, &Bars::new())
+}
+
+fn found_json(found: &FoundVolume) -> Value {
+    json!({"offset": found.range.start, "size": found.range.end - found.range.start, "kind": found.kind,
+        "label": found.label, "evidence": found.evidence, "boot_sector_rebuilt": found.boot_sector.is_some()})
+}
+
+fn say_found(image: &Image, found: &[FoundVolume]) -> Result<()> {
+    if found.is_empty() {
+        return say("  search        no volume was found outside the partitions");
+    }
+    for volume in found {
+        let bytes = size(volume.range.end - volume.range.start);
+        say(&format!(
+            "  found         {} {:?}, {bytes} at {:#x}",
+            volume.kind, volume.label, volume.range.start
+        ))?;
+        volume.evidence.iter().try_for_each(|line| say(&format!("                {line}")))?;
+    }
+    let words = super::next::Words::of(image, None);
+    say(&format!("  next          {}", words.command("partition restore", &["--dry-run"])))
 }
 
 pub(super) fn defect_json(defect: &Defect) -> Value {
@@ -96,12 +126,27 @@ fn info_json(container: &Container<Disk>, machine: &Machine) -> Value {
 }
 
 pub(super) fn info(image: &Image) -> Result<u8> {
-    let (container, machine, _) = open(image)?;
-    if image.json {
-        say_of(image, "info", info_json(&container, &machine))?;
+    if !image.scan {
+        let (container, machine, _) = open(image)?;
+        if image.json {
+            say_of(image, "info", info_json(&container, &machine))?;
+        } else {
+            say_info(image, &container, &machine)?;
+        }
         return Ok(CLEAN);
     }
-    say_info(image, &container, &machine)?;
+    let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
+    let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
+    let container = image::open_file(&file, &image.image, &options)?;
+    let (machine, found) = open_scanned(image, &container)?;
+    if image.json {
+        let mut document = info_json(&container, &machine);
+        document["found"] = found.iter().map(found_json).collect();
+        say_of(image, "info", document)?;
+    } else {
+        say_info(image, &container, &machine)?;
+        say_found(image, &found)?;
+    }
     Ok(CLEAN)
 }
 
@@ -153,63 +198,6 @@ pub(super) fn describe(i: &Installation) -> String {
     )
 }
 
-pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<u8> {
-    if super::registry::is_bare(image)? {
-        return super::registry::check_hive(image, repair.then_some(changing));
-    }
-    let code = check_disk(image)?;
-    if repair && code != CLEAN { super::change::repair_disk(image, changing) } else { Ok(code) }
-}
-
-fn check_disk(image: &Image) -> Result<u8> {
-    tell(image)?;
-    let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
-    let mut defects = image::check(&file)?;
-    // Every parent of a chain is a container of its own.
-    let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
-    for parent in image::parents(&image.image, &options).unwrap_or_default() {
-        defects.extend(image::check(&Disk::new(Arc::new(HostFile::open_read(&parent)?)))?);
-    }
-    // A key that cannot be read is no damage of the disk.
-    image.keys()?;
-    let mut locked = Vec::new();
-    if let Ok((_, machine, _)) = open(image) {
-        defects.extend(machine.defects.clone());
-        locked.extend(machine.volumes.iter().filter(|volume| volume.is_locked()).cloned());
-        for volume in &machine.volumes {
-            if let Some(fs) = &volume.fs {
-                defects.extend(fs.check(&Bars::new())?);
-            }
-        }
-        for installation in &machine.installations {
-            for name in vmrescue_windows::HIVES {
-                match machine.hive(installation, name) {
-                    Ok(hive) => defects.extend(hive.check()),
-                    Err(e) if e.kind() == vmrescue_base::ErrorKind::NotFound => {}
-                    Err(e) => {
-                        defects.push(Defect::from_error(
-                            "hive-unreadable",
-                            vmrescue_base::Severity::Error,
-                            &e,
-                        ));
-                    }
-                }
-            }
-        }
-    }
-    say_defects(image, &defects)?;
-    let damaged = defects.iter().any(|defect| defect.severity != vmrescue_base::Severity::Note);
-    let Some(volume) = locked.first() else { return Ok(if damaged { FINDINGS } else { CLEAN }) };
-    // Whatever was found elsewhere: what lies behind a lock was not looked at.
-    let why = volume.error.clone().unwrap_or_default();
-    let advice = volume.bitlocker.as_ref().map(vmrescue_crypt::BitLocker::advice).unwrap_or_default();
-    super::say_error(&format!(
-        "refused: partition {} was not checked: {why}\n       {advice}",
-        volume.number
-    ));
-    Ok(super::REFUSED)
-}
-
 /// Defects as lines or as one document.
 pub(super) fn say_defects(image: &Image, defects: &[Defect]) -> Result<()> {
     if image.json {
@@ -218,8 +206,40 @@ pub(super) fn say_defects(image: &Image, defects: &[Defect]) -> Result<()> {
     } else if defects.is_empty() {
         say("no damage found")
     } else {
-        defects.iter().try_for_each(|defect| say(&format!("{}: {defect}", defect.severity.name())))
+        say_defect_lines(defects)
     }
+}
+
+/// Defects as lines.
+pub(super) fn say_defect_lines(defects: &[Defect]) -> Result<()> {
+    defects.iter().try_for_each(|defect| say(&format!("{}: {defect}", defect.severity.name())))
+}
+
+/// What is wrong with the container of an image and with those of its parents; an error of looking is a defect, too.
+pub(super) fn container_defects(image: &Image, container: &Container<Disk>) -> Vec<Defect> {
+    let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
+    let mut found = container.defects.clone();
+    let mut take = |result: Result<Vec<Defect>>| match result {
+        Ok(defects) => found.extend(defects),
+        Err(e) => found.push(Defect::from_error("container-unreadable", Severity::Error, &e)),
+    };
+    let parents = image::parents(&image.image, &options);
+    for file in std::iter::once(image.image.clone()).chain(parents.iter().flatten().cloned()) {
+        let opened = HostFile::open_read(&file);
+        take(
+            opened
+                .and_then(|opened| image::check(&Disk::new(Arc::new(opened))))
+                .map_err(|e| e.in_file(&file)),
+        );
+    }
+    take(parents.map(|_| Vec::new()));
+    let mut all: Vec<Defect> = Vec::new();
+    for defect in found {
+        if !all.contains(&defect) {
+            all.push(defect);
+        }
+    }
+    all
 }
 
 /// The file system and node of a guest path.

@@ -1,13 +1,16 @@
 //! `partition`: the table and the boot sectors of a disk.
 
 use super::identity::say_of;
+use super::progress::Bars;
 use super::{CLEAN, Changing, Image, change, look, say, size};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
 use vmrescue_base::error::Result;
 use vmrescue_fs::ntfs;
-use vmrescue_repair::{copy_boot_code, repair_boot_sector, repair_gpt, set_active, set_type};
+use vmrescue_repair::{
+    copy_boot_code, repair_boot_sector, repair_gpt, restore_partitions, set_active, set_type,
+};
 use vmrescue_windows::Machine;
 
 /// `vmrescue partition ...`
@@ -29,6 +32,13 @@ pub(super) enum PartitionCommand {
     },
     /// Write both copies of the GPT from the one that is whole, and a protective MBR where there is none
     RepairGpt {
+        #[command(flatten)]
+        image: Image,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Give volumes that no partition names their partitions again; look first with `info --scan`
+    Restore {
         #[command(flatten)]
         image: Image,
         #[command(flatten)]
@@ -78,6 +88,11 @@ pub(super) fn partition(command: PartitionCommand) -> Result<u8> {
         PartitionCommand::RepairGpt { image, changing } => {
             change::changes(&image, "partition repair-gpt", &changing, repair_gpt)
         }
+        PartitionCommand::Restore { image, changing } => {
+            change::changes(&image, "partition restore", &changing, |machine| {
+                restore_partitions(machine, &Bars::new())
+            })
+        }
         PartitionCommand::SetType { image, number, r#type, changing } => change::changes(
             &image,
             &format!("partition set-type {number} {}", r#type),
@@ -119,7 +134,8 @@ fn list(image: &Image) -> Result<u8> {
                 let p = volume.partition.as_ref();
                 json!({"number": volume.number, "offset": volume.range.start, "size": volume.range.end - volume.range.start,
                     "type": p.map(|p| p.type_name.clone()), "name": p.map(|p| p.name.clone()),
-                    "active": p.is_some_and(|p| p.active), "letter": volume.letter,
+                    "active": p.is_some_and(|p| p.active),
+                    "attributes": p.map(vmrescue_partition::Partition::attribute_names), "letter": volume.letter,
                     "file_system": volume.fs.as_ref().map(|fs| fs.info().kind), "problems": problems})
             })
             .collect();
@@ -143,6 +159,10 @@ fn list(image: &Image) -> Result<u8> {
             p.map_or("whole disk", |p| p.type_name.as_str()),
             volume.fs.as_ref().map_or("-", |fs| fs.info().kind),
         ))?;
+        let attributes = p.map(vmrescue_partition::Partition::attribute_names).unwrap_or_default();
+        if !attributes.is_empty() {
+            say(&format!("     attributes: {}", attributes.join(", ")))?;
+        }
         problems.iter().try_for_each(|problem| say(&format!("     ! {problem}")))?;
     }
     Ok(CLEAN)

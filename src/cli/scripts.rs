@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_diagnose::explain;
 use vmrescue_repair::{Script, coverage, coverage_page, shipped};
+use vmrescue_windows::{Asked, did_you_mean};
 
 /// The scripts that ship and those of a folder; one of the folder stands in for a shipped one of its name.
 pub(super) fn known(folder: Option<&Path>) -> Result<Vec<Script>> {
@@ -27,8 +29,13 @@ pub(super) fn script(all: &[Script], name: &str) -> Result<Script> {
             std::fs::read_to_string(name).map_err(|e| Error::io("the script cannot be read", name, e))?;
         return Script::parse(&text).map_err(|e| e.in_file(name));
     }
-    let names: Vec<&str> = all.iter().map(|script| script.name.as_str()).collect();
-    Err(Error::not_found(Layer::Script, format!("no script {name}")).expected(names.join(", ")))
+    let near = did_you_mean(name, all.iter().map(|script| script.name.as_str()));
+    let unknown = Error::not_found(Layer::Script, format!("unknown script {name:?}"));
+    Err(if near.is_empty() {
+        unknown.advice("`vmrescue scripts` lists all")
+    } else {
+        unknown.advice(format!("did you mean {}? `vmrescue scripts` lists all", near.join(", ")))
+    })
 }
 
 fn say_coverage(all: &[Script], how: Coverage) -> Result<u8> {
@@ -84,13 +91,22 @@ pub(super) fn scripts(
         Some(name) => vec![script(&all, name)?],
         None => all,
     };
-    if let Some(wanted) = wanted.map(str::to_lowercase) {
-        let holds = |text: &str| text.to_lowercase().contains(&wanted);
+    if let Some(question) = wanted {
+        let asked = Asked::new(question);
+        // Scripts of the rules that the question is about: a code on the screen has causes, and these have cures.
+        // A question that no rule knows has none.
+        let rules = explain(question, &[]).unwrap_or_default();
+        let of_rule = |s: &Script| rules.iter().any(|rule| rule.script.as_deref() == Some(s.name.as_str()));
         // An exact source first: a code or an id must not drown among words.
-        let exact = |s: &Script| s.source.iter().any(|source| source.to_lowercase() == wanted);
-        let any = |s: &Script| holds(&s.name) || holds(&s.title) || holds(&s.documentation);
+        let exact = |s: &Script| s.source.iter().any(|source| asked.is(source)) || of_rule(s);
+        let any = |s: &Script| asked.is_in(&s.name) || asked.is_in(&s.title) || asked.is_in(&s.documentation);
         let by_source = chosen.iter().any(exact);
         chosen.retain(|script| if by_source { exact(script) } else { any(script) });
+        if chosen.is_empty() && commands.is_empty() && !as_json {
+            say(&format!(
+                "no script is about {question}; `vmrescue diagnose --explain` may know what it means"
+            ))?;
+        }
     }
     if as_json {
         let list: Vec<Value> = chosen

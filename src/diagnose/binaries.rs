@@ -118,7 +118,7 @@ fn mixed(scene: &Scene<'_>) -> Option<Finding> {
         .iter()
         .filter_map(|name| {
             let file = scene.file(&format!(r"${{windows}}\System32\{name}"))?;
-            let version = file.version()?;
+            let version = scene.version(&file)?;
             let build = build(&version)?;
             Some((file.path, version, build))
         })

@@ -2,13 +2,17 @@
 //! The first link that breaks is what the user sees; the later ones are found too.
 
 use super::rule::{Confidence, RuleDoc, Severity};
+use super::scene::Scene;
+use super::verdict::Kind;
 use super::{Applicability, Finding, Fix};
 use vmrescue_base::error::Result;
 use vmrescue_fs::path::GuestPath;
-use vmrescue_fs::{ntfs, read_file, resolve};
+use vmrescue_fs::{fat, ntfs, read_file, resolve};
 use vmrescue_partition::TableKind;
 use vmrescue_windows::bcd::{Firmware, Object, Store, Value, dangling};
-use vmrescue_windows::{BootLayout, Installation, Machine, PeInfo, boot_layout, load_store};
+use vmrescue_windows::{
+    BootLayout, Installation, Machine, PeInfo, Unread, Unseen, Weight, boot_layout, load_store,
+};
 
 pub(super) const DOCS: &[RuleDoc] = &[
     RuleDoc {
@@ -156,19 +160,67 @@ fn rebuild() -> Option<Fix> {
 }
 
 /// Everything that is wrong between the firmware and the loader.
-pub(super) fn findings(machine: &Machine, installation: &Installation) -> Result<Vec<Finding>> {
+pub(super) fn findings(scene: &Scene<'_>, kind: Kind) -> Vec<Finding> {
+    let (machine, unseen) = (scene.machine, scene.unseen);
     let layout = boot_layout(machine);
-    let mut found = table(machine);
-    found.extend(boot_sectors(machine)?);
-    let system = system_partition(machine, &layout);
-    match system {
+    let mut found = disk_findings(machine, unseen);
+    if kind == Kind::BareVolume {
+        let why = "the image holds one volume and no partition table: what starts it is on another one";
+        unseen.note(Unread::new("boot files and boot store", "", why, Weight::Critical));
+        return found;
+    }
+    match system_partition(machine, &layout) {
         Err(finding) => found.push(*finding),
+        Ok(volume) if kind == Kind::Ntldr => {
+            let place = format!("#{}", machine.volumes[volume].number);
+            let files = ntldr(machine, volume);
+            found.extend(unseen.seen("boot files", place, Weight::Critical, files).into_iter().flatten());
+        }
         Ok(volume) => {
-            found.extend(boot_manager(machine, &layout, volume)?);
-            found.extend(store(machine, installation, &layout, volume)?);
+            let place = format!("#{}", machine.volumes[volume].number);
+            let files = boot_manager(machine, &layout, volume);
+            found.extend(unseen.seen("boot files", &place, Weight::Critical, files).into_iter().flatten());
+            let store = store(machine, scene.installation, &layout, volume);
+            found.extend(
+                unseen
+                    .seen("the boot configuration store", &place, Weight::Critical, store)
+                    .into_iter()
+                    .flatten(),
+            );
         }
     }
-    Ok(found)
+    found
+}
+
+/// What is wrong with the partition table and the boot sectors, whichever Windows there is.
+pub(super) fn disk_findings(machine: &Machine, unseen: &Unseen) -> Vec<Finding> {
+    let mut found = table(machine);
+    if let Some(lost) = machine.table.defects.iter().find(|defect| defect.code == "gpt-lost") {
+        found.push(Finding::new("partition-table-lost", vec![lost.to_string()], "no bootable device", None));
+    }
+    let sectors = boot_sectors(machine);
+    found.extend(unseen.seen("boot sectors", "", Weight::Critical, sectors).into_iter().flatten());
+    found
+}
+
+/// Files that NTLDR starts Windows Server 2003 and older with.
+fn ntldr(machine: &Machine, volume: usize) -> Result<Vec<Finding>> {
+    let number = machine.volumes[volume].number;
+    let mut broken = Vec::new();
+    for name in ["ntldr", "NTDETECT.COM", "boot.ini"] {
+        match is_there(machine, volume, &[name])? {
+            None => broken.push(format!("#{number}:\\{name} is missing")),
+            Some(bytes) if vmrescue_base::bytes::is_zero(&bytes) => {
+                broken.push(format!("#{number}:\\{name} is all zero"));
+            }
+            Some(_) => {}
+        }
+    }
+    if broken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let screen = "\"NTLDR is missing\", \"NTDETECT failed\" or \"Invalid BOOT.INI file\"";
+    Ok(vec![finding("boot-files-missing", "Boot files are missing or damaged", broken, screen, None)])
 }
 
 fn table(machine: &Machine) -> Vec<Finding> {
@@ -176,7 +228,16 @@ fn table(machine: &Machine) -> Vec<Finding> {
         .table
         .defects
         .iter()
-        .filter(|defect| matches!(defect.code, "gpt-primary-bad" | "gpt-backup-bad" | "gpt-copies-differ"))
+        .filter(|defect| {
+            matches!(
+                defect.code,
+                "gpt-primary-bad"
+                    | "gpt-backup-bad"
+                    | "gpt-copies-differ"
+                    | "gpt-primary-unreadable"
+                    | "gpt-backup-unreadable"
+            )
+        })
         .map(ToString::to_string)
         .collect();
     if bad.is_empty() {
@@ -201,6 +262,17 @@ fn boot_sectors(machine: &Machine) -> Result<Vec<Finding>> {
     for volume in &machine.volumes {
         let Some(partition) = &volume.partition else { continue };
         let kind = volume.fs.as_ref().map(|fs| fs.info().kind);
+        if kind.is_some_and(|kind| kind.starts_with("FAT")) {
+            let window = machine.disk.window(volume.range.clone())?;
+            if !fat::is_fat(&window.read_vec(0, 512.min(window.len() as usize))?) {
+                let text = "the boot sector is damaged; its copy in sector 6 is whole".to_string();
+                let title = format!("The boot sector of partition {} is damaged", volume.number);
+                let number = volume.number.to_string();
+                let repair = fix("repair-boot-sector", &[("number", number)], Applicability::Safe);
+                found.push(finding("boot-sector-damaged", &title, vec![text], "no bootable device", repair));
+            }
+            continue;
+        }
         let may_be_ntfs = kind == Some("ntfs") || kind.is_none() && volume.error.is_some();
         if !may_be_ntfs || volume.range.end - volume.range.start < 1 << 20 {
             continue;
@@ -208,7 +280,10 @@ fn boot_sectors(machine: &Machine) -> Result<Vec<Finding>> {
         let window = machine.disk.window(volume.range.clone())?;
         let problems = ntfs::boot_sector_problems(&window, volume.range.start / sector)?;
         let number = volume.number.to_string();
-        let repair = fix("repair-boot-sector", &[("number", number)], Applicability::Safe);
+        // What the records of $MFT tell is evidence, and no copy: somebody has to look at it first.
+        let told = problems.iter().any(|text| text.contains("$MFT tells them"));
+        let how = if told { Applicability::Unsafe } else { Applicability::Safe };
+        let repair = fix("repair-boot-sector", &[("number", number)], how);
         let (critical, harmless): (Vec<String>, Vec<String>) =
             problems.into_iter().partition(|text| text.starts_with("the boot sector is damaged"));
         if !critical.is_empty() {

@@ -1,11 +1,11 @@
 //! Whether a condition of a rule holds, and what shows it.
 
 use super::data::{BcdTest, FileTest, RegistryTest, ServiceTest, When};
-use super::scene::{FoundFile, Scene, value_text};
+use super::scene::{FoundFile, Scene};
 use vmrescue_base::text::fits;
 use vmrescue_registry::Key;
 use vmrescue_windows::bcd::{Firmware, Options, view};
-use vmrescue_windows::roles;
+use vmrescue_windows::{Weight, roles};
 
 /// Evidence, when it holds.
 type Seen = Option<Vec<String>>;
@@ -92,7 +92,9 @@ impl When {
             seen.push(format!("the edition is {}", installation.edition));
         }
         if !self.role.is_empty() {
-            let there = roles(scene.machine, installation).unwrap_or_default();
+            let there = roles(scene.machine, installation);
+            let there =
+                scene.unseen.found("the roles of the machine", "HKLM\\SYSTEM", Weight::Partial, there)?;
             let role = there.iter().find(|role| self.role.iter().any(|wanted| wanted == role.name()))?;
             seen.push(format!("the machine is a {}", role.name()));
         }
@@ -154,16 +156,16 @@ fn registry(test: &RegistryTest, scene: &Scene<'_>) -> Seen {
     let mut seen = None;
     scene.keys(&test.key, &mut |path, key| {
         if seen.is_none() {
-            seen = key_fits(test, path, key);
+            seen = key_fits(test, path, key, scene);
         }
     });
     seen.map(|line| vec![line])
 }
 
-fn key_fits(test: &RegistryTest, path: &str, key: &Key<'_>) -> Option<String> {
+fn key_fits(test: &RegistryTest, path: &str, key: &Key<'_>, scene: &Scene<'_>) -> Option<String> {
     let Some(name) = &test.value else { return Some(format!("{path} is there")) };
-    let value = key.value(name).ok().flatten()?;
-    let text = value_text(&value);
+    let value = scene.value_of(path, key, name)?;
+    let text = scene.text(path, &value)?;
     let holds = (test.is.is_empty() || fits_one(&test.is, &text))
         && !fits_one(&test.is_not, &text)
         && test.at_least.is_none_or(|least| value.as_u32().is_some_and(|number| number >= least))
@@ -179,19 +181,19 @@ fn file_fits(test: &FileTest, file: &FoundFile, scene: &Scene<'_>) -> Option<Str
     let mut line = file.path.clone();
     if test.modified_from.is_some() || test.modified_before.is_some() {
         // Times in this form sort as text.
-        let time = file.fs.metadata(file.node).ok()?.times.modified.to_string();
+        let time = scene.metadata(file)?.times.modified.to_string();
         let inside = test.modified_from.as_ref().is_none_or(|from| time.as_str() >= from.as_str())
             && test.modified_before.as_ref().is_none_or(|before| time.as_str() < before.as_str());
         inside.then_some(())?;
         line = format!("{line}, last written {}", time.get(..19).unwrap_or(&time));
     }
     if !test.version.is_empty() {
-        let version = file.version()?;
+        let version = scene.version(file)?;
         fits_one(&test.version, &version).then_some(())?;
         line = format!("{line} has version {version}");
     }
     if let Some(other) = &test.differs_from {
-        let (own, theirs) = (file.version()?, scene.file(other)?.version()?);
+        let (own, theirs) = (scene.version(file)?, scene.version(&scene.file(other)?)?);
         (own != theirs).then_some(())?;
         line = format!("{line} has version {own}, {} has {theirs}", scene.path(other));
     }
@@ -205,6 +207,7 @@ fn file_fits(test: &FileTest, file: &FoundFile, scene: &Scene<'_>) -> Option<Str
 
 fn element(test: &BcdTest, scene: &Scene<'_>) -> Seen {
     let (path, store) = scene.store()?;
+    // What is no name of an object, no object has.
     let id = format!("{{{}}}", store.resolve(&test.object).ok()?);
     let objects = view(store, &scene.machine.disk_map(), Options { aliases: true });
     let own = objects.into_iter().find(|object| object.identifier == id)?;

@@ -3,7 +3,9 @@
 use super::Finding;
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
+use vmrescue_base::error::ErrorKind;
 use vmrescue_fs::path::{GuestPath, VolumeName};
+use vmrescue_windows::{Unread, Weight};
 
 /// Values of `Services\NTDS\Parameters` that name files and folders.
 const PLACES: [&str; 3] = ["DSA Database file", "DSA Working Directory", "Database log files path"];
@@ -25,6 +27,7 @@ pub(super) fn findings(scene: &Scene<'_>) -> Option<Finding> {
     let mut evidence = Vec::new();
     for name in PLACES {
         let Some(place) = scene.value(key, name) else { continue };
+        // What is no path of a drive is no place of a database.
         let Ok(path) = GuestPath::parse(&place) else { continue };
         if !matches!(path.volume, VolumeName::Letter(_)) {
             continue;
@@ -32,8 +35,16 @@ pub(super) fn findings(scene: &Scene<'_>) -> Option<Finding> {
         match scene.machine.resolve(&path) {
             Ok((_, Some(_))) => {}
             Ok((_, None)) => evidence.push(format!("{key}: {name} = {place}, which is missing")),
-            Err(_) => {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
                 evidence.push(format!("{key}: {name} = {place}: this disk has no volume with that letter"));
+            }
+            Err(e) => {
+                scene.unseen.note(Unread::of(
+                    "the database of the directory service",
+                    place,
+                    Weight::Partial,
+                    &e,
+                ));
             }
         }
     }

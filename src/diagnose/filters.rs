@@ -36,7 +36,8 @@ pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         let path = format!(r"HKLM\SYSTEM\CurrentControlSet\Control\Class\{class}");
         scene.keys(&path, &mut |path, key| {
             for list in ["UpperFilters", "LowerFilters"] {
-                let value = key.value(list).ok().flatten();
+                let value = scene.value_of(path, key, list);
+                // A value of another type names no filters.
                 let names = value.and_then(|value| value.as_multi_string()).unwrap_or_default();
                 for name in names.iter().filter(|name| !name.is_empty()) {
                     let Some((why, fix)) = dangling(scene, name, class) else { continue };

@@ -6,6 +6,7 @@ use super::scene::FoundFile;
 use super::scene::Scene;
 use vmrescue_base::bytes::u32_at;
 use vmrescue_base::time::FileTime;
+use vmrescue_windows::Weight;
 
 pub(super) const DOCS: &[RuleDoc] = &[
     RuleDoc {
@@ -46,35 +47,35 @@ struct Crash {
 fn crashes(scene: &Scene<'_>) -> Vec<Crash> {
     let mut files = scene.files(r"${windows}\MEMORY.DMP");
     files.extend(scene.files(r"${windows}\Minidump\*.dmp"));
-    let mut found: Vec<Crash> = files.iter().filter_map(crash).collect();
+    let mut found: Vec<Crash> = files.iter().filter_map(|file| crash(scene, file)).collect();
     found.sort_by_key(|crash| std::cmp::Reverse(crash.written));
     found
 }
 
-fn crash(file: &FoundFile) -> Option<Crash> {
-    let mut head = vec![0; HEAD];
-    let length = file.fs.read(file.node, "", 0, &mut head).ok()?;
-    let head = head.get(..length)?;
+fn crash(scene: &Scene<'_>, file: &FoundFile) -> Option<Crash> {
+    let head = scene.part(file, 0, HEAD)?;
+    let head = head.as_slice();
     // DUMP_HEADER64 and DUMP_HEADER of the kernel: `PAGE`, then `DU64` or `DUMP`; the code stands behind the number of processors.
     let code = match head.get(..8)? {
         b"PAGEDU64" => u32_at(head, 0x38)?,
         b"PAGEDUMP" => u32_at(head, 0x28)?,
         _ => return None,
     };
-    let written = modified(file)?;
+    let written = modified(scene, file)?;
     Some(Crash { path: file.path.clone(), code, written })
 }
 
-fn modified(file: &FoundFile) -> Option<FileTime> {
-    Some(file.fs.metadata(file.node).ok()?.times.modified)
+fn modified(scene: &Scene<'_>, file: &FoundFile) -> Option<FileTime> {
+    Some(scene.metadata(file)?.times.modified)
 }
 
 /// When Windows was last shut down cleanly.
 fn last_shutdown(scene: &Scene<'_>) -> Option<FileTime> {
     let mut time = None;
-    scene.keys(r"HKLM\SYSTEM\CurrentControlSet\Control\Windows", &mut |_, key| {
-        let data = key.value("ShutdownTime").ok().flatten();
-        time = data.and_then(|value| vmrescue_base::bytes::u64_at(&value.data().ok()?, 0));
+    scene.keys(r"HKLM\SYSTEM\CurrentControlSet\Control\Windows", &mut |path, key| {
+        let Some(value) = scene.value_of(path, key, "ShutdownTime") else { return };
+        let data = scene.unseen.seen("a registry value", path, Weight::Partial, value.data());
+        time = data.and_then(|data| vmrescue_base::bytes::u64_at(&data, 0));
     });
     time.map(FileTime)
 }
@@ -85,7 +86,7 @@ fn ran_since(scene: &Scene<'_>, time: FileTime) -> bool {
     files
         .iter()
         .flat_map(|path| scene.files(&format!(r"${{windows}}\{path}")))
-        .filter_map(|file| modified(&file))
+        .filter_map(|file| modified(scene, &file))
         .any(|written| written.0 > time.0.saturating_add(A_START))
 }
 
@@ -123,11 +124,11 @@ pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
 
 fn startup_repair(scene: &Scene<'_>, shutdown: FileTime) -> Option<Finding> {
     let file = scene.file(r"${windows}\System32\LogFiles\Srt\SrtTrail.txt")?;
-    let written = modified(&file)?;
+    let written = modified(scene, &file)?;
     if written <= shutdown || ran_since(scene, written) {
         return None;
     }
-    let bytes = file.bytes().ok()?;
+    let bytes = scene.bytes(&file)?;
     let text = match bytes.strip_prefix(&[0xff, 0xfe]) {
         Some(wide) => vmrescue_base::text::utf16le_lossy(wide),
         None => String::from_utf8_lossy(&bytes).into_owned(),

@@ -10,6 +10,7 @@ mod boot;
 mod condition;
 mod data;
 mod directory_service;
+mod disk;
 mod drivers;
 mod events;
 mod filters;
@@ -19,16 +20,19 @@ mod pending;
 mod rule;
 mod scene;
 mod space;
+mod verdict;
 mod volumes;
 
 pub use data::{DataFix, DataRule, When};
+pub use disk::{is_expected_to_open, note_volumes};
 pub use rule::{Confidence, Rule, Severity, explain, rules, rules_page};
+pub use verdict::{Diagnosis, Kind, Verdict};
 
 use scene::Scene;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use vmrescue_base::error::Result;
-use vmrescue_windows::{Installation, Machine};
+use vmrescue_base::error::{Defect, Result};
+use vmrescue_windows::{Installation, Machine, Unseen, Weight};
 
 /// How a fix may be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,47 +115,78 @@ impl Finding {
     }
 }
 
-/// All findings for one installation, worst first.
+/// All findings for one installation, worst first; what could not be looked at is among them.
 ///
 /// # Errors
-/// Of reading the disk; damage that explains the machine's state is a finding.
+/// `Invalid` when a rule that ships cannot be read: a defect of the program.
 pub fn diagnose(machine: &Machine, installation: &Installation) -> Result<Vec<Finding>> {
-    diagnose_with(machine, installation, &[])
+    look_at(machine, installation, &[], &[]).map(|diagnosis| diagnosis.findings)
 }
 
-/// As [`diagnose`], with rules of the user's own.
+/// Looks at every installation of a disk, or at the disk itself when it has none. `container` is what is wrong with the container,
+/// `own` are rules of the user.
 ///
 /// # Errors
 /// As [`diagnose`].
-pub fn diagnose_with(
+pub fn look(machine: &Machine, container: &[Defect], own: &[DataRule]) -> Result<Vec<Diagnosis>> {
+    if machine.installations.is_empty() {
+        return Ok(vec![look_at_disk(machine, container)]);
+    }
+    machine.installations.iter().map(|installation| look_at(machine, installation, container, own)).collect()
+}
+
+/// Looks at one installation.
+///
+/// # Errors
+/// As [`diagnose`].
+pub fn look_at(
     machine: &Machine,
     installation: &Installation,
+    container: &[Defect],
     own: &[DataRule],
-) -> Result<Vec<Finding>> {
-    let scene = Scene::new(machine, installation);
+) -> Result<Diagnosis> {
+    let shipped = data::shipped()?;
+    let unseen = Unseen::default();
+    verdict::note_container(container, &unseen);
+    note_volumes(machine, &unseen);
+    let kind = disk::kind_of_installation(machine);
+    let scene = Scene::new(machine, installation, &unseen);
     // In the order of a start: the first that breaks is what the user sees.
-    let mut findings = volumes::findings(machine);
-    findings.extend(boot::findings(machine, installation)?);
+    let mut findings = volumes::findings(machine, &unseen);
+    findings.extend(boot::findings(&scene, kind));
+    findings.extend(disk::lost(machine, &unseen));
+    findings.extend(disk::attributes(machine, installation));
     findings.extend(hives::findings(&scene));
     findings.extend(drivers::findings(&scene));
     findings.extend(filters::findings(&scene));
     findings.extend(binaries::findings(&scene));
-    findings.extend(pending::findings(&scene)?);
+    let waiting =
+        unseen.seen("pending updates", &installation.path, Weight::Partial, pending::findings(&scene));
+    findings.extend(waiting.into_iter().flatten());
     findings.extend(directory_service::findings(&scene));
     findings.extend(space::findings(&scene));
     findings.extend(history::findings(&scene));
     findings.extend(events::findings(&scene));
-    let shipped = data::shipped()?;
     let known = shipped.iter().chain(own);
     findings.extend(known.filter_map(|rule| rule.when.holds(&scene).map(|evidence| rule.finding(evidence))));
-    one_fix_each(&mut findings);
     findings.sort_by_key(|finding| finding.severity);
-    Ok(findings)
+    one_fix_each(&mut findings);
+    let mut looked_at = disk::looked_at(machine);
+    looked_at.extend(scene.looked_at(kind));
+    let mut diagnosis = Diagnosis::new(kind, findings, looked_at, &unseen);
+    diagnosis.installation = format!("{} {}", installation.path, installation.product).trim_end().to_string();
+    let place = machine.installations.iter().position(|other| other.volume == installation.volume);
+    diagnosis.windows = place.map(|place| place + 1);
+    Ok(diagnosis)
 }
 
-/// What a disk without a readable installation says of itself.
-pub fn diagnose_disk(machine: &Machine) -> Vec<Finding> {
-    volumes::findings(machine)
+/// Looks at a disk without a readable installation.
+pub fn look_at_disk(machine: &Machine, container: &[Defect]) -> Diagnosis {
+    let unseen = Unseen::default();
+    verdict::note_container(container, &unseen);
+    note_volumes(machine, &unseen);
+    let findings = disk::findings(machine, &unseen);
+    Diagnosis::new(disk::kind_of_disk(machine), findings, disk::looked_at(machine), &unseen)
 }
 
 /// An incident and the rule of the thing that it broke name the same fix: it is proposed once, by the first.

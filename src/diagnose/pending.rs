@@ -54,11 +54,8 @@ fn waiting(scene: &Scene<'_>) -> Result<Option<Finding>> {
 
 fn refused(scene: &Scene<'_>) -> Option<Finding> {
     let file = scene.file(r"${windows}\Logs\CBS\CBS.log")?;
-    let size = file.fs.metadata(file.node).ok()?.size_bytes;
-    let start = size.saturating_sub(TAIL as u64);
-    let mut tail = vec![0; TAIL];
-    let length = file.fs.read(file.node, "", start, &mut tail).ok()?;
-    let text = String::from_utf8_lossy(&tail[..length]).into_owned();
+    let start = scene.metadata(&file)?.size_bytes.saturating_sub(TAIL as u64);
+    let text = String::from_utf8_lossy(&scene.part(&file, start, TAIL)?).into_owned();
     let line = text.lines().rev().find(|line| line.to_ascii_lowercase().contains("0x800f0823"))?;
     let evidence = vec![format!("{}: {}", file.path, line.trim().chars().take(300).collect::<String>())];
     Some(Finding::new("servicing-stack-old", evidence, "none: the update does not install", None))

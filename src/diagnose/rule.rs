@@ -4,6 +4,7 @@ use super::data::DataRule;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_windows::{Asked, did_you_mean};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,6 +119,8 @@ impl From<&RuleDoc> for Rule {
 /// All rules in code, in the order of a start.
 pub(super) fn code_docs() -> impl Iterator<Item = &'static RuleDoc> {
     [
+        super::verdict::DOCS,
+        super::disk::DOCS,
         super::volumes::DOCS,
         super::boot::DOCS,
         super::hives::DOCS,
@@ -143,21 +146,89 @@ pub fn rules(own: &[DataRule]) -> Result<Vec<Rule>> {
     Ok(code_docs().map(Rule::from).chain(shipped.iter().chain(own).map(Rule::from)).collect())
 }
 
-/// The rule of a name.
+/// The rules that a question is about: that of a name; else those that give a code, an article or the id of a procedure as their
+/// source; else those whose words speak of it.
 ///
 /// # Errors
-/// `NotFound` with the names that there are.
-pub fn explain(name: &str, own: &[DataRule]) -> Result<Rule> {
+/// `NotFound` with the names that are near.
+pub fn explain(question: &str, own: &[DataRule]) -> Result<Vec<Rule>> {
     let all = rules(own)?;
-    let names: Vec<String> = all.iter().map(|rule| rule.rule.clone()).collect();
-    let wanted = |rule: &Rule| {
-        rule.rule.eq_ignore_ascii_case(name)
-            || rule.source.iter().any(|source| source.eq_ignore_ascii_case(name))
+    let asked = Asked::new(question);
+    let chosen = |wanted: &dyn Fn(&Rule) -> bool| -> Vec<Rule> {
+        all.iter().filter(|rule| wanted(rule)).cloned().collect()
     };
-    all.into_iter()
-        .find(wanted)
-        .ok_or_else(|| Error::not_found(Layer::Windows, format!("no rule {name}")).expected(names.join(", ")))
+    let by_name = chosen(&|rule| rule.rule.eq_ignore_ascii_case(question.trim()));
+    if !by_name.is_empty() {
+        return Ok(by_name);
+    }
+    let by_source = chosen(&|rule| rule.source.iter().any(|source| asked.is(source)));
+    let by_words = |rule: &Rule| {
+        // A single plain word says too little.
+        let says_something = asked.code.is_some() || asked.article.is_some() || asked.text.contains(' ');
+        says_something
+            && [&rule.title, &rule.meaning, &rule.seen, &rule.remedy]
+                .into_iter()
+                .any(|text| asked.is_in(text))
+    };
+    let phrased: Vec<&str> = PHRASES
+        .iter()
+        .filter(|(words, _)| asked.is_in(words))
+        .flat_map(|(_, names)| names.iter().copied())
+        .collect();
+    let by_phrase = chosen(&|rule| phrased.contains(&rule.rule.as_str()));
+    for found in [by_source, by_phrase, chosen(&by_words)] {
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let names = all.iter().map(|rule| rule.rule.as_str());
+    let near = did_you_mean(question, names);
+    let unknown = Error::not_found(Layer::Windows, format!("no rule knows {question:?}"));
+    Err(if near.is_empty() {
+        unknown.advice("`vmrescue diagnose --list` lists all rules")
+    } else {
+        unknown
+            .advice(format!("did you mean {}? `vmrescue diagnose --list` lists all rules", near.join(", ")))
+    })
 }
+
+/// What screens say, and the rules of its causes.
+const PHRASES: &[(&str, &[&str])] = &[
+    ("BOOTMGR is missing. Press Ctrl+Alt+Del to restart", &["boot-files-missing", "no-active-partition"]),
+    ("NTLDR is missing", &["boot-files-missing"]),
+    ("Missing operating system", &["boot-sector-damaged", "no-active-partition"]),
+    (
+        "No bootable device",
+        &["system-partition-missing", "system-partition-type", "no-active-partition", "gpt-copy-damaged"],
+    ),
+    (
+        "An operating system wasn't found",
+        &["system-partition-missing", "no-active-partition", "boot-files-missing"],
+    ),
+    (
+        "Operating system not found",
+        &["system-partition-missing", "no-active-partition", "boot-files-missing"],
+    ),
+    (
+        "The boot configuration data for your PC is missing or contains errors",
+        &["boot-store-missing", "boot-store-unreadable", "boot-store-incomplete"],
+    ),
+    ("A required device isn't connected or can't be accessed", &["boot-store-dangling-device"]),
+    (
+        "The application or operating system couldn't be loaded because a required file is missing or contains errors",
+        &["loader-missing", "boot-driver-broken", "hive-unreadable"],
+    ),
+    (
+        "The operating system couldn't be loaded because the system registry file is missing or contains errors",
+        &["hive-unreadable"],
+    ),
+    ("Scanning and repairing drive", &["volume-dirty"]),
+    ("Undoing changes made to your computer", &["update-pending"]),
+    ("We couldn't complete the updates", &["update-pending"]),
+    ("Automatic Repair couldn't repair your PC", &["startup-repair-gave-up"]),
+    ("The computer restarted unexpectedly or encountered an unexpected error", &["setup-unfinished"]),
+    ("Enter the recovery key for this drive", &["volume-locked"]),
+];
 
 impl Rule {
     /// Everything about it, for people.
@@ -223,4 +294,31 @@ pub fn rules_page() -> Result<String> {
         }
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(question: &str) -> Vec<String> {
+        explain(question, &[]).unwrap().into_iter().map(|rule| rule.rule).collect()
+    }
+
+    #[test]
+    fn what_people_paste_is_understood() {
+        let disk = names("0x7B");
+        assert!(disk.len() > 1, "{disk:?}");
+        for same in ["0x0000007B", "7B", "INACCESSIBLE_BOOT_DEVICE", "stop: 0x0000007b"] {
+            assert_eq!(names(same), disk, "{same}");
+        }
+        assert!(names("BOOTMGR is missing").contains(&"boot-files-missing".to_string()));
+        assert_eq!(names("KB5062557"), names("5062557"));
+        assert!(!names("c0000098").is_empty());
+        let e = explain("boot-file-missing", &[]).unwrap_err();
+        assert!(e.advice_text().unwrap().contains("boot-files-missing"), "{e}");
+        let known: Vec<String> = rules(&[]).unwrap().into_iter().map(|rule| rule.rule).collect();
+        for name in PHRASES.iter().flat_map(|(_, names)| names.iter()) {
+            assert!(known.iter().any(|rule| rule == name), "{name} is no rule");
+        }
+    }
 }

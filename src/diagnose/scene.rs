@@ -1,26 +1,28 @@
 //! What rules look at: one installation, with the boot store and the list of services read once.
 
+use super::verdict::Kind;
 use std::cell::OnceCell;
 use std::sync::Arc;
-use vmrescue_base::error::Result;
+use vmrescue_base::error::{ErrorKind, Result};
 use vmrescue_base::text::fits;
 use vmrescue_fs::path::GuestPath;
-use vmrescue_fs::{FileSystem, NodeId, read_file};
-use vmrescue_registry::{Hive, Key};
+use vmrescue_fs::{FileSystem, Metadata, NodeId, read_file};
+use vmrescue_registry::{Hive, Key, Value, ValueData};
 use vmrescue_windows::bcd::Store;
 use vmrescue_windows::events::{BootEvents, boot_events};
 use vmrescue_windows::{
-    BootLayout, HIVES, Installation, Machine, PeInfo, Service, Updates, boot_layout, load_store, services,
-    updates,
+    BootLayout, HIVES, Installation, Machine, PeInfo, Service, Unread, Unseen, Updates, Weight, boot_layout,
+    load_store, services_seen, updates,
 };
 
 /// Keys that one pattern may stand for.
 const MAX_KEYS: usize = 4096;
 
-/// An installation with what was read of it. What cannot be read has nothing to say: its own rule names it.
+/// An installation with what was read of it. What cannot be read is noted in `unseen`, where every rule's look ends.
 pub(super) struct Scene<'a> {
     pub(super) machine: &'a Machine,
     pub(super) installation: &'a Installation,
+    pub(super) unseen: &'a Unseen,
     store: OnceCell<Option<(String, Store)>>,
     services: OnceCell<Vec<Service>>,
     updates: OnceCell<Updates>,
@@ -28,10 +30,11 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(machine: &'a Machine, installation: &'a Installation) -> Scene<'a> {
+    pub(super) fn new(machine: &'a Machine, installation: &'a Installation, unseen: &'a Unseen) -> Scene<'a> {
         Scene {
             machine,
             installation,
+            unseen,
             store: OnceCell::new(),
             services: OnceCell::new(),
             updates: OnceCell::new(),
@@ -39,9 +42,11 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// A hive of `config`; `None` when it is missing or damaged.
+    /// A hive of `config`; `None` when it is missing, or cannot be read and is noted.
     pub(super) fn hive(&self, name: &str) -> Option<Arc<Hive>> {
-        self.machine.hive(self.installation, name).ok()
+        let place = format!(r"{}\System32\config\{name}", self.installation.path);
+        let weight = if name.eq_ignore_ascii_case("SYSTEM") { Weight::Critical } else { Weight::Partial };
+        self.unseen.found("a registry hive", place, weight, self.machine.hive(self.installation, name))
     }
 
     /// The control set of the next start, as a key's name.
@@ -53,13 +58,16 @@ impl<'a> Scene<'a> {
         boot_layout(self.machine)
     }
 
-    /// The store that the firmware starts from, with its path; `None` when there is none that can be read.
+    /// The store that the firmware starts from, with its path; `None` when there is none, or none that can be read, which is noted.
     pub(super) fn store(&self) -> Option<&(String, Store)> {
         let read = || {
             let layout = self.layout();
             let volume = layout.system.first().copied()?;
             let path = layout.store_path(self.machine, volume);
-            load_store(self.machine, &path).ok().flatten().map(|(_, store)| (path, store))
+            let loaded = load_store(self.machine, &path);
+            let loaded =
+                self.unseen.found("the boot configuration store", &path, Weight::Critical, loaded).flatten();
+            loaded.map(|(_, store)| (path, store))
         };
         self.store.get_or_init(read).as_ref()
     }
@@ -68,20 +76,64 @@ impl<'a> Scene<'a> {
     pub(super) fn services(&self) -> &[Service] {
         let read = || {
             let set = self.installation.control_sets.default.max(1);
-            self.hive("SYSTEM")
-                .and_then(|hive| services(self.machine, self.installation, &hive, set, true).ok())
-                .unwrap_or_default()
+            let Some(hive) = self.hive("SYSTEM") else { return Vec::new() };
+            let list = services_seen(self.machine, self.installation, &hive, set, true, self.unseen);
+            let place = format!(r"HKLM\SYSTEM\{}\Services", self.control_set());
+            // A control set without services is no healthy one: nothing is "not there" here.
+            let list = self.unseen.seen("services and drivers", place, Weight::Critical, list);
+            // Noted just now.
+            list.unwrap_or_default()
         };
         self.services.get_or_init(read)
     }
 
     pub(super) fn updates(&self) -> &Updates {
-        self.updates.get_or_init(|| updates(self.machine, self.installation).unwrap_or_default())
+        let read = || {
+            let found = updates(self.machine, self.installation);
+            let found = self.unseen.seen("packages and pending updates", "", Weight::Partial, found);
+            // Noted just now.
+            found.unwrap_or_default()
+        };
+        self.updates.get_or_init(read)
     }
 
     /// What the logs say of starts, crashes, services and disks; nothing when there are none.
     pub(super) fn events(&self) -> &BootEvents {
-        self.events.get_or_init(|| boot_events(self.machine, self.installation).unwrap_or_default())
+        let read = || {
+            let found = boot_events(self.machine, self.installation);
+            let found = self.unseen.seen("event logs", "", Weight::Partial, found);
+            // Noted just now.
+            let found = found.unwrap_or_default();
+            for defect in found.defects.iter().filter(|defect| defect.code == "event-log-unreadable") {
+                self.unseen.note(Unread::new("an event log", "", defect.to_string(), Weight::Partial));
+            }
+            found
+        };
+        self.events.get_or_init(read)
+    }
+
+    /// What was looked at of the installation, for people.
+    pub(super) fn looked_at(&self, kind: Kind) -> Vec<String> {
+        let mut list = Vec::new();
+        if kind != Kind::BareVolume {
+            list.push(match (kind, self.store()) {
+                (Kind::Ntldr, _) => "boot files of NTLDR".to_string(),
+                (_, Some((path, store))) => {
+                    format!("boot files and boot store: {path} with {} objects", store.objects.len())
+                }
+                (_, None) => "boot files; the boot store could not be read".to_string(),
+            });
+        }
+        let hives = HIVES.iter().filter(|name| self.machine.hive(self.installation, name).is_ok());
+        list.push(format!("hives: {}", hives.copied().collect::<Vec<_>>().join(", ")));
+        let boot = self.services().iter().filter(|service| service.start == Some(0)).count();
+        list.push(format!(
+            "services and drivers: {}, {boot} start at boot, with their files",
+            self.services().len()
+        ));
+        let events = self.events();
+        list.push(format!("event logs: {}", events.logs.len()));
+        list
     }
 
     /// Fills `${windows}` into a path.
@@ -109,7 +161,13 @@ impl<'a> Scene<'a> {
             let entries = fs.read_dir(node)?;
             Ok(entries.iter().filter(|e| fits(pattern, &e.name)).map(|e| found(&e.name, e.id)).collect())
         };
-        find().unwrap_or_default()
+        let found = match find() {
+            // A file where the path has a directory: there is nothing below it.
+            Err(e) if e.kind() == ErrorKind::Invalid => Ok(Vec::new()),
+            other => other,
+        };
+        // What is not there has no files; the rest was noted.
+        self.unseen.found("a file or directory", &path, Weight::Partial, found).unwrap_or_default()
     }
 
     /// The one file of a path.
@@ -131,46 +189,102 @@ impl<'a> Scene<'a> {
             .iter()
             .map(|part| if part.eq_ignore_ascii_case("CurrentControlSet") { set.as_str() } else { *part })
             .collect();
-        let mut left = MAX_KEYS;
-        descend(&format!(r"HKLM\{name}"), hive.root(), &rest, &mut left, visit);
+        let mut walk = Walk { left: MAX_KEYS, unseen: self.unseen, visit };
+        walk.descend(&format!(r"HKLM\{name}"), hive.root(), &rest);
     }
 
     /// The text of a value, as reports show it: numbers in decimal, lists joined by `; `, the rest as hexadecimal digits.
     pub(super) fn value(&self, key: &str, name: &str) -> Option<String> {
         let mut found = None;
-        self.keys(key, &mut |_, key| {
-            found = found.take().or_else(|| key.value(name).ok().flatten().map(|value| value_text(&value)));
+        self.keys(key, &mut |path, key| {
+            found = found
+                .take()
+                .or_else(|| self.value_of(path, key, name).and_then(|value| self.text(path, &value)));
         });
         found
     }
+
+    /// A value of a key at hand; `None` when it is not there, or cannot be read and is noted.
+    pub(super) fn value_of<'k>(&self, path: &str, key: &Key<'k>, name: &str) -> Option<Value<'k>> {
+        self.unseen
+            .seen("a registry value", format!("{path}: {name}"), Weight::Partial, key.value(name))
+            .flatten()
+    }
+
+    /// A value as text; `None` when its data cannot be read, which is noted.
+    pub(super) fn text(&self, path: &str, value: &Value<'_>) -> Option<String> {
+        let place = || format!("{path}: {}", value.name());
+        self.unseen.seen("a registry value", place(), Weight::Partial, value_text(value))
+    }
+
+    /// The bytes of a file; `None` when they cannot be read, which is noted.
+    pub(super) fn bytes(&self, file: &FoundFile) -> Option<Vec<u8>> {
+        self.unseen.seen("a file", &file.path, Weight::Partial, file.bytes())
+    }
+
+    /// The version in a file's resources; `None` for one that is no program, or has none.
+    pub(super) fn version(&self, file: &FoundFile) -> Option<String> {
+        // That a file is no whole program is said by the rules over program files.
+        PeInfo::parse(&self.bytes(file)?).ok().and_then(|pe| pe.file_version)
+    }
+
+    /// The metadata of a file; `None` when they cannot be read, which is noted.
+    pub(super) fn metadata(&self, file: &FoundFile) -> Option<Metadata> {
+        self.unseen.seen("a file", &file.path, Weight::Partial, file.fs.metadata(file.node))
+    }
+
+    /// Up to `length` bytes of a file from `start` on.
+    pub(super) fn part(&self, file: &FoundFile, start: u64, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let count = file.fs.read(file.node, "", start, &mut bytes);
+        let count = self.unseen.seen("a file", &file.path, Weight::Partial, count)?;
+        bytes.truncate(count);
+        Some(bytes)
+    }
 }
 
-fn descend(path: &str, key: Key<'_>, rest: &[&str], left: &mut usize, visit: &mut dyn FnMut(&str, &Key<'_>)) {
-    let Some((part, rest)) = rest.split_first() else {
-        if *left > 0 {
-            *left -= 1;
-            visit(path, &key);
+/// A way down a hive by a path with patterns.
+struct Walk<'w> {
+    left: usize,
+    unseen: &'w Unseen,
+    visit: &'w mut dyn FnMut(&str, &Key<'_>),
+}
+
+impl Walk<'_> {
+    fn descend(&mut self, path: &str, key: Key<'_>, rest: &[&str]) {
+        let Some((part, rest)) = rest.split_first() else {
+            if self.left > 0 {
+                self.left -= 1;
+                (self.visit)(path, &key);
+            }
+            return;
+        };
+        if part.contains(['*', '?']) {
+            let (keys, lost) = key.subkeys_lenient();
+            for e in &lost {
+                self.unseen.note(Unread::of("a registry key", path, Weight::Partial, e));
+            }
+            for sub in keys.into_iter().filter(|sub| fits(part, &sub.name())) {
+                self.descend(&format!("{path}\\{}", sub.name()), sub, rest);
+            }
+        } else {
+            let below = format!("{path}\\{part}");
+            let sub = self.unseen.seen("a registry key", &below, Weight::Partial, key.subkey(part));
+            if let Some(sub) = sub.flatten() {
+                self.descend(&below, sub, rest);
+            }
         }
-        return;
-    };
-    if part.contains(['*', '?']) {
-        for sub in key.subkeys_lenient().0.into_iter().filter(|sub| fits(part, &sub.name())) {
-            descend(&format!("{path}\\{}", sub.name()), sub, rest, left, visit);
-        }
-    } else if let Ok(Some(sub)) = key.subkey(part) {
-        descend(&format!("{path}\\{part}"), sub, rest, left, visit);
     }
 }
 
 /// A value as text.
-pub(super) fn value_text(value: &vmrescue_registry::Value<'_>) -> String {
-    if let Some(number) = value.as_u32() {
-        return number.to_string();
-    }
-    if let Some(list) = value.as_multi_string() {
-        return list.join("; ");
-    }
-    value.as_string().unwrap_or_else(|| vmrescue_base::text::hex(&value.data().unwrap_or_default()))
+fn value_text(value: &Value<'_>) -> Result<String> {
+    Ok(match value.typed()? {
+        ValueData::Number(number) => number.to_string(),
+        ValueData::Texts(list) => list.join("; "),
+        ValueData::Text(text) => text,
+        ValueData::Bytes(bytes) => vmrescue_base::text::hex(&bytes),
+    })
 }
 
 /// A file that is there.
@@ -188,9 +302,5 @@ impl FoundFile {
 
     pub(super) fn pe(&self) -> Result<PeInfo> {
         PeInfo::parse(&self.bytes()?)
-    }
-
-    pub(super) fn version(&self) -> Option<String> {
-        self.pe().ok().and_then(|pe| pe.file_version)
     }
 }

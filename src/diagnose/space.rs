@@ -3,6 +3,7 @@
 use super::Finding;
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
+use vmrescue_windows::Weight;
 
 /// With less than this, Windows cannot finish an update, grow a hive or make its page file.
 const LEAST_BYTES: u64 = 300 << 20;
@@ -27,7 +28,7 @@ pub(super) fn findings(scene: &Scene<'_>) -> Option<Finding> {
     if fs.info().size_bytes < SMALLEST_BYTES {
         return None;
     }
-    let free = fs.free_bytes().ok()?;
+    let free = scene.unseen.seen("free space", &scene.installation.path, Weight::Partial, fs.free_bytes())?;
     let evidence = vec![format!(
         "{} MiB of {} MiB of the volume of {} are free",
         free >> 20,

@@ -5,7 +5,7 @@ use super::{Applicability, Finding, Fix};
 use vmrescue_base::progress::Silent;
 use vmrescue_base::{Defect, Severity as Bad};
 use vmrescue_fs::ntfs::{CODES, Mend};
-use vmrescue_windows::Machine;
+use vmrescue_windows::{Machine, Unseen, Weight};
 
 /// Most defects that are shown as evidence.
 const SHOWN: usize = 8;
@@ -34,9 +34,9 @@ pub(super) const DOCS: &[RuleDoc] = &[
 ];
 
 /// What the volumes themselves say; a volume whose file system cannot be opened is named by the rules of the start.
-pub(super) fn findings(machine: &Machine) -> Vec<Finding> {
+pub(super) fn findings(machine: &Machine, unseen: &Unseen) -> Vec<Finding> {
     let mut found = locked(machine);
-    found.extend(dirty(machine));
+    found.extend(dirty(machine, unseen));
     found
 }
 
@@ -47,11 +47,14 @@ fn is_mendable(defect: &Defect) -> bool {
 }
 
 /// The check, which takes a moment, runs only for volumes that carry the mark.
-fn dirty(machine: &Machine) -> Vec<Finding> {
+fn dirty(machine: &Machine, unseen: &Unseen) -> Vec<Finding> {
     let mut found = Vec::new();
     for volume in &machine.volumes {
         let marked = volume.fs.as_ref().filter(|fs| fs.info().kind == "ntfs" && fs.info().dirty);
-        let Some(defects) = marked.and_then(|fs| fs.check(&Silent).ok()) else { continue };
+        let Some(fs) = marked else { continue };
+        let place = format!("#{}", volume.number);
+        let checked = unseen.seen("the check of a volume", place, Weight::Partial, fs.check(&Silent));
+        let Some(defects) = checked else { continue };
         let safe = defects.iter().all(is_mendable);
         let evidence = defects.iter().take(SHOWN).map(ToString::to_string).collect();
         let applicability = if safe { Applicability::Safe } else { Applicability::Unsafe };

@@ -1,12 +1,14 @@
 //! Conversion of any container into any other: what reads as zero is not written, a reader runs ahead of the writer.
 
 use super::{DiskOptions, NewFile};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use vmrescue_base::bytes::is_zero;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
-use vmrescue_block::{Disk, DiskMut, ExtentKind};
+use vmrescue_block::{Disk, DiskMut, Extent, ExtentKind};
 use vmrescue_image as image;
 use vmrescue_image::{CreateSpec, Kind};
 
@@ -17,7 +19,8 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Chunks on their way between the two threads.
 const CHUNKS: usize = 4;
 
-/// Copies the virtual disk of `source` into a new container. `target` carries its name only when it is whole.
+/// Copies the virtual disk of `source` into a new container. `target` carries its name only when it is whole. Parts of the disk that
+/// the source's container has lost (it was cut off, its table is damaged) read as zero in the copy: they are what is returned.
 ///
 /// # Errors
 /// `AlreadyExists`; of opening the source; of the host.
@@ -28,7 +31,7 @@ pub fn convert(
     block_bytes: Option<u64>,
     options: &DiskOptions,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Vec<Range<u64>>> {
     let container = image::open_path(source, &options.opening())?;
     let geometry = container.disk.geometry();
     let sector =
@@ -41,9 +44,11 @@ pub fn convert(
     let new = NewFile::create(target)?;
     image::create(new.file(), &spec)?;
     let disk = image::open_mut(new.file(), None)?.disk;
-    copy_disk(&container.disk, &disk, "converting", progress)?;
+    let holes = Mutex::new(Vec::new());
+    copy_pieces(&container.disk, &disk, "converting", Some(&holes), progress)?;
     drop(disk);
-    new.finish()
+    new.finish()?;
+    Ok(holes.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 type Chunk = (u64, Vec<u8>);
@@ -53,11 +58,22 @@ type Chunk = (u64, Vec<u8>);
 /// # Errors
 /// Of both disks; `Interrupted`.
 pub fn copy_disk(from: &Disk, to: &DiskMut, what: &str, progress: &dyn Progress) -> Result<()> {
+    copy_pieces(from, to, what, None, progress)
+}
+
+/// As [`copy_disk`]; with `holes`, parts that the container has lost are left as zeros and noted.
+fn copy_pieces(
+    from: &Disk,
+    to: &DiskMut,
+    what: &str,
+    holes: Option<&Mutex<Vec<Range<u64>>>>,
+    progress: &dyn Progress,
+) -> Result<()> {
     progress.begin(what, Some(from.len()));
     let (filled, chunks) = sync_channel::<Chunk>(CHUNKS);
     let (emptied, buffers) = sync_channel::<Vec<u8>>(CHUNKS + 2);
     let done = std::thread::scope(|scope| {
-        let reader = scope.spawn(move || read_ahead(from, &filled, &buffers, progress));
+        let reader = scope.spawn(move || read_ahead(from, &filled, &buffers, holes, progress));
         let written = write_chunks(to, &chunks, &emptied);
         // A writer that failed stops the reader by not taking any more.
         drop(chunks);
@@ -73,6 +89,7 @@ fn read_ahead(
     from: &Disk,
     filled: &SyncSender<Chunk>,
     buffers: &Receiver<Vec<u8>>,
+    holes: Option<&Mutex<Vec<Range<u64>>>>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut offset = 0;
@@ -80,7 +97,13 @@ fn read_ahead(
         if progress.cancelled() {
             return Err(Error::new(ErrorKind::Interrupted, Layer::Image, "stopped"));
         }
-        let extent = from.extent_at(offset)?;
+        let extent = match (from.extent_at(offset), holes) {
+            // Where the table of blocks is damaged, a read tells what is lost.
+            (Err(e), Some(_)) if e.kind() == ErrorKind::Damaged => {
+                Extent { kind: ExtentKind::Data, length_bytes: CHUNK_BYTES.min(from.len() - offset) }
+            }
+            (extent, _) => extent?,
+        };
         if extent.kind == ExtentKind::Zero {
             offset += extent.length_bytes;
             progress.advance(extent.length_bytes);
@@ -89,12 +112,38 @@ fn read_ahead(
         let end = (offset - offset % CHUNK_BYTES + CHUNK_BYTES).min(offset + extent.length_bytes);
         let mut buffer = buffers.try_recv().unwrap_or_default();
         buffer.resize((end - offset) as usize, 0);
-        from.read_at(offset, &mut buffer)?;
+        match (from.read_at(offset, &mut buffer), holes) {
+            (Err(e), Some(holes)) if e.kind() == ErrorKind::Damaged => {
+                read_around(from, offset, &mut buffer, holes)?;
+            }
+            (read, _) => read?,
+        }
         if filled.send((offset, buffer)).is_err() {
             return Ok(());
         }
         progress.advance(end - offset);
         offset = end;
+    }
+    Ok(())
+}
+
+/// Reads a chunk piece by piece; pieces that are lost are zeros and noted.
+fn read_around(from: &Disk, offset: u64, buffer: &mut [u8], holes: &Mutex<Vec<Range<u64>>>) -> Result<()> {
+    let mut at = offset;
+    for piece in buffer.chunks_mut(PIECE_BYTES) {
+        match from.read_at(at, piece) {
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                piece.fill(0);
+                let mut holes = holes.lock().unwrap_or_else(PoisonError::into_inner);
+                let end = at + piece.len() as u64;
+                match holes.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => holes.push(at..end),
+                }
+            }
+            read => read?,
+        }
+        at += piece.len() as u64;
     }
     Ok(())
 }

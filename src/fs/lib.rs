@@ -7,11 +7,13 @@ pub mod fat;
 pub mod ntfs;
 mod open;
 pub mod path;
+mod search;
 pub mod security;
 mod walk;
 pub mod wim;
 
 pub use open::{open, open_mut, open_mut_with, read_file, resolve};
+pub use search::{Depth, FoundVolume, search, view};
 pub use walk::{Order, Visit, Walked};
 
 use std::ops::Range;

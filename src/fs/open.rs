@@ -4,7 +4,7 @@ use super::{FileSystem, FileSystemMut, NodeId, fat, ntfs};
 use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_FILE_IN_MEMORY_BYTES;
-use vmrescue_block::{Disk, DiskMut};
+use vmrescue_block::{Disk, DiskMut, Overlay, OverlayOptions, WritableDevice};
 
 /// Opens the file system that fills `disk`.
 ///
@@ -27,6 +27,12 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     }
     if ntfs::boot_copy(&disk)?.is_some() {
         return Ok(Arc::new(ntfs::Volume::open(disk)?));
+    }
+    if let Some(copy) = fat::boot_copy(&disk)? {
+        // Read by the copy, as NTFS above; a writer does not start on it.
+        let overlay = Overlay::new(disk, OverlayOptions::default())?;
+        overlay.write_at(0, &copy)?;
+        return Ok(Arc::new(fat::FatVolume::open(Disk::new(overlay))?));
     }
     let found = if first.get(3..11) == Some(b"EXFAT   ") {
         "exFAT"
@@ -67,6 +73,14 @@ pub fn open_mut_with(disk: DiskMut, options: ntfs::WriteOptions) -> Result<Box<d
     if ntfs::boot_copy(&disk.as_disk())?.is_some() {
         return Err(Error::refused(
             Layer::Ntfs,
+            "the boot sector of the volume is damaged; it was read by its copy",
+        )
+        .at(0)
+        .advice("put it right first: vmrescue partition repair-boot-sector IMAGE N"));
+    }
+    if fat::boot_copy(&disk.as_disk())?.is_some() {
+        return Err(Error::refused(
+            Layer::Fat,
             "the boot sector of the volume is damaged; it was read by its copy",
         )
         .at(0)

@@ -27,13 +27,15 @@ pub fn open_path(path: &Path, options: &OpenOptions) -> Result<Container<Disk>> 
     open_file(&file, path, options)
 }
 
-/// As [`open_path`], for a file that is open already (a transaction's).
+/// As [`open_path`], for a file that is open already (a transaction's). A parent that the caller names is taken even when it was
+/// changed since the child was made, which is a defect; `open_parent`, for writing, refuses that.
 ///
 /// # Errors
 /// As [`open_path`].
 pub fn open_file(file: &Disk, path: &Path, options: &OpenOptions) -> Result<Container<Disk>> {
     let mut defects = Vec::new();
-    let parent = parent_of(file, path, options, 0, &mut defects)?;
+    let trust = if options.parents.is_empty() { Trust::Strict } else { Trust::Named };
+    let parent = parent_of(file, path, options, 0, trust, &mut defects)?;
     let name = parent.as_ref().map(|(_, path)| path.display().to_string());
     let mut container = open_with_parent(file, parent.map(|(disk, _)| disk)).map_err(|e| e.in_file(path))?;
     container.info.parent = name;
@@ -47,7 +49,54 @@ pub fn open_file(file: &Disk, path: &Path, options: &OpenOptions) -> Result<Cont
 /// As [`open_path`].
 pub fn open_parent(file: &Disk, path: &Path, parents: &[PathBuf]) -> Result<Option<Disk>> {
     let options = OpenOptions { parents: parents.to_vec(), follow_paths: false };
-    Ok(parent_of(file, path, &options, 0, &mut Vec::new())?.map(|(disk, _)| disk))
+    Ok(parent_of(file, path, &options, 0, Trust::Strict, &mut Vec::new())?.map(|(disk, _)| disk))
+}
+
+/// Whether a parent must be the one that its child was made on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// It must.
+    Strict,
+    /// One that was named is taken all the same, for reading.
+    Named,
+}
+
+/// What is wrong between the image at `path` and its parents: one is missing, or is not the one that its child was made on. Neither
+/// is looked into.
+///
+/// # Errors
+/// Of the host.
+pub fn check_links(path: &Path, options: &OpenOptions) -> Result<Vec<Defect>> {
+    let mut defects = Vec::new();
+    let (mut at, mut depth) = (path.to_path_buf(), 0);
+    loop {
+        let file = Disk::new(Arc::new(HostFile::open_read(&at)?));
+        // What a container does not say of itself, its own check names.
+        let Ok(child) = info(&file) else { return Ok(defects) };
+        if child.variant != Variant::Differencing {
+            return Ok(defects);
+        }
+        let unreadable = |e: &Error| Defect::from_error("chain-parent-missing", Severity::Error, e);
+        if depth >= vmrescue_base::limits::MAX_CHAIN_DEPTH {
+            return Err(Error::limit(Layer::Image, "the chain of parents does not end").in_file(path));
+        }
+        let parent = match locate(&child, &at, options, depth) {
+            Ok(parent) => parent,
+            Err(e) => {
+                defects.push(unreadable(&e));
+                return Ok(defects);
+            }
+        };
+        let opened = HostFile::open_read(&parent).and_then(|file| info(&Disk::new(Arc::new(file))));
+        match opened {
+            Ok(found) => check_identity(&child, &found, &parent, Trust::Named, &mut defects)?,
+            Err(e) => {
+                defects.push(unreadable(&e.in_file(&parent)));
+                return Ok(defects);
+            }
+        }
+        (at, depth) = (parent, depth + 1);
+    }
 }
 
 /// The opened parent of `file`, or `None` when it needs none.
@@ -56,6 +105,7 @@ fn parent_of(
     path: &Path,
     options: &OpenOptions,
     depth: usize,
+    trust: Trust,
     defects: &mut Vec<Defect>,
 ) -> Result<Option<(Disk, PathBuf)>> {
     let child = info(file).map_err(|e| e.in_file(path))?;
@@ -68,9 +118,9 @@ fn parent_of(
     let parent_path = locate(&child, path, options, depth)?;
     let parent_file = Disk::new(Arc::new(HostFile::open_read(&parent_path)?));
     let found = info(&parent_file).map_err(|e| e.in_file(&parent_path))?;
-    check_identity(&child, &found, &parent_path, defects)?;
+    check_identity(&child, &found, &parent_path, trust, defects)?;
     let parent_path = parent_path.as_path();
-    let above = parent_of(&parent_file, parent_path, options, depth + 1, defects)?;
+    let above = parent_of(&parent_file, parent_path, options, depth + 1, trust, defects)?;
     let opened = open_with_parent(&parent_file, above.map(|(disk, _)| disk))?;
     if opened.disk.len() > child.size {
         let text = "the parent is larger than its child";
@@ -137,21 +187,26 @@ fn locate(child: &ContainerInfo, path: &Path, options: &OpenOptions, depth: usiz
     })
 }
 
-/// Refuses a parent that is not the one that the child was made on.
+/// Refuses a parent that is not the one that the child was made on, or names it as a defect when the caller chose it.
 fn check_identity(
     child: &ContainerInfo,
     found: &ContainerInfo,
     parent_path: &Path,
+    trust: Trust,
     defects: &mut Vec<Defect>,
 ) -> Result<()> {
     if let (Some(wanted), Some(identity)) = (&child.parent_identity, &found.content_identity)
         && wanted != identity
     {
-        return Err(Error::damaged(Layer::Image, "this is not the parent that the child was made on")
+        let wrong = Error::damaged(Layer::Image, "this is not the parent that the child was made on")
             .in_file(parent_path)
             .expected(wanted)
             .found(identity)
-            .advice("the parent was changed after the child was made, or it is another disk"));
+            .advice("the parent was changed after the child was made, or it is another disk; to look at it all the same (read-only), name it with --parent");
+        if trust == Trust::Strict {
+            return Err(wrong);
+        }
+        defects.push(Defect::from_error("chain-parent-changed", Severity::Error, &wrong));
     }
     // Some programs store the time of the file there, which a copy changes: odd, but no proof.
     if let (Some(wanted), Some(time)) = (child.parent_time, found.time)

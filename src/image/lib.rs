@@ -18,7 +18,7 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
-pub use chain::{OpenOptions, children, open_file, open_parent, open_path, parents};
+pub use chain::{OpenOptions, check_links, children, open_file, open_parent, open_path, parents};
 pub use compact::{Compacted, compact};
 pub use create::{CreateSpec, Kind, create, create_child};
 pub use resize::resize;
@@ -168,6 +168,34 @@ pub fn open_with_parent(file: &Disk, parent: Option<Disk>) -> Result<Container<D
         Format::Qcow2 => qcow2::open(file),
         Format::Vmdk => vmdk::open(file),
     }
+}
+
+/// Where the part of a raw file lies that is no whole sector, and whether a file that is named as a VHD has no footer: what
+/// Hyper-V and Azure refuse although the disk can be read. Notes and warnings, no damage of what is inside.
+fn raw_remarks(file: &Disk, name: &std::path::Path) -> Vec<Defect> {
+    use vmrescue_base::error::Severity;
+    let named = name.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let mut remarks = Vec::new();
+    if named.as_deref().is_some_and(|named| matches!(named, "vhd" | "avhd")) {
+        let text = "the file is named as a VHD and has no footer: it is read as a raw disk; Hyper-V and Azure refuse it (vmrescue disk convert --format vhd-fixed makes one with a footer)";
+        remarks.push(Defect::new("vhd-footer-missing", Severity::Warning, Layer::Vhd, file.len(), text));
+    } else if named.as_deref().is_some_and(|named| matches!(named, "vhdx" | "avhdx")) {
+        let text = "the file is named as a VHDX and does not begin as one: it is read as a raw disk";
+        remarks.push(Defect::new("vhdx-signature-missing", Severity::Warning, Layer::Vhdx, 0, text));
+    }
+    remarks
+}
+
+/// As [`check`], with what the name of the file promises and its content does not keep.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_file(file: &Disk, name: &std::path::Path) -> Result<Vec<Defect>> {
+    let mut defects = check(file)?;
+    if probe(file)? == Format::Raw {
+        defects.extend(raw_remarks(file, name));
+    }
+    Ok(defects)
 }
 
 /// Refuses to write into a format that is only a source.

@@ -105,13 +105,26 @@ fn partition(
 pub(super) fn read(disk: &Disk, sector_bytes: u32) -> Result<Option<Table>> {
     let sector = u64::from(sector_bytes);
     let last = (disk.len() / sector).saturating_sub(1);
-    let (first, backup) = (header_at(disk, 1, sector)?, header_at(disk, last, sector)?);
     let mut defects = Vec::new();
+    // A copy in a part of the image that cannot be read is a damaged copy; with neither read, nothing can be told.
+    let (first, backup) = match (header_at(disk, 1, sector), header_at(disk, last, sector)) {
+        (Err(e), Err(_)) => return Err(e),
+        (first, backup) => {
+            let mut read = |code, copy: Result<Option<Header>>| {
+                copy.unwrap_or_else(|e| {
+                    defects.push(Defect::from_error(code, Severity::Error, &e));
+                    None
+                })
+            };
+            (read("gpt-primary-unreadable", first), read("gpt-backup-unreadable", backup))
+        }
+    };
     let mut bad = |code, offset, text: &str| {
         defects.push(Defect::new(code, Severity::Warning, Layer::Gpt, offset, text));
     };
     let backup = match (&first, backup) {
-        (Some(header), None) => header_at(disk, header.backup_at, sector)?,
+        // One that cannot be read there either is named as damaged below, or as unreadable above.
+        (Some(header), None) => header_at(disk, header.backup_at, sector).unwrap_or_default(),
         (_, backup) => backup,
     };
     let header = match (first, backup) {
@@ -266,6 +279,69 @@ pub fn repair_gpt(disk: &DiskMut) -> Result<bool> {
     }
     write_copies(disk, sector, &header.disk, &header.entries, header.entry_bytes)?;
     Ok(old(&view)? != before)
+}
+
+/// A partition to be put into a table, with its own GUID when that is known.
+pub type Entry = (NewPartition, Option<Guid>);
+
+fn write_entry(entry: &mut [u8], (new, id): &Entry, sector: u64) {
+    entry.fill(0);
+    entry[..16].copy_from_slice(&new.type_guid.0);
+    entry[16..32].copy_from_slice(&id.unwrap_or_else(Guid::random).0);
+    entry[32..40].copy_from_slice(&(new.range.start / sector).to_le_bytes());
+    entry[40..48].copy_from_slice(&(new.range.end / sector - 1).to_le_bytes());
+    let name = utf16le_bytes(&new.name);
+    let length = name.len().min(70);
+    entry[56..56 + length].copy_from_slice(&name[..length]);
+}
+
+/// Adds partitions to a table that is there, in its first free entries; or makes a table with the GUID `id` where there is none.
+/// Partitions that are there stay as they are.
+///
+/// # Errors
+/// `Invalid` when a partition does not fit or overlaps another; `NoSpace` when the table is full; as [`repair_gpt`].
+pub fn add_to_gpt(disk: &DiskMut, id: Option<Guid>, new: &[Entry]) -> Result<()> {
+    let sector = u64::from(disk.geometry().logical_sector_bytes);
+    let last = (disk.len() / sector).saturating_sub(1);
+    let view = disk.as_disk();
+    let known = match header_at(&view, 1, sector)? {
+        Some(header) => Some(header),
+        None => header_at(&view, last, sector)?,
+    };
+    let (disk_id, mut entries, entry_bytes) = match known {
+        Some(header) => (header.disk, header.entries, header.entry_bytes),
+        None => (id.unwrap_or_else(Guid::random), vec![0; 128 * ENTRY_BYTES], ENTRY_BYTES),
+    };
+    let array_sectors = (entries.len() as u64).div_ceil(sector);
+    let (first, end) = ((2 + array_sectors) * sector, (last - array_sectors) * sector);
+    for one in new {
+        let range = &one.0.range;
+        let misplaced = |what: &str| Err(Error::invalid(Layer::Gpt, what.to_string()).at(range.start));
+        if range.start < first || range.end > end || range.start % sector != 0 || range.end % sector != 0 {
+            return misplaced("a partition does not fit between the two copies of the table");
+        }
+        let mut free = None;
+        for (place, entry) in entries.chunks_exact(entry_bytes).enumerate() {
+            if Guid::at(entry, 0).is_none_or(|guid| guid.is_zero()) {
+                free = free.or(Some(place));
+                continue;
+            }
+            let there = u64_at(entry, 32).unwrap_or(0).saturating_mul(sector)
+                ..u64_at(entry, 40).unwrap_or(0).saturating_add(1).saturating_mul(sector);
+            if there.start < range.end && range.start < there.end {
+                return misplaced("a partition overlaps one that is there");
+            }
+        }
+        let Some(place) = free else {
+            return Err(Error::no_space(Layer::Gpt, "the partition table is full"));
+        };
+        write_entry(&mut entries[place * entry_bytes..place * entry_bytes + ENTRY_BYTES], one, sector);
+    }
+    let boot = view.read_vec(0, 512)?;
+    if !(boot[510..512] == [0x55, 0xaa] && mbr::protects(&boot)) {
+        disk.write_at(0, &mbr::protective(disk.len() / sector))?;
+    }
+    write_copies(disk, sector, &disk_id, &entries, entry_bytes)
 }
 
 /// Gives a partition another type, in both copies.

@@ -8,12 +8,12 @@ mod mbr;
 #[cfg(test)]
 mod tests;
 
-pub use gpt::{repair_gpt, write_gpt};
+pub use gpt::{Entry, add_to_gpt, repair_gpt, write_gpt};
 pub use mbr::write_mbr;
 
 use serde::Serialize;
 use std::ops::Range;
-use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_base::guid::Guid;
 use vmrescue_block::{Disk, DiskMut};
 
@@ -50,6 +50,21 @@ pub struct Partition {
     pub active: bool,
     /// GPT: attribute bits.
     pub attributes: u64,
+}
+
+impl Partition {
+    /// Attributes of a GPT partition that change how Windows uses it, in words ([MS-DOCS] PARTITION_INFORMATION_GPT).
+    pub fn attribute_names(&self) -> Vec<&'static str> {
+        const NAMES: [(u32, &str); 6] = [
+            (0, "required"),
+            (2, "legacy BIOS bootable"),
+            (60, "read-only"),
+            (61, "shadow copy"),
+            (62, "hidden"),
+            (63, "no drive letter"),
+        ];
+        NAMES.iter().filter(|(bit, _)| self.attributes >> bit & 1 == 1).map(|(_, name)| *name).collect()
+    }
 }
 
 /// A partition table.
@@ -132,6 +147,17 @@ pub fn read(disk: &Disk) -> Result<Table> {
         .at(u64::from(sector_bytes)));
     }
     if marked && !is_boot_sector { mbr::read(disk, sector_bytes) } else { Ok(none) }
+}
+
+/// Stands for the table of a disk that is marked as GPT and has no copy of it left; `why` is its defect.
+pub fn lost_gpt(disk: &Disk, why: &Error) -> Table {
+    Table {
+        kind: TableKind::Gpt,
+        disk_id: None,
+        sector_bytes: disk.geometry().logical_sector_bytes,
+        partitions: Vec::new(),
+        defects: vec![Defect::from_error("gpt-lost", Severity::Error, why)],
+    }
 }
 
 /// Marks a primary partition of an MBR disk as the one to start from. The signature and the boot code stay.

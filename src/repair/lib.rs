@@ -5,8 +5,10 @@ mod bare;
 mod change;
 mod content;
 mod coverage;
+mod ending;
 mod file_system;
 mod first_boot;
+mod fixes;
 mod key_path;
 mod plan;
 mod rebuild_boot;
@@ -22,16 +24,20 @@ pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use change::Change;
 pub use content::Content;
 pub use coverage::{Coverage, coverage, coverage_page};
+pub use ending::{Ending, Missing};
 pub use file_system::{format_volume, repair_file_system, repair_file_systems};
+pub use fixes::{FixPlan, FixPlans, run_fixes};
 pub use key_path::{KeyPath, key_path};
-pub use plan::{Context, Planned, plan, plan_with, registry_data};
+pub use plan::{Context, Planned, plan, plan_on_disk, plan_with, registry_data};
 pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};
 pub use run::{Gate, Options, Outcome, Target, open_staged, run_changes, run_script};
 pub use script::{
     Action, BcdCondition, Condition, Loop, Parameter, ParameterCondition, ParameterType, RegistryCondition,
     Script, Step, shipped,
 };
-pub use sectors::{copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, set_active, set_type};
+pub use sectors::{
+    copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, restore_partitions, set_active, set_type,
+};
 pub use source::{Donor, Source};
 pub use verify::Verdict;
 pub use volumes::{Discard, with_unfinished};

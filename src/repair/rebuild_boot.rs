@@ -15,7 +15,9 @@ use vmrescue_windows::bcd::{
     Device, DeviceElement, Firmware, FreshSpec, HiveChange, Object, PartitionRef, Recovery, Store, Value,
     changes, element_key, fresh,
 };
-use vmrescue_windows::{Installation, Machine, PeInfo, boot_layout, load_store, partition_ref};
+use vmrescue_windows::{
+    Installation, Loader, Machine, PeInfo, boot_layout, boot_loader, load_store, partition_ref,
+};
 
 const DEVICE: u32 = 0x1100_0001;
 const PATH: u32 = 0x1200_0002;
@@ -35,6 +37,13 @@ pub fn rebuild_boot(
     installation: &Installation,
     system: Option<u32>,
 ) -> Result<Vec<Change>> {
+    if boot_loader(machine) == Loader::Ntldr {
+        return Err(Error::refused(
+            Layer::Bcd,
+            "this machine starts by NTLDR and boot.ini: it has no boot configuration store and needs none",
+        )
+        .advice("edit boot.ini: vmrescue cat IMAGE and vmrescue put IMAGE"));
+    }
     let layout = boot_layout(machine);
     let volume = layout.system_volume(machine, system)?;
     let missing = || Error::not_found(Layer::Bcd, "a partition has no identifier that a store could name");

@@ -94,6 +94,13 @@ pub struct Outcome {
     pub bytes_changed: u64,
 }
 
+impl Outcome {
+    /// Nothing was to do, or nothing could be done.
+    pub(super) fn none() -> Outcome {
+        Outcome { changes: Vec::new(), verdict: None, operation: None, bytes_changed: 0 }
+    }
+}
+
 /// Opens an image for staging: the transaction and the virtual disk over it.
 ///
 /// # Errors
@@ -144,16 +151,46 @@ pub fn run_changes(
     if options.target != Target::InPlace {
         return run_elsewhere(path, planned, options, progress);
     }
+    let (staged, changes) = tried(path, planned, options, progress)?;
+    publish(staged, title, changes, options, progress)
+}
+
+/// Changes that were staged and verified, and not published yet.
+pub(super) struct Staged {
+    tx: Transaction,
+    verdict: Verdict,
+    bytes_changed: u64,
+}
+
+/// Stages and verifies what `planned` makes of the disk; nothing is staged for a plan, or when nothing is to do.
+pub(super) fn tried(
+    path: &Path,
+    planned: impl FnOnce(&Machine) -> Result<Vec<Change>>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<(Option<Staged>, Vec<Change>)> {
     let (tx, container) = open_staged(path, options)?;
     let machine = Machine::open_with(container.disk.as_disk(), &options.keys)?;
     let changes = planned(&machine)?;
     if changes.is_empty() || options.dry_run {
-        return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
+        return Ok((None, changes));
     }
     let before = defects(&machine, &changes, progress)?;
     Stage::new(&machine, &machine.writable(&container.disk)).apply(&changes)?;
     let verdict = verify(&container.disk.as_disk(), &options.keys, &changes, &before, progress)?;
     let bytes_changed = tx.changed_bytes()?;
+    Ok((Some(Staged { tx, verdict, bytes_changed }), changes))
+}
+
+/// Writes what was staged into the image.
+pub(super) fn publish(
+    staged: Option<Staged>,
+    title: &str,
+    changes: Vec<Change>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Outcome> {
+    let Some(staged) = staged else { return Ok(Outcome { changes, ..Outcome::none() }) };
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let record = Record {
         title: title.to_string(),
@@ -162,10 +199,9 @@ pub fn run_changes(
         changes: serde_json::json!(changes),
         session: None,
     };
-    drop(machine);
     options.pass_gate()?;
-    let operation = tx.publish(record, progress)?;
-    Ok(Outcome { changes, verdict: Some(verdict), operation, bytes_changed })
+    let operation = staged.tx.publish(record, progress)?;
+    Ok(Outcome { changes, verdict: Some(staged.verdict), operation, bytes_changed: staged.bytes_changed })
 }
 
 /// Runs changes on a new child or copy of the image, which gets its name only when all went well. No journal is needed:
@@ -178,6 +214,11 @@ fn run_elsewhere(
 ) -> Result<Outcome> {
     let opening = OpenOptions { parents: options.parents.clone(), follow_paths: false };
     let source = image::open_path(path, &opening)?;
+    if let Some(changed) = source.defects.iter().find(|defect| defect.code == "chain-parent-changed") {
+        // To look at it is one thing; a new disk must not be made of what does not belong together.
+        return Err(Error::refused(Layer::Image, changed.detail.clone())
+            .advice("look at what is there and copy it out: vmrescue get -r"));
+    }
     let machine = Machine::open_with(source.disk.clone(), &options.keys)?;
     let changes = planned(&machine)?;
     if changes.is_empty() || options.dry_run {

@@ -6,12 +6,14 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::guid::Guid;
+use vmrescue_base::progress::Progress;
 use vmrescue_block::{Disk, DiskMut, Overlay, OverlayOptions};
-use vmrescue_fs::ntfs;
+use vmrescue_fs::{Depth, FoundVolume, fat, ntfs};
 use vmrescue_image as image;
 use vmrescue_partition as partition;
-use vmrescue_partition::TableKind;
-use vmrescue_windows::Machine;
+use vmrescue_partition::{BASIC_DATA, EFI_SYSTEM, NewPartition, TableKind};
+use vmrescue_windows::{Machine, identities, lost_volumes};
 
 /// Places on the disk, and what goes there.
 pub(super) type Writes = Vec<(u64, Vec<u8>)>;
@@ -81,8 +83,76 @@ pub fn repair_boot_sector(machine: &Machine, number: u32) -> Result<Vec<Change>>
     let range = volume.range.clone();
     let first = range.start / u64::from(machine.table.sector_bytes.max(512));
     plan_sectors(&machine.disk, &format!("put the boot sector of partition {number} right"), |disk| {
-        ntfs::repair_boot_sector(&disk.window(range)?, first)
+        let window = disk.window(range)?;
+        // The volume is FAT32 when the copy of its boot sector says so: in a place where NTFS has none.
+        let head = window.as_disk().read_vec(0, 512.min(window.len() as usize))?;
+        if !ntfs::is_ntfs(&head) && !fat::is_fat(&head) && fat::boot_copy(&window.as_disk())?.is_some() {
+            return fat::repair_boot_sector(&window);
+        }
+        ntfs::repair_boot_sector(&window, first)
     })
+}
+
+/// Gives the volumes that no partition names their partitions again; where both copies of a GPT are gone, or there is no table at all,
+/// makes one. Found are volumes at the usual places; when there are none, the whole disk is searched.
+///
+/// # Errors
+/// `NotFound` when nothing is found; of [`partition::add_to_gpt`] and [`partition::write_mbr`]; `Unsupported` for MBR disks that have
+/// a table.
+pub fn restore_partitions(machine: &Machine, progress: &dyn Progress) -> Result<Vec<Change>> {
+    let mut found = lost_volumes(machine, Depth::Quick, progress)?;
+    let bare =
+        machine.table.kind == TableKind::None && machine.volumes.iter().any(|volume| volume.fs.is_some());
+    if bare {
+        return Err(Error::invalid(Layer::Gpt, "the image is one volume and needs no partition table"));
+    }
+    if found.is_empty() {
+        found = lost_volumes(machine, Depth::Deep, progress)?;
+    }
+    if found.is_empty() && machine.table.partitions.is_empty() {
+        return Err(Error::not_found(Layer::Gpt, "no volume was found on this disk").advice(
+            "restore the disk from a backup: nothing that could be named in a partition table is left of it",
+        ));
+    }
+    let list: Vec<String> = found
+        .iter()
+        .map(|volume| format!("{} {:?} at {:#x}", volume.kind, volume.label, volume.range.start))
+        .collect();
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bios = found.iter().any(|volume| volume.bios) && !found.iter().any(|volume| volume.efi);
+    let what = format!("give {} volumes a partition: {}", found.len(), list.join(", "));
+    let new = |volume: &FoundVolume, active: bool| NewPartition {
+        type_guid: if volume.efi && volume.kind.starts_with("FAT") { EFI_SYSTEM } else { BASIC_DATA },
+        mbr_type: if volume.kind.starts_with("FAT") { 0x0c } else { 7 },
+        range: volume.range.clone(),
+        name: if volume.efi { "EFI system partition".into() } else { "Basic data partition".into() },
+        active,
+    };
+    match machine.table.kind {
+        TableKind::Mbr => Err(Error::unsupported(
+            Layer::Mbr,
+            "partitions are not added to an MBR that is there",
+        )
+        .found(list.join(", "))
+        .advice(
+            "look at them with --scan and copy out what is needed: vmrescue get -r IMAGE PATH OUT --scan",
+        )),
+        TableKind::None if bios => {
+            let signature = u32::from_le_bytes(Guid::random().0[..4].try_into().unwrap_or([1, 2, 3, 4]));
+            let first = found.iter().position(|volume| volume.bios);
+            let list: Vec<NewPartition> =
+                found.iter().enumerate().map(|(place, volume)| new(volume, Some(place) == first)).collect();
+            plan_sectors(&machine.disk, &what, |disk| partition::write_mbr(disk, signature, &list))
+        }
+        TableKind::Gpt | TableKind::None => {
+            let ids = identities(&machine.disk, &found);
+            let list: Vec<partition::Entry> =
+                found.iter().zip(ids.partitions).map(|(volume, id)| (new(volume, false), id)).collect();
+            plan_sectors(&machine.disk, &what, |disk| partition::add_to_gpt(disk, ids.disk, &list))
+        }
+    }
 }
 
 /// Copies the boot code of the MBR (its first 440 bytes, nothing else) from a disk that the user names.

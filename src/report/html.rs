@@ -12,15 +12,15 @@ use super::tables::{Cell, card, table};
 use std::fmt::Write;
 use vmrescue_base::text::size;
 use vmrescue_base::time::FileTime;
-use vmrescue_diagnose::{Applicability, Finding, Severity};
+use vmrescue_diagnose::{Applicability, Diagnosis, Finding, Severity, Verdict};
 use vmrescue_windows::{Service, Updates};
 
 /// What a page is made of.
 pub struct Page<'a> {
     /// The disk.
     pub inspection: &'a Inspection,
-    /// What `diagnose` found, for each installation of the inspection in turn; an error when it could not look.
-    pub findings: Vec<Result<Vec<Finding>, String>>,
+    /// What `diagnose` came to, for each installation of the inspection in turn, or for a disk without one.
+    pub diagnoses: Vec<Diagnosis>,
     /// Services and drivers of each installation in turn, with their files.
     pub services: Vec<Vec<Service>>,
     /// Packages of each installation in turn.
@@ -85,7 +85,10 @@ fn file_name(path: &str) -> String {
 
 /// Class, sentence and reason.
 fn judged(page: &Page<'_>) -> (&'static str, String, String) {
-    let all: Vec<&Finding> = page.findings.iter().flatten().flatten().collect();
+    let all: Vec<&Finding> = page.diagnoses.iter().flat_map(|one| &one.findings).collect();
+    let list: Vec<&str> =
+        page.diagnoses.iter().flat_map(|one| one.looked_at.iter().map(String::as_str)).collect();
+    let looked = format!("Looked at: {}. Not looked at: hardware and firmware.", list.join("; "));
     let critical = all.iter().filter(|finding| finding.severity == Severity::Critical).count();
     let more = |count: usize| match count {
         0 | 1 => String::new(),
@@ -99,17 +102,23 @@ fn judged(page: &Page<'_>) -> (&'static str, String, String) {
         .filter(|v| v.bitlocker.as_ref().is_some_and(|bitlocker| bitlocker.locked))
         .filter_map(|v| v.error.as_deref())
         .collect();
-    if let Some(first) = all.iter().find(|finding| finding.severity == Severity::Critical) {
-        let reason = format!("{}.{}", first.title.trim_end_matches('.'), more(critical));
+    let is = |verdict| page.diagnoses.iter().find(|one| one.verdict == verdict);
+    if is(Verdict::WillNotBoot).is_some() {
+        let decides =
+            |finding: &&&Finding| finding.severity == Severity::Critical && finding.rule != "could-not-look";
+        let first = all.iter().find(decides).map_or("", |finding| finding.title.as_str());
+        let reason = format!("{}.{}", first.trim_end_matches('.'), more(critical));
         return ("bad", "This machine will not boot".into(), reason);
     }
-    if page.inspection.installations.is_empty() {
-        let sentence =
-            if locked.is_empty() { "No Windows was found on this disk" } else { "This disk is locked" };
-        return ("find", sentence.into(), locked.join(" "));
+    if page.inspection.installations.is_empty() && !locked.is_empty() {
+        return ("find", "This disk is locked".into(), locked.join(" "));
     }
-    if let Some(Err(why)) = page.findings.iter().find(|found| found.is_err()) {
-        return ("find", "Whether this machine boots could not be told".into(), why.clone());
+    if let Some(one) = is(Verdict::CouldNotTell) {
+        let reason = one.could_not_look.first().map(ToString::to_string).unwrap_or_default();
+        return ("bad", "Whether this machine boots could not be told".into(), reason);
+    }
+    if page.inspection.installations.is_empty() {
+        return ("find", "No Windows was found on this disk".into(), looked);
     }
     if let Some(first) = all.first() {
         let words =
@@ -117,8 +126,7 @@ fn judged(page: &Page<'_>) -> (&'static str, String, String) {
         let sentence = format!("It should boot, and {words} for attention");
         return ("find", sentence, first.title.clone());
     }
-    let text = "Partition table, boot files, boot store, hives and boot drivers were looked at. Hardware and firmware were not.";
-    ("good", "Nothing found that keeps this machine from booting".into(), text.into())
+    ("good", "Nothing found that keeps this machine from booting".into(), looked)
 }
 
 fn verdict(out: &mut String, page: &Page<'_>) {
@@ -151,7 +159,7 @@ fn verdict(out: &mut String, page: &Page<'_>) {
 }
 
 fn navigation(out: &mut String, page: &Page<'_>) {
-    let count: usize = page.findings.iter().flatten().map(Vec::len).sum();
+    let count: usize = page.diagnoses.iter().map(|one| one.findings.len()).sum();
     let _infallible =
         write!(out, "<nav><a href=\"#findings\">Findings ({count})</a><a href=\"#disk\">Disk</a>");
     if !page.inspection.installations.is_empty() {
@@ -170,22 +178,16 @@ fn navigation(out: &mut String, page: &Page<'_>) {
 fn findings(out: &mut String, page: &Page<'_>) {
     out.push_str("<section id=\"findings\"><h2>Findings</h2>");
     let mut any = false;
-    for (i, found) in page.findings.iter().enumerate() {
-        match found {
-            Ok(list) => {
-                any |= !list.is_empty();
-                let several = page.inspection.installations.len() > 1;
-                folded(out, list, &page.image, several.then_some(i + 1));
-            }
-            Err(why) => {
-                any = true;
-                let _infallible =
-                    write!(out, "<p class=\"find\">Could not be looked at: {}</p>", escaped(why));
-            }
-        }
+    for one in &page.diagnoses {
+        any |= !one.findings.is_empty();
+        let several = page.inspection.installations.len() > 1;
+        folded(out, &one.findings, &page.image, one.windows.filter(|_| several));
     }
     if !any {
         out.push_str("<p class=\"soft\">None.</p>");
+    }
+    for line in page.diagnoses.iter().flat_map(|one| &one.looked_at) {
+        let _infallible = write!(out, "<p class=\"soft small\">Looked at: {}</p>", breakable(line));
     }
     out.push_str("</section>");
 }

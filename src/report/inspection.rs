@@ -8,7 +8,7 @@ use vmrescue_crypt::BitLocker;
 use vmrescue_image::{Container, ContainerInfo};
 use vmrescue_partition::TableKind;
 use vmrescue_windows::facts::{Facts, facts};
-use vmrescue_windows::{Installation, Machine, Service, services};
+use vmrescue_windows::{Installation, Machine, Service, Unread, Unseen, Weight, services_seen};
 
 /// Everything that `inspect` found.
 #[derive(Debug, Clone, Serialize)]
@@ -29,6 +29,8 @@ pub struct Inspection {
     pub defects: Vec<DefectView>,
     /// Services and drivers of each installation; their files were not opened.
     pub services: Vec<Vec<Service>>,
+    /// What was asked for and could not be read.
+    pub could_not_look: Vec<Unread>,
 }
 
 /// A partition table.
@@ -194,6 +196,10 @@ impl Inspection {
         let ranges = machine.table.partitions.iter().map(|p| p.range.clone()).collect();
         let unpartitioned =
             if machine.table.kind == TableKind::None { Vec::new() } else { gaps(ranges, machine.disk.len()) };
+        let unseen = Unseen::default();
+        vmrescue_diagnose::note_volumes(machine, &unseen);
+        let services = machine.installations.iter().map(|i| services_of(machine, i, &unseen)).collect();
+        let volumes = machine.volumes.iter().map(|own| volume(own, &unseen)).collect();
         Inspection {
             container: container.info.clone(),
             partition_table: TableView {
@@ -203,19 +209,21 @@ impl Inspection {
             },
             partitions,
             unpartitioned,
-            volumes: machine.volumes.iter().map(volume).collect(),
+            volumes,
             installations: machine.installations.iter().map(|i| installation(machine, i)).collect(),
             defects: container.defects.iter().chain(&machine.defects).map(DefectView::from).collect(),
-            services: machine.installations.iter().map(|i| services_of(machine, i)).collect(),
+            services,
+            could_not_look: unseen.list(),
         }
     }
 }
 
-fn services_of(machine: &Machine, installation: &Installation) -> Vec<Service> {
-    // Only what the registry says; `drivers` looks at the files. A hive that cannot be read is named by the facts.
+fn services_of(machine: &Machine, installation: &Installation, unseen: &Unseen) -> Vec<Service> {
+    // Only what the registry says; `drivers` looks at the files.
     let set = installation.control_sets.default.max(1);
     let hive = machine.hive(installation, "SYSTEM");
-    hive.and_then(|hive| services(machine, installation, &hive, set, false)).unwrap_or_default()
+    let list = hive.and_then(|hive| services_seen(machine, installation, &hive, set, false, unseen));
+    unseen.seen("services and drivers", &installation.path, Weight::Critical, list).unwrap_or_default()
 }
 
 fn partition(p: &vmrescue_partition::Partition) -> PartitionView {
@@ -232,8 +240,11 @@ fn partition(p: &vmrescue_partition::Partition) -> PartitionView {
     }
 }
 
-fn volume(volume: &vmrescue_windows::Volume) -> VolumeView {
+fn volume(volume: &vmrescue_windows::Volume, unseen: &Unseen) -> VolumeView {
     let info = volume.fs.as_ref().map(|fs| fs.info());
+    let free = volume.fs.as_ref().and_then(|fs| {
+        unseen.seen("free space", format!("#{}", volume.number), Weight::Partial, fs.free_bytes())
+    });
     VolumeView {
         number: volume.number,
         letter: volume.letter,
@@ -242,7 +253,7 @@ fn volume(volume: &vmrescue_windows::Volume) -> VolumeView {
         offset: volume.range.start,
         size: volume.range.end.saturating_sub(volume.range.start),
         cluster_bytes: info.as_ref().map(|info| info.cluster_bytes),
-        free_bytes: volume.fs.as_ref().and_then(|fs| fs.free_bytes().ok()),
+        free_bytes: free,
         dirty: info.as_ref().map(|info| info.dirty),
         label: info.map(|info| info.label),
         error: volume.error.clone(),

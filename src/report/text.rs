@@ -41,6 +41,9 @@ pub fn text(inspection: &Inspection, file: &str) -> String {
             section_lines(&section, &mut lines);
         }
     }
+    for unread in &inspection.could_not_look {
+        lines.push(format!("  could not look at {unread}"));
+    }
     for defect in &inspection.defects {
         lines.push(format!("  {}: {} [{}]", defect.severity, defect.detail, defect.code));
     }

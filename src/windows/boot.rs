@@ -51,6 +51,34 @@ pub fn boot_layout(machine: &Machine) -> BootLayout {
     BootLayout { firmware, system, unmarked }
 }
 
+/// What starts the Windows of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    /// The boot manager of Windows Vista and later, with a boot configuration store.
+    BootManager,
+    /// NTLDR of Windows Server 2003 and older, with boot.ini.
+    Ntldr,
+}
+
+/// What starts the Windows of this disk.
+pub fn boot_loader(machine: &Machine) -> Loader {
+    /// The first build that has a boot manager: Windows Vista.
+    const VISTA: u32 = 6000;
+    let layout = boot_layout(machine);
+    if layout.firmware == Firmware::Uefi {
+        return Loader::BootManager;
+    }
+    let all = 0..machine.volumes.len();
+    if all.clone().any(|volume| has(machine, volume, &["bootmgr"]) || has(machine, volume, &["Boot", "BCD"]))
+    {
+        return Loader::BootManager;
+    }
+    let old = machine.installations.iter().all(|own| (1..VISTA).contains(&own.build));
+    let files =
+        all.clone().any(|volume| has(machine, volume, &["ntldr"]) || has(machine, volume, &["boot.ini"]));
+    if old && (files || !machine.installations.is_empty()) { Loader::Ntldr } else { Loader::BootManager }
+}
+
 impl BootLayout {
     /// The one volume to start from; `number` chooses when there are several.
     ///

@@ -115,6 +115,11 @@ pub fn bugcheck_name(code: u32) -> Option<&'static str> {
     find(code).or_else(|| find(code & !0x1000_0000))
 }
 
+/// The stop code of that name.
+pub(super) fn bugcheck_code(name: &str) -> Option<u32> {
+    NAMES.iter().find(|(_, known)| *known == name).map(|(code, _)| *code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //!
 //! * [`Machine`]: the disk, its volumes and installations, paths as the guest types them
 //! * [`BootLayout`]: firmware, system partition, boot stores
+//! * [`Unread`]: what was asked for and could not be read
 //! * [`Service`]: services and drivers with the file behind each
 //! * [`DriverReport`]: the same with load order, filters, signatures and the component store
 //! * [`PeInfo`]: what a driver file says about itself
@@ -12,6 +13,7 @@
 //! * [`events`]: event logs, and what they say on starts, stops and crashes
 //! * [`timeline`]: everything that has a time
 
+mod asked;
 mod authenticode;
 pub mod bcd;
 mod boot;
@@ -26,6 +28,7 @@ pub mod facts;
 mod filters;
 mod keys;
 mod load_order;
+mod lost;
 mod machine;
 mod pe;
 mod pkcs7;
@@ -33,12 +36,14 @@ mod roles;
 mod services;
 pub mod testing;
 pub mod timeline;
+mod unread;
 mod updates;
 mod version_resource;
 mod xml;
 
+pub use asked::{Asked, did_you_mean};
 pub use authenticode::{PeHashes, Signature, embedded_signature, pe_hashes};
-pub use boot::{BootLayout, boot_layout, boot_stores, load_store, partition_ref};
+pub use boot::{BootLayout, Loader, boot_layout, boot_loader, boot_stores, load_store, partition_ref};
 pub use bugcheck::bugcheck_name;
 pub use catalog::catalog_hashes;
 pub use component_store::{
@@ -52,10 +57,12 @@ pub use dump::{DUMP_HEADER_BYTES, Dump, KernelDump};
 pub use facts::facts;
 pub use filters::{Filter, FilterPlace, filters};
 pub use load_order::LoadOrder;
+pub use lost::{Identities, identities, lost_volumes, open_with_lost};
 pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
 pub use pe::{Payload, PeInfo, machine_name, packing, payload_kind, pe_checksum, pe_imports};
 pub use roles::{Role, roles};
-pub use services::{Service, expand_image_path, services};
+pub use services::{Service, expand_image_path, services, services_seen};
+pub use unread::{Unread, Unseen, Weight};
 pub use updates::{
     AgentResult, BuildStep, FileOperation, LogEnd, LogLine, LogSession, Package, PendingXml, Queue, Session,
     SessionPhase, Story, StoryLevel, StoryLine, Updates, code_name, parse_pending_xml, state_name,

@@ -1,6 +1,7 @@
 //! A disk with its volumes and Windows installations.
 
 use crate::bcd::{DiskMap, MapPartition, PartitionRef};
+use crate::unread::{Unread, Unseen, Weight};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,10 +98,32 @@ pub struct Machine {
     pub installations: Vec<Installation>,
     /// What was found wrong on the way.
     pub defects: Vec<Defect>,
+    /// What was asked for on the way and could not be read.
+    pub unread: Vec<Unread>,
     /// Hives that were read, by volume and name; see [`Machine::hive`].
     hives: Arc<Mutex<Hives>>,
     /// The BitLocker volumes that are open.
     plain: Vec<crypt::Part>,
+}
+
+impl Installation {
+    /// An installation of which nothing is known.
+    pub fn nowhere() -> Installation {
+        Installation {
+            volume: usize::MAX,
+            path: String::new(),
+            root: NodeId(0),
+            product: String::new(),
+            edition: String::new(),
+            display_version: String::new(),
+            build: 0,
+            ubr: 0,
+            architecture: String::new(),
+            computer_name: String::new(),
+            control_sets: ControlSets::default(),
+            problems: Vec::new(),
+        }
+    }
 }
 
 impl Volume {
@@ -151,7 +174,16 @@ impl Machine {
     /// # Errors
     /// As [`Machine::open`]. A key that does not fit is none: the volume stays locked and says why.
     pub fn open_with(disk: Disk, keys: &Keys) -> Result<Machine> {
-        let table = partition::read(&disk)?;
+        let table = match partition::read(&disk) {
+            // Neither copy of the table is whole: what the disk holds is still to be looked at.
+            Err(e) if e.kind() == ErrorKind::Damaged => partition::lost_gpt(&disk, &e),
+            table => table?,
+        };
+        Machine::open_as(disk, table, keys)
+    }
+
+    /// The same with a table that the caller knows better.
+    pub(crate) fn open_as(disk: Disk, table: Table, keys: &Keys) -> Result<Machine> {
         let mut defects = table.defects.clone();
         let places: Vec<(u32, Range<u64>, Option<Partition>)> = if table.kind == TableKind::None {
             vec![(1, 0..disk.len(), None)]
@@ -196,6 +228,7 @@ impl Machine {
             volumes,
             installations: Vec::new(),
             defects,
+            unread: Vec::new(),
             hives: Arc::default(),
             plain,
         };
@@ -204,16 +237,33 @@ impl Machine {
     }
 
     fn find_installations(&mut self) {
+        let unseen = Unseen::default();
         for index in 0..self.volumes.len() {
             let Some(fs) = self.volumes[index].fs.clone() else { continue };
-            let Ok(Some(root)) = resolve(&*fs, &["Windows"]) else { continue };
-            let config = resolve(&*fs, &["Windows", "System32", "config"]);
-            if !matches!(config, Ok(Some(_))) {
+            let place = |path: &str| format!("#{}:\\{path}", self.volumes[index].number);
+            let look = |path: &[&str]| {
+                let found = match resolve(&*fs, path) {
+                    // A file where a directory should be: this is no Windows.
+                    Err(e) if e.kind() == ErrorKind::Invalid => Ok(None),
+                    other => other,
+                };
+                unseen
+                    .seen("a directory of Windows", place(&path.join("\\")), Weight::Critical, found)
+                    .flatten()
+            };
+            let Some(root) = look(&["Windows"]) else { continue };
+            if look(&["Windows", "System32", "config"]).is_none() {
+                if look(&["Windows", "System32"]).is_some() {
+                    let why = "it is missing, and with it the registry";
+                    let place = place(r"Windows\System32\config");
+                    unseen.note(Unread::new("the folder of the hives", place, why, Weight::Critical));
+                }
                 continue;
             }
             self.installations.push(self.describe(index, root));
         }
-        self.give_letters();
+        self.give_letters(&unseen);
+        self.unread.extend(unseen.list());
         for installation in &mut self.installations {
             let volume = &self.volumes[installation.volume];
             installation.path = match volume.letter {
@@ -224,20 +274,7 @@ impl Machine {
     }
 
     fn describe(&self, volume: usize, root: NodeId) -> Installation {
-        let mut found = Installation {
-            volume,
-            path: String::new(),
-            root,
-            product: String::new(),
-            edition: String::new(),
-            display_version: String::new(),
-            build: 0,
-            ubr: 0,
-            architecture: String::new(),
-            computer_name: String::new(),
-            control_sets: ControlSets::default(),
-            problems: Vec::new(),
-        };
+        let mut found = Installation { volume, root, ..Installation::nowhere() };
         let software = self.hive(&found, "SOFTWARE");
         if let Err(e) = software.and_then(|hive| read_software(&hive, &mut found)) {
             found.problems.push(format!("SOFTWARE: {e}"));
@@ -250,10 +287,16 @@ impl Machine {
     }
 
     /// Letters of the first installation, by `MountedDevices`; its own volume is `C` when it says nothing else.
-    fn give_letters(&mut self) {
+    fn give_letters(&mut self, unseen: &Unseen) {
         let Some(first) = self.installations.first() else { return };
         let own = first.volume;
-        let letters = self.mounted_letters(first).unwrap_or_default();
+        // A hive that is damaged as a whole is a problem of the installation already.
+        let letters = match self.mounted_letters(first) {
+            Err(_) if first.problems.iter().any(|problem| problem.starts_with("SYSTEM")) => Vec::new(),
+            letters => unseen
+                .seen("drive letters", r"HKLM\SYSTEM\MountedDevices", Weight::Partial, letters)
+                .unwrap_or_default(),
+        };
         for (letter, target) in letters {
             let found = self.volumes.iter_mut().find(|volume| {
                 volume.partition.as_ref().is_some_and(|partition| target.is(partition, &self.table))

@@ -2,10 +2,11 @@
 
 use super::machine::{Installation, Machine};
 use super::pe::PeInfo;
+use super::unread::{Unread, Unseen, Weight};
 use serde::Serialize;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_fs::{read_file, resolve};
-use vmrescue_registry::Hive;
+use vmrescue_registry::{Hive, Key, ValueData};
 
 /// A service or driver.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -107,7 +108,7 @@ pub fn expand_image_path(image_path: &str, name: &str, driver: bool) -> Option<V
 /// Services and drivers of control set `number`, boot-start ones first. With `files`, each file is looked at.
 ///
 /// # Errors
-/// `NotFound` when the control set has no services; damage of the hive.
+/// `NotFound` when the control set has no services; damage of the hive, were it in a single service.
 pub fn services(
     machine: &Machine,
     installation: &Installation,
@@ -115,45 +116,53 @@ pub fn services(
     number: u32,
     files: bool,
 ) -> Result<Vec<Service>> {
+    let unseen = Unseen::default();
+    let list = services_seen(machine, installation, hive, number, files, &unseen)?;
+    match unseen.list().into_iter().find(|lost| lost.weight == Weight::Critical) {
+        None => Ok(list),
+        Some(lost) => Err(Error::damaged(Layer::Windows, lost.what).found(lost.why)),
+    }
+}
+
+/// As [`services`]; a service that cannot be read is noted in `unseen`, and the others are told.
+///
+/// # Errors
+/// `NotFound` when the control set has no services; damage of the key itself.
+pub fn services_seen(
+    machine: &Machine,
+    installation: &Installation,
+    hive: &Hive,
+    number: u32,
+    files: bool,
+    unseen: &Unseen,
+) -> Result<Vec<Service>> {
     let path = format!(r"ControlSet{number:03}\Services");
+    let place = format!(r"HKLM\SYSTEM\{path}");
     let key = hive
         .key(&path)?
         .ok_or_else(|| Error::not_found(Layer::Windows, "the control set has no services").found(&path))?;
+    let (entries, lost) = key.subkeys_lenient();
+    for e in &lost {
+        unseen.note(Unread::of("services and drivers", &place, Weight::Critical, e));
+    }
+    let said = key.subkey_count() as usize;
+    if lost.is_empty() && entries.len() < said {
+        let why = format!("{} of its {said} subkeys are in its list", entries.len());
+        unseen.note(Unread::new("services and drivers", &place, why, Weight::Critical));
+    }
     let mut list = Vec::new();
-    for entry in key.subkeys()? {
-        let number = |name: &str| -> Result<Option<u32>> { Ok(entry.value(name)?.and_then(|v| v.as_u32())) };
-        let text = |name: &str| -> Result<String> {
-            Ok(entry.value(name)?.and_then(|value| value.as_string()).unwrap_or_default())
-        };
-        let texts = |name: &str| -> Result<Vec<String>> {
-            Ok(entry.value(name)?.and_then(|value| value.as_multi_string()).unwrap_or_default())
-        };
-        let (start, kind) = (number("Start")?, number("Type")?);
-        if start.is_none() && kind.is_none() {
+    for entry in entries {
+        let own = || format!(r"{place}\{}", entry.name());
+        let Some(Some(mut service)) =
+            unseen.seen("a service or driver", own(), Weight::Critical, service_of(&entry, &own(), unseen))
+        else {
             continue;
-        }
-        let service_dll = match entry.subkey("Parameters").ok().flatten() {
-            Some(parameters) => parameters.value("ServiceDll").ok().flatten(),
-            None => None,
-        };
-        let mut service = Service {
-            name: entry.name(),
-            start,
-            kind,
-            group: text("Group")?,
-            tag: number("Tag")?,
-            error_control: number("ErrorControl")?,
-            depend_on_group: texts("DependOnGroup")?,
-            depend_on_service: texts("DependOnService")?,
-            service_dll: service_dll.and_then(|value| value.as_string()),
-            image_path: text("ImagePath")?,
-            file: None,
-            size: None,
-            version: None,
-            problem: None,
         };
         if files {
-            look_at_file(machine, installation, &mut service)?;
+            // The file of a boot driver decides whether the machine starts; the others do not.
+            let weight = if service.start == Some(0) { Weight::Critical } else { Weight::Partial };
+            let looked = look_at_file(machine, installation, &mut service);
+            unseen.seen("the file of a service", own(), weight, looked);
         }
         list.push(service);
     }
@@ -161,6 +170,57 @@ pub fn services(
         (service.start.unwrap_or(9), !service.is_driver(), service.name.to_lowercase())
     });
     Ok(list)
+}
+
+/// What a key of `Services` says; `None` for one that is no service.
+fn service_of(entry: &Key<'_>, place: &str, unseen: &Unseen) -> Result<Option<Service>> {
+    let value = |name: &str| -> Result<Option<ValueData>> {
+        entry.value(name)?.map(|value| value.typed()).transpose()
+    };
+    let number = |name: &str| -> Result<Option<u32>> {
+        Ok(match value(name)? {
+            Some(ValueData::Number(number)) => u32::try_from(number).ok(),
+            // A value of another type is none for Windows, too.
+            _ => None,
+        })
+    };
+    let text = |name: &str| -> Result<String> {
+        Ok(match value(name)? {
+            Some(ValueData::Text(text)) => text,
+            _ => String::new(),
+        })
+    };
+    let texts = |name: &str| -> Result<Vec<String>> {
+        Ok(match value(name)? {
+            Some(ValueData::Texts(texts)) => texts,
+            _ => Vec::new(),
+        })
+    };
+    let (start, kind) = (number("Start")?, number("Type")?);
+    if start.is_none() && kind.is_none() {
+        return Ok(None);
+    }
+    let dll = || -> Result<Option<String>> {
+        let Some(parameters) = entry.subkey("Parameters")? else { return Ok(None) };
+        Ok(parameters.value("ServiceDll")?.and_then(|value| value.as_string()))
+    };
+    let service_dll = unseen.seen("the parameters of a service", place, Weight::Partial, dll()).flatten();
+    Ok(Some(Service {
+        name: entry.name(),
+        start,
+        kind,
+        group: text("Group")?,
+        tag: number("Tag")?,
+        error_control: number("ErrorControl")?,
+        depend_on_group: texts("DependOnGroup")?,
+        depend_on_service: texts("DependOnService")?,
+        service_dll,
+        image_path: text("ImagePath")?,
+        file: None,
+        size: None,
+        version: None,
+        problem: None,
+    }))
 }
 
 fn look_at_file(machine: &Machine, installation: &Installation, service: &mut Service) -> Result<()> {

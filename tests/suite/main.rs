@@ -33,4 +33,5 @@ mod registry_oracles;
 mod report;
 mod scripts;
 mod timeline;
+mod unseen;
 mod updates;

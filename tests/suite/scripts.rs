@@ -96,7 +96,8 @@ fn parameters() -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 /// Scripts that have nothing to do on this disk, and why.
-const IDLE: [&str; 4] = [
+const IDLE: [&str; 5] = [
+    "restore-partitions",   // tested in unseen.rs, on disks that lost some
     "restore-boot-drivers", // tested below, with and without a source
     "safe-mode-off",        // tested after safe-mode, below
     "boot-menu-off",        // tested after serial-console, below

@@ -34,6 +34,46 @@ pub fn is_fat(sector: &[u8]) -> bool {
     marked && (sector.get(54..57) == Some(b"FAT") || sector.get(82..87) == Some(b"FAT32"))
 }
 
+/// The copy of the boot sector of the FAT32 volume that fills `disk`, when its own is none any more: sector 6, where the table of
+/// clusters that it tells of is there as well.
+///
+/// # Errors
+/// Of reading the disk.
+pub fn boot_copy(disk: &Disk) -> Result<Option<Vec<u8>>> {
+    for sector in [512u64, 4096] {
+        if disk.len() < 16 * sector {
+            continue;
+        }
+        let bytes = disk.read_vec(6 * sector, sector as usize)?;
+        let fat_32 = is_fat(&bytes) && bytes.get(82..87) == Some(b"FAT32");
+        if !fat_32 || u16_at(&bytes, 11).map(u64::from) != Some(sector) {
+            continue;
+        }
+        let table = u64::from(u16_at(&bytes, 14).unwrap_or(0)) * sector;
+        let sectors = u64::from(u32_at(&bytes, 32).unwrap_or(0));
+        if table == 0 || table + 4 > disk.len() || sectors * sector > disk.len() {
+            continue;
+        }
+        // The first entry of the table repeats the byte of the medium.
+        let entry = disk.read_vec(table, 4)?;
+        if Some(&entry[0]) == bytes.get(21) && entry[1] == 0xff && entry[2] & 0xf == 0xf {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the boot sector of the FAT32 volume that fills `disk` anew from its copy.
+///
+/// # Errors
+/// `NotFound` when the copy is none either; of the disk.
+pub fn repair_boot_sector(disk: &DiskMut) -> Result<()> {
+    let copy = boot_copy(&disk.as_disk())?.ok_or_else(|| {
+        Error::not_found(Layer::Fat, "the copy of the boot sector is damaged as well").at(0)
+    })?;
+    disk.write_at(0, &copy)
+}
+
 fn failed(what: &str, e: std::io::Error) -> Error {
     let kind = match e.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,

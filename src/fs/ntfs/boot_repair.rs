@@ -2,6 +2,8 @@
 //! sectors (where the partition begins), which BIOS boot code uses and which is wrong after a partition was moved.
 
 use super::boot::{Boot, boot_copy};
+use super::lost::lost_volume;
+use crate::Depth;
 use vmrescue_base::bytes::u32_at;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_block::{Disk, DiskMut};
@@ -37,6 +39,13 @@ pub fn boot_sector_problems(disk: &Disk, first_sector: u64) -> Result<Vec<String
         (None, Some(_)) => {
             problems.push("the boot sector is damaged; its copy at the end is whole".to_string());
         }
+        (None, None) => {
+            if let Some(lost) = lost_volume(disk, Depth::Quick) {
+                let told = lost.evidence.join("; ");
+                problems
+                    .push(format!("the boot sector is damaged, and so is its copy; $MFT tells them: {told}"));
+            }
+        }
         (Some(_), None) => problems.push("the copy of the boot sector is damaged".to_string()),
         (Some(first), Some(copy)) if first != copy => {
             problems.push("the boot sector and its copy differ".to_string());
@@ -52,10 +61,10 @@ pub fn boot_sector_problems(disk: &Disk, first_sector: u64) -> Result<Vec<String
     Ok(problems)
 }
 
-/// Puts both copies right.
+/// Puts both copies right, from the one that is whole, or else from what the records of $MFT say.
 ///
 /// # Errors
-/// `NotFound` when neither is whole; `Refused` for a volume that BitLocker has; of the disk.
+/// `NotFound` when neither is whole and no record of $MFT is found; `Refused` for a volume that BitLocker has; of the disk.
 pub fn repair_boot_sector(disk: &DiskMut, first_sector: u64) -> Result<()> {
     let view = disk.as_disk();
     if is_bitlocker(&view)? {
@@ -67,9 +76,20 @@ pub fn repair_boot_sector(disk: &DiskMut, first_sector: u64) -> Result<()> {
         .advice("open it with its key (--recovery-password, --recovery-key), then repair it"));
     }
     let found = first(&view)?.or(boot_copy(&view)?.map(|(_, bytes)| bytes));
-    let mut bytes = found.ok_or_else(|| {
-        Error::not_found(Layer::Ntfs, "neither the boot sector nor its copy is whole").at(0)
-    })?;
+    let mut bytes = match found {
+        Some(bytes) => bytes,
+        None => match lost_volume(&view, Depth::Quick).or_else(|| lost_volume(&view, Depth::Deep)) {
+            Some(lost) => lost.boot_sector(first_sector, Some(disk.len()))?,
+            None => {
+                return Err(Error::not_found(
+                    Layer::Ntfs,
+                    "neither the boot sector nor its copy is whole, and no record of $MFT was found",
+                )
+                .at(0)
+                .advice("restore the partition from a backup; what is left of its files can be searched for by file carving"));
+            }
+        },
+    };
     // Beyond 2 TiB there is no room for the number; BIOS machines do not start from there.
     if let Ok(hidden) = u32::try_from(first_sector) {
         bytes[HIDDEN..HIDDEN + 4].copy_from_slice(&hidden.to_le_bytes());

@@ -15,6 +15,7 @@ pub use data::registry_data;
 pub(super) use donor::directory;
 
 use super::change::Change;
+use super::ending::Missing;
 use super::file_system::{repair_file_system, repair_file_systems};
 use super::script::{Action, Script, Step};
 use super::sectors;
@@ -50,6 +51,8 @@ pub struct Planned {
     pub consents: Vec<String>,
     /// What was left out, and why.
     pub notes: Vec<String>,
+    /// What should have been repaired and could not be.
+    pub missing: Vec<Missing>,
 }
 
 /// Fills `${name}`.
@@ -128,6 +131,28 @@ pub fn plan_with(
     Ok(planner.planned)
 }
 
+/// What a script would do on a disk whose installations, if it has any, do not matter: one that changes partitions and file systems
+/// only.
+///
+/// # Errors
+/// As [`plan_with`]; `NotFound` for a script that needs an installation.
+pub fn plan_on_disk(
+    machine: &Machine,
+    script: &Script,
+    given: &BTreeMap<String, String>,
+    context: &Context,
+) -> Result<Planned> {
+    if !script.is_for_disk() {
+        return Err(Error::not_found(
+            Layer::Script,
+            format!("the script {} works on an installation, and this disk has none", script.name),
+        ));
+    }
+    // None of the steps looks at it.
+    let nobody = Installation { path: "#0:\\Windows".into(), ..Installation::nowhere() };
+    plan_with(machine, &nobody, script, given, context)
+}
+
 fn parameters(script: &Script, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
     let mut values = BTreeMap::new();
     for (name, parameter) in &script.parameters {
@@ -169,7 +194,12 @@ impl Planner<'_> {
             match self.action(&step.action, &words) {
                 Err(e) if step.optional && e.kind() == ErrorKind::NotFound => {
                     self.planned.changes.truncate(before);
-                    self.planned.notes.push(e.to_string());
+                    // A driver that is broken and has no source is not repaired; other steps may go without what is not there.
+                    if let Action::DriverRestore { name, .. } = &step.action {
+                        self.planned.missing.push(Missing::of(words.fill(name), &e));
+                    } else {
+                        self.planned.notes.push(e.to_string());
+                    }
                 }
                 result => result?,
             }
@@ -251,6 +281,7 @@ impl Planner<'_> {
                 self.all(sectors::set_type(self.machine, number_of(&fill(number))?, &fill(r#type)))
             }
             Action::PartitionRepairGpt {} => self.all(sectors::repair_gpt(self.machine)),
+            Action::PartitionRestore {} => self.all(sectors::restore_partitions(self.machine, &Silent)),
             Action::PartitionRepairBootSector { number } => {
                 self.all(sectors::repair_boot_sector(self.machine, number_of(&fill(number))?))
             }

@@ -173,6 +173,9 @@ pub enum Action {
     /// Writes both copies of the GPT from the one that is whole.
     #[serde(rename = "partition.repair-gpt")]
     PartitionRepairGpt {},
+    /// Gives the volumes that no partition names their partitions again.
+    #[serde(rename = "partition.restore")]
+    PartitionRestore {},
     /// Puts an NTFS boot sector and its copy right.
     #[serde(rename = "partition.repair-boot-sector")]
     PartitionRepairBootSector {

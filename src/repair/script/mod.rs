@@ -111,6 +111,22 @@ pub struct Step {
 }
 
 impl Script {
+    /// True when it changes partitions and file systems only: it needs no installation.
+    pub fn is_for_disk(&self) -> bool {
+        let below = |step: &Step| {
+            matches!(
+                step.action,
+                Action::PartitionSetActive { .. }
+                    | Action::PartitionSetType { .. }
+                    | Action::PartitionRepairGpt {}
+                    | Action::PartitionRestore {}
+                    | Action::PartitionRepairBootSector { .. }
+                    | Action::FileSystemRepair { .. }
+            )
+        };
+        self.steps.iter().all(below)
+    }
+
     /// Parses a script.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ pub(super) const SHIPPED: &[&str] = &[
     include_str!("../../../scripts/set-active.toml"),
     include_str!("../../../scripts/set-partition-type.toml"),
     include_str!("../../../scripts/repair-gpt.toml"),
+    include_str!("../../../scripts/restore-partitions.toml"),
     include_str!("../../../scripts/repair-boot-sector.toml"),
     include_str!("../../../scripts/check-file-system.toml"),
     include_str!("../../../scripts/safe-mode.toml"),
