@@ -17,7 +17,10 @@ use vmrescue_partition::{BASIC_DATA, EFI_SYSTEM, Partition, TableKind};
 /// # Errors
 /// `Interrupted`.
 pub fn lost_volumes(machine: &Machine, depth: Depth, progress: &dyn Progress) -> Result<Vec<FoundVolume>> {
-    search(&machine.disk, &known(machine), depth, progress)
+    let mut found = search(&machine.disk, &known(machine), depth, progress)?;
+    // What begins where the disk does is the disk itself: it has no partition, and needs none.
+    found.retain(|volume| volume.range.start > 0);
+    Ok(found)
 }
 
 /// The parts of the disk that are accounted for.

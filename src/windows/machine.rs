@@ -253,7 +253,8 @@ impl Machine {
             };
             let Some(root) = look(&["Windows"]) else { continue };
             if look(&["Windows", "System32", "config"]).is_none() {
-                if look(&["Windows", "System32"]).is_some() {
+                // Folders of these names alone make no Windows; its kernel does.
+                if look(&["Windows", "System32", "ntoskrnl.exe"]).is_some() {
                     let why = "it is missing, and with it the registry";
                     let place = place(r"Windows\System32\config");
                     unseen.note(Unread::new("the folder of the hives", place, why, Weight::Critical));
