@@ -52,7 +52,7 @@ fn bucket(image: &Path, count: u64) -> u64 {
 fn is_disk(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     let named = ["vhd", "vhdx", "avhd", "avhdx", "img", "raw"].iter().any(|known| extension == *known);
-    named && HostFile::open_read(path).is_ok_and(|file| !Disk::new(Arc::new(file)).is_empty())
+    named && HostFile::peek(path).is_ok_and(|file| !Disk::new(Arc::new(file)).is_empty())
 }
 
 /// The disks of a folder: of each chain the last child only, which shows the machine as it is now.

@@ -87,17 +87,23 @@ impl Worker {
 
     fn entry(&self, image: &Path, work: &Work, claim: Option<&Claim>) -> Entry {
         let limit = Duration::from_secs(work.time_limit);
+        let mut first = String::new();
         if self.verb.writes() {
-            self.recover(image, limit);
+            match self.recover(image, limit) {
+                Recovery::NotNeeded => {}
+                Recovery::Done => first = "an interrupted operation was finished first".into(),
+                Recovery::Refused(entry) => return *entry,
+            }
         }
         let mut command = Command::new(&self.program);
         command.arg(self.verb.name()).arg(image).arg("--json").args(&work.words).args(&self.keys.0);
         let ended = self.finished(&mut command, limit, claim);
         if self.verb.writes() && ended.code.is_none() {
-            // Killed, perhaps while it was publishing.
+            // Killed, perhaps while it was publishing. What cannot be finished is told by the next run.
             self.recover(image, limit);
         }
-        let mut entry = Entry::new(image, outcome(&ended), ended.message);
+        let message = format!("{first}\n{}", ended.message).trim().to_string();
+        let mut entry = Entry::new(image, outcome(&ended), message);
         entry.rules = rules(&ended.document);
         if entry.outcome == Outcome::CouldNotTell && entry.message.is_empty() {
             entry.message = first_unread(&ended.document);
@@ -120,16 +126,24 @@ impl Worker {
         history.iter().rev().find(own).map(|operation| operation.id.0)
     }
 
-    /// Finishes what a crash left half published.
-    fn recover(&self, image: &Path, limit: Duration) {
-        let pending = transaction::pending(image, self.state_dir.as_deref());
-        if matches!(pending, Ok(Some(_))) {
-            let mut recover = Command::new(&self.program);
-            recover.arg("recover").arg(image);
-            if let Some(dir) = &self.state_dir {
-                recover.arg("--state-dir").arg(dir);
-            }
-            self.finished(&mut recover, limit, None);
+    /// Finishes what a crash left half published. The process proves first that the image is the one that was interrupted: a
+    /// restored or foreign disk under this name is refused, and nothing else is done to it.
+    fn recover(&self, image: &Path, limit: Duration) -> Recovery {
+        match transaction::pending(image, self.state_dir.as_deref()) {
+            Ok(None) => return Recovery::NotNeeded,
+            Ok(Some(_)) => {}
+            // The command itself says what is wrong with the image or its state.
+            Err(_) => return Recovery::NotNeeded,
+        }
+        let mut recover = Command::new(&self.program);
+        recover.arg("recover").arg(image).arg("--json");
+        if let Some(dir) = &self.state_dir {
+            recover.arg("--state-dir").arg(dir);
+        }
+        let ended = self.finished(&mut recover, limit, None);
+        match outcome(&ended) {
+            Outcome::Clean => Recovery::Done,
+            other => Recovery::Refused(Box::new(Entry::new(image, other, ended.message))),
         }
     }
 
@@ -179,6 +193,13 @@ impl Worker {
 /// How the words of a history name a batch.
 pub fn mark(batch: &str) -> String {
     format!("batch:{batch}")
+}
+
+/// What became of an operation that an earlier run left unfinished.
+enum Recovery {
+    NotNeeded,
+    Done,
+    Refused(Box<Entry>),
 }
 
 enum Stopped {

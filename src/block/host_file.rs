@@ -1,25 +1,27 @@
-//! A file or block device of the host: positioned I/O, and the lock that keeps two writers apart.
+//! A file or block device of the host: positioned I/O, the locks that keep two writers apart, and who the file is.
 //!
-//! This is the one file of the library with code for each operating system (the other is `mount/`). Readers take a
-//! shared lock, writers an exclusive one; both are advisory on Unix and mandatory on Windows. A block device of Linux is
-//! opened exclusively by whoever stages, so that one with a mounted partition is refused. Raw disks of Windows are read
-//! and written in whole sectors.
+//! This and `host_lock` are the files of the library with code for each operating system (the other is `mount/`). Readers
+//! share, a writer is alone, from opening to closing ([`super::host_lock`]). A block device of Linux is opened exclusively by
+//! whoever stages, so that one with a mounted partition is refused. Raw disks of Windows are read and written in whole
+//! sectors. Whoever will write opens for writing from the start: what was locked, read and compared is what is written.
 
+use super::host_lock::{self, Locked, Use};
 use super::{BlockDevice, Geometry, WritableDevice, aligned};
 #[cfg(target_os = "linux")]
 use super::{Extent, ExtentKind};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 use vmrescue_base::error::{Error, Layer, Result};
 
 /// How often a lock that is taken is tried again, and after how long.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// An open file or block device of the host, locked as long as it lives.
+/// An open file or block device of the host, locked as long as it lives (unless it was opened by [`HostFile::peek`]).
 #[derive(Debug)]
 pub struct HostFile {
     file: File,
@@ -27,20 +29,93 @@ pub struct HostFile {
     length_bytes: AtomicU64,
     /// Bytes of a sector for devices that move whole ones only; 1 for all others.
     unit: u64,
+    writable: bool,
 }
 
-/// Opens a file for staging. A block device that is mounted, or open in the same way elsewhere, is refused by the system.
-#[cfg(target_os = "linux")]
-fn open_alone(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-    const O_EXCL: i32 = 0o200;
-    let device = std::fs::metadata(path)?.file_type().is_block_device();
-    OpenOptions::new().read(true).custom_flags(if device { O_EXCL } else { 0 }).open(path)
+/// Which file of the host it is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// The file system.
+    pub device: u64,
+    /// The file in it.
+    pub inode: u64,
+    /// When the host made it, in nanoseconds since 1970: numbers of files are given again. `None` where it does not say.
+    pub created: Option<u64>,
 }
 
-#[cfg(not(target_os = "linux"))]
-fn open_alone(path: &Path) -> std::io::Result<File> {
-    File::open(path)
+/// What the file system keeps under the name of an attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attribute {
+    /// This.
+    Set(Vec<u8>),
+    /// Nothing.
+    Absent,
+    /// It keeps no attributes, or not of this file.
+    Unsupported,
+}
+
+/// What changes when somebody else writes to a file, cuts it, or puts another one in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStamp {
+    /// Which file it is; `None` where the system does not say.
+    pub id: Option<FileId>,
+    /// Bytes.
+    pub length_bytes: u64,
+    /// When its content last changed.
+    pub modified: Option<SystemTime>,
+}
+
+/// Opens a file as `what` wants it. A block device that is mounted, or open in the same way elsewhere, is refused by the
+/// system when it is opened alone.
+fn open_as(path: &Path, what: Use, write: bool, new: bool) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(write).create_new(new);
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+        const O_EXCL: i32 = 0o200;
+        if what == Use::Write && !new && std::fs::metadata(path)?.file_type().is_block_device() {
+            options.custom_flags(O_EXCL);
+        }
+    }
+    #[cfg(windows)]
+    {
+        use std::os::windows::fs::OpenOptionsExt;
+        const SHARE_READ: u32 = 1;
+        const SHARE_DELETE: u32 = 4;
+        options.share_mode(if what == Use::Write { SHARE_READ } else { SHARE_READ | SHARE_DELETE });
+    }
+    #[cfg(not(any(target_os = "linux", windows)))]
+    let _only_elsewhere = what;
+    options.open(path)
+}
+
+/// True when the system refuses a file because somebody else has it open.
+fn is_in_use(e: &std::io::Error) -> bool {
+    /// "The process cannot access the file because it is being used by another process."
+    const ERROR_SHARING_VIOLATION: i32 = 32;
+    cfg!(windows) && e.raw_os_error() == Some(ERROR_SHARING_VIOLATION)
+}
+
+fn busy(path: &Path, file: Option<&File>) -> Error {
+    let e = Error::busy(Layer::Host, "in use by another program").in_file(path).advice(
+        "shut the machine down, or stop the program that has the image open, and run the command again",
+    );
+    match file.and_then(host_lock::holders) {
+        Some(holders) => e.found(holders),
+        None => e,
+    }
+}
+
+fn cannot_open(path: &Path, write: bool, e: std::io::Error) -> Error {
+    if is_in_use(&e) {
+        return busy(path, None);
+    }
+    if e.kind() == std::io::ErrorKind::ResourceBusy {
+        let what = "the device is in use: a partition of it is mounted, or another program has it";
+        return Error::busy(Layer::Host, what).in_file(path).advice("unmount its partitions first");
+    }
+    Error::io(if write { "cannot be opened for writing" } else { "cannot be opened" }, path, e)
 }
 
 /// True for names such as `\\.\PhysicalDrive2`.
@@ -68,136 +143,175 @@ fn write_some(file: &File, offset: u64, data: &[u8]) -> std::io::Result<usize> {
     std::os::windows::fs::FileExt::seek_write(file, data, offset)
 }
 
+/// Which file it is. Devices have no identity of their own: their numbers change with every start.
+#[cfg(unix)]
+fn id_of(meta: &std::fs::Metadata) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+    // Some file systems do not keep the time of making.
+    let created = meta.created().ok().and_then(since).map(|time| time.as_nanos() as u64);
+    meta.is_file().then(|| FileId { device: meta.dev(), inode: meta.ino(), created })
+}
+
+/// Which file it is: not known here; while it is open nobody can put another one in its place.
+#[cfg(not(unix))]
+fn id_of(_: &std::fs::Metadata) -> Option<FileId> {
+    None
+}
+
 impl HostFile {
-    /// Opens for reading, with a shared lock.
+    /// Opens for reading, and shares it with other readers.
     ///
     /// # Errors
-    /// `Refused` when somebody writes to it; otherwise as the operating system says.
+    /// `Busy` when somebody writes to it; otherwise as the operating system says.
     pub fn open_read(path: &Path) -> Result<HostFile> {
-        let file = File::open(path).map_err(|e| Error::io("cannot be opened", path, e))?;
-        HostFile::locked(file, path, false)
+        let file = open_as(path, Use::Read, false, false).map_err(|e| cannot_open(path, false, e))?;
+        HostFile::locked(file, path, Use::Read, false)
     }
 
-    /// Opens for reading and writing, with an exclusive lock. Only for `transaction/` and for files that it made.
+    /// Opens for reading without a lock, whoever has it: to see what the file is, never for its content.
     ///
     /// # Errors
-    /// `Refused` when somebody else has it open; otherwise as the operating system says.
-    pub fn open_write(path: &Path) -> Result<HostFile> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(|e| Error::io("cannot be opened for writing", path, e))?;
-        HostFile::locked(file, path, true)
+    /// As the operating system says.
+    pub fn peek(path: &Path) -> Result<HostFile> {
+        let file = OpenOptions::new().read(true).open(path).map_err(|e| cannot_open(path, false, e))?;
+        HostFile::measured(file, path, false)
     }
 
-    /// Makes a new, empty file, with an exclusive lock.
+    /// Opens for reading and writing, alone. Only for `transaction/` and for files that no user has seen.
+    ///
+    /// # Errors
+    /// `Busy` when somebody else has it open; otherwise as the operating system says.
+    pub fn open_write(path: &Path) -> Result<HostFile> {
+        let file = open_as(path, Use::Write, true, false).map_err(|e| cannot_open(path, true, e))?;
+        HostFile::locked(file, path, Use::Write, true)
+    }
+
+    /// Makes a new, empty file, alone in it.
     ///
     /// # Errors
     /// `AlreadyExists`; otherwise as the operating system says.
     pub fn create_new(path: &Path) -> Result<HostFile> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .map_err(|e| Error::io("cannot be made", path, e))?;
-        HostFile::locked(file, path, true)
+        let file = open_as(path, Use::Write, true, true).map_err(|e| Error::io("cannot be made", path, e))?;
+        HostFile::locked(file, path, Use::Write, true)
     }
 
-    /// Opens for reading, with an exclusive lock: a transaction stages over it and is the only one that may publish.
+    /// Opens alone, for reading only: a plan is made that nobody will publish.
     ///
     /// # Errors
     /// As [`HostFile::open_write`].
-    pub fn open_staging(path: &Path) -> Result<HostFile> {
-        let file = open_alone(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::ResourceBusy => Error::refused(
-                Layer::Host,
-                "the device is in use: a partition of it is mounted, or another program has it",
-            )
-            .in_file(path)
-            .advice("unmount its partitions first"),
-            _ => Error::io("cannot be opened", path, e),
-        })?;
-        HostFile::locked(file, path, true)
+    pub fn open_plan(path: &Path) -> Result<HostFile> {
+        let file = open_as(path, Use::Write, false, false).map_err(|e| cannot_open(path, false, e))?;
+        HostFile::locked(file, path, Use::Write, false)
     }
 
-    /// A second handle for writing, under the lock that `self` holds and must go on holding.
-    ///
-    /// # Errors
-    /// As the operating system says, above all for files that may not be written.
-    pub fn writer_under_this_lock(&self) -> Result<HostFile> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&self.path)
-            .map_err(|e| Error::io("cannot be opened for writing", &self.path, e))?;
-        Ok(HostFile {
-            file,
-            path: self.path.clone(),
-            length_bytes: AtomicU64::new(self.geometry().length_bytes),
-            unit: self.unit,
-        })
-    }
-
-    /// Asks for the length again, after another handle under this lock has changed it. Devices do not change.
+    /// Which file it is, how long it is and when it last changed, asked of the open file.
     ///
     /// # Errors
     /// As the operating system says.
-    pub fn refresh_length(&self) -> Result<()> {
-        let metadata = self.file.metadata().map_err(|e| Error::io("has no length", &self.path, e))?;
-        if metadata.is_file() {
-            self.length_bytes.store(metadata.len(), Ordering::SeqCst);
+    pub fn stamp(&self) -> Result<FileStamp> {
+        let meta = self.file.metadata().map_err(|e| Error::io("has no length", &self.path, e))?;
+        // The content of a device is not dated; nobody else has it while we are alone.
+        let modified = if meta.is_file() { meta.modified().ok() } else { None };
+        let length_bytes = if meta.is_file() { meta.len() } else { self.geometry().length_bytes };
+        Ok(FileStamp { id: id_of(&meta), length_bytes, modified })
+    }
+
+    /// True when the path that was opened still leads to this file.
+    ///
+    /// # Errors
+    /// As the operating system says; a path that leads nowhere is no error.
+    pub fn is_still_there(&self) -> Result<bool> {
+        match std::fs::metadata(&self.path) {
+            Ok(meta) => Ok(id_of(&meta) == self.stamp()?.id),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("cannot be looked up", &self.path, e)),
         }
-        Ok(())
     }
 
-    /// When the host says that the content last changed.
-    pub fn modified(&self) -> Option<std::time::SystemTime> {
-        self.file.metadata().ok()?.modified().ok()
+    /// True for a file, false for a device.
+    pub fn is_file(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.is_file())
     }
 
-    fn locked(mut file: File, path: &Path, exclusive: bool) -> Result<HostFile> {
+    /// An attribute that the file system keeps with the file, under every name that it has.
+    pub fn attribute(&self, name: &str) -> Attribute {
+        #[cfg(target_os = "linux")]
+        {
+            let mut value = vec![0u8; 8192];
+            match rustix::fs::fgetxattr(&self.file, name, value.as_mut_slice()) {
+                Ok(count) => {
+                    value.truncate(count);
+                    Attribute::Set(value)
+                }
+                Err(rustix::io::Errno::NODATA) => Attribute::Absent,
+                // Not supported, or longer than we ever write: of no use either way.
+                Err(_) => Attribute::Unsupported,
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _only_on_linux = name;
+            Attribute::Unsupported
+        }
+    }
+
+    /// Sets or removes an attribute, durably; false where the file system has none, or the user may not.
+    pub fn set_attribute(&self, name: &str, value: Option<&[u8]>) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            let done = match value {
+                Some(value) => {
+                    rustix::fs::fsetxattr(&self.file, name, value, rustix::fs::XattrFlags::empty())
+                }
+                None => rustix::fs::fremovexattr(&self.file, name),
+            };
+            done.is_ok() && self.file.sync_all().is_ok()
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _only_on_linux = (name, value);
+            false
+        }
+    }
+
+    fn locked(file: File, path: &Path, what: Use, writable: bool) -> Result<HostFile> {
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err(Error::invalid(Layer::Host, "this is a directory, not a disk image").in_file(path));
         }
-        let lock = || if exclusive { file.try_lock() } else { file.try_lock_shared() };
-        let mut taken = lock();
+        let mut taken = host_lock::take(&file, what);
         // A program that is just being started holds copies of its parent's locks for a moment.
         for _ in 0..LOCK_TRIES {
-            if !matches!(taken, Err(TryLockError::WouldBlock)) {
+            if !matches!(taken, Locked::Taken) {
                 break;
             }
             std::thread::sleep(LOCK_PAUSE);
-            taken = lock();
+            taken = host_lock::take(&file, what);
         }
         match taken {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::busy(Layer::Host, "another program is using the image")
-                    .in_file(path)
-                    .advice("wait until it has finished, or stop it"));
-            }
+            Locked::Held => {}
+            Locked::Taken => return Err(busy(path, Some(&file))),
             // Some network file systems have no locks; reading does not need one.
-            Err(TryLockError::Error(_)) if !exclusive => {}
-            Err(TryLockError::Error(e)) => return Err(Error::io("cannot be locked", path, e)),
+            Locked::Failed(_) if what == Use::Read => {}
+            Locked::Failed(e) => return Err(Error::io("cannot be locked", path, e)),
         }
+        HostFile::measured(file, path, writable)
+    }
+
+    fn measured(mut file: File, path: &Path, writable: bool) -> Result<HostFile> {
         if is_raw_device(path) {
             let reads = |offset: u64, bytes: usize| {
                 read_some(&file, offset, &mut vec![0; bytes]).is_ok_and(|count| count == bytes)
             };
             let unit = if reads(512, 512) { 512 } else { 4096 };
             let length = aligned::length_by_trying(unit, |offset| reads(offset, unit as usize));
-            return Ok(HostFile {
-                file,
-                path: path.to_path_buf(),
-                length_bytes: AtomicU64::new(length),
-                unit,
-            });
+            let length_bytes = AtomicU64::new(length);
+            return Ok(HostFile { file, path: path.to_path_buf(), length_bytes, unit, writable });
         }
         // Block devices have no length in their metadata; the end of a seek is right for both.
         let length = file.seek(SeekFrom::End(0)).map_err(|e| Error::io("has no length", path, e))?;
-        Ok(HostFile { file, path: path.to_path_buf(), length_bytes: AtomicU64::new(length), unit: 1 })
+        let length_bytes = AtomicU64::new(length);
+        Ok(HostFile { file, path: path.to_path_buf(), length_bytes, unit: 1, writable })
     }
 
     fn read_all(&self, mut offset: u64, mut buf: &mut [u8]) -> Result<()> {
@@ -221,6 +335,7 @@ impl HostFile {
     }
 
     fn write_all(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
+        self.check_writable()?;
         while !data.is_empty() {
             match write_some(&self.file, offset, data) {
                 Ok(0) => {
@@ -237,6 +352,13 @@ impl HostFile {
             }
         }
         Ok(())
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(Error::invalid(Layer::Host, "opened for reading only").in_file(&self.path))
     }
 
     /// Where it was opened.
@@ -292,6 +414,7 @@ impl WritableDevice for HostFile {
     }
 
     fn set_length(&self, length_bytes: u64) -> Result<()> {
+        self.check_writable()?;
         self.file
             .set_len(length_bytes)
             .map_err(|e| Error::io("cannot change its length", &self.path, e).found(length_bytes))?;

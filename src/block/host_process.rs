@@ -39,6 +39,48 @@ pub fn disk_of(path: &Path) -> Option<u64> {
     path.components().next().map(|first| first.as_os_str().to_string_lossy().bytes().map(u64::from).sum())
 }
 
+/// Makes a new file that only its owner may read and write; nothing is there under this name, not even a link.
+///
+/// # Errors
+/// As the operating system says.
+pub fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Makes a folder that only its owner may look into.
+///
+/// # Errors
+/// As the operating system says; `AlreadyExists`.
+pub fn create_private_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Takes a folder away from everybody but its owner, where others may look into it.
+///
+/// # Errors
+/// As the operating system says; `NotADirectory`.
+pub fn make_private(path: &Path) -> std::io::Result<()> {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_dir() {
+        return Err(std::io::ErrorKind::NotADirectory.into());
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        if meta.permissions().mode() & 0o077 != 0 {
+            return std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+        }
+    }
+    Ok(())
+}
+
 /// The name of this machine, for people; empty where it is not known.
 pub fn host_name() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

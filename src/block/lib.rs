@@ -11,6 +11,7 @@ mod aligned;
 mod cache;
 mod disk;
 mod host_file;
+mod host_lock;
 mod host_process;
 mod memory;
 mod overlay;
@@ -19,8 +20,10 @@ mod window;
 
 pub use cache::Cache;
 pub use disk::{Disk, DiskMut};
-pub use host_file::HostFile;
-pub use host_process::{disk_of, host_name, limit_memory};
+pub use host_file::{Attribute, FileId, FileStamp, HostFile};
+pub use host_process::{
+    create_private, create_private_folder, disk_of, host_name, limit_memory, make_private,
+};
 pub use memory::MemoryDevice;
 pub use overlay::{Overlay, OverlayOptions, PAGE_BYTES, SavepointId};
 

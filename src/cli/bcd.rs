@@ -250,6 +250,7 @@ fn store_path(machine: &Machine, at: &Where) -> Result<String> {
 
 fn opened(at: &Where) -> Result<(Hive, DiskMap, Option<String>)> {
     if is_bare(&at.image)? {
+        super::history::tell_unfinished(&at.image.image);
         return Ok((read_hive(&at.image.image)?, DiskMap::default(), None));
     }
     let (_, machine, _) = look::open(&at.image)?;

@@ -257,6 +257,7 @@ fn tell_holes(
 
 /// The image and its parents, nearest first.
 fn chain(image: &Path, common: &Common) -> Result<Vec<PathBuf>> {
+    super::history::tell_unfinished(image);
     let opening = OpenOptions { parents: common.parent.clone(), follow_paths: common.follow_paths };
     let mut chain = vec![image.to_path_buf()];
     chain.extend(image::parents(image, &opening)?);

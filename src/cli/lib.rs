@@ -348,7 +348,7 @@ enum Command {
         json: bool,
     },
     /// What was done to an image
-    History(history::Where),
+    History(history::HistoryArgs),
     /// Bring the image back to what it was, byte for byte
     Undo {
         #[command(flatten)]
@@ -370,8 +370,8 @@ enum Command {
         #[arg(long, short)]
         yes: bool,
     },
-    /// Finish an operation that a crash interrupted
-    Recover(history::Where),
+    /// Finish an operation that a crash interrupted, or give it up
+    Recover(history::RecoverArgs),
     /// Show the volumes of a disk as directories, read-only or with `--write`
     Mount(mount::MountArgs),
     /// Give the decoded disk to other programs by the network block device protocol, read-only or with `--write`
@@ -410,7 +410,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match worker::settle().and_then(|()| run(cli.command)) {
+    match worker::settle().and_then(|()| {
+        stop::listen();
+        run(cli.command)
+    }) {
         Ok(code) => ExitCode::from(code),
         Err(e) => ExitCode::from(report(&e)),
     }
@@ -461,10 +464,10 @@ fn run(command: Command) -> Result<u8> {
             };
             scripts::scripts(all, name.as_deref(), wanted.as_deref(), coverage.then_some(how), json)
         }
-        Command::History(at) => history::history(&at),
+        Command::History(args) => history::run(&args),
         Command::Undo { at, id, yes, force } => history::undo(&at, id, yes, force),
         Command::Redo { at, yes } => history::redo(&at, yes),
-        Command::Recover(at) => history::recover(&at),
+        Command::Recover(args) => history::recover(&args),
         Command::Mount(args) => mount::mount(&args),
         Command::Serve(args) => serve::serve(&args),
         Command::Batch(args) => batch::batch(args),

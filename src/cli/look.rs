@@ -20,6 +20,7 @@ use vmrescue_windows::{Installation, Machine, open_with_lost};
 /// The container and the machine in it, and what was read of the file.
 pub(super) fn open(image: &Image) -> Result<(Container<Disk>, Machine, Arc<Counts>)> {
     let file = Disk::new(Arc::new(HostFile::open_read(&image.image)?));
+    super::history::tell_unfinished(&image.image);
     let (counting, counts) = CountingDevice::new(file);
     let options = OpenOptions { parents: image.parent.clone(), follow_paths: image.follow_paths };
     let container = image::open_file(&Disk::new(counting), &image.image, &options)?;

@@ -228,7 +228,7 @@ mod linux {
         let mut wait = None;
         loop {
             let e = match session.publish(&Bars::new()) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return session.finish(),
                 // Only the host's failures pass by themselves.
                 Err(e) if !matches!(e.kind(), ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::NotFound) => {
                     return Err(lost(e));
@@ -322,6 +322,7 @@ mod linux {
             parents: args.image.parent.clone(),
             command: command.clone(),
             keys: args.image.keys()?,
+            dry_run: args.discard,
             ..Options::default()
         };
         let (transaction, container) = open_staged(&args.image.image, &options)?;

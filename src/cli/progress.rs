@@ -1,5 +1,6 @@
 //! Bars on a terminal, for work that takes longer than a quarter of a second.
 
+use super::stop::{self, Doing};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +20,11 @@ impl Bars {
 
 impl Progress for Bars {
     fn begin(&self, what: &str, total: Option<u64>) {
+        match what {
+            "writing the journal" | "writing the image" => stop::doing(Doing::Publishing),
+            "converting" | "copying the disk" => stop::doing(Doing::Copying),
+            _ => {}
+        }
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let template =
             if total.is_some() { "{msg:28} {bar:30} {percent:>3}%  {eta}" } else { "{msg:28} {spinner}" };
@@ -44,5 +50,10 @@ impl Progress for Bars {
         if let Some((bar, _)) = self.current.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
         }
+        stop::doing(Doing::Planning);
+    }
+
+    fn cancelled(&self) -> bool {
+        stop::is_asked()
     }
 }

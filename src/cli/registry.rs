@@ -170,6 +170,7 @@ pub(super) fn is_bare(image: &Image) -> Result<bool> {
 /// The hive that holds `path`, and the path inside it.
 fn key_of(image: &Image, path: &str) -> Result<(Hive, String)> {
     if is_bare(image)? {
+        super::history::tell_unfinished(&image.image);
         return Ok((read_hive(&image.image)?, below_root(path)));
     }
     let (_, machine, _) = look::open(image)?;
@@ -531,24 +532,40 @@ fn diff(image: &Image, other: &Path, key: &str) -> Result<u8> {
     Ok(if lines.is_empty() { CLEAN } else { FINDINGS })
 }
 
-/// Checks a bare hive, and with `repair` writes it anew from what can be read.
+/// Checks a bare hive, and with `repair` writes it anew from what can be read: locked from before it is read, so that what is
+/// shown and agreed to is what is replaced.
 pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8> {
-    let hive = read_hive(&image.image)?;
-    let defects = hive.check();
-    look::say_defects(image, &defects)?;
-    let damaged = defects.iter().any(|defect| defect.severity != vmrescue_base::Severity::Note);
-    let broken = defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error);
-    let Some(changing) = repair.filter(|_| broken) else {
-        return Ok(if damaged { FINDINGS } else { CLEAN });
+    let checked = |hive: &Hive| -> Result<(bool, bool)> {
+        let defects = hive.check();
+        look::say_defects(image, &defects)?;
+        let damaged = defects.iter().any(|defect| defect.severity != vmrescue_base::Severity::Note);
+        let broken = defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error);
+        Ok((damaged, broken))
     };
-    let (bytes, lost) = vmrescue_registry::rebuild(&hive)?;
-    say(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), lost.len()))?;
-    look::say_defects(image, &lost)?;
-    if changing.dry_run || !super::agreed(changing.yes, "Replace the hive?")? {
-        return Ok(FINDINGS);
-    }
+    let code = |damaged: bool| if damaged { FINDINGS } else { CLEAN };
+    let Some(changing) = repair else {
+        super::history::tell_unfinished(&image.image);
+        let (damaged, _) = checked(&read_hive(&image.image)?)?;
+        return Ok(code(damaged));
+    };
+    let mut ended = CLEAN;
+    let rebuilt = |hive: &Hive| -> Result<Option<Vec<u8>>> {
+        let (damaged, broken) = checked(hive)?;
+        ended = code(damaged);
+        if !broken {
+            return Ok(None);
+        }
+        let (bytes, lost) = vmrescue_registry::rebuild(hive)?;
+        say(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), lost.len()))?;
+        look::say_defects(image, &lost)?;
+        Ok((!changing.dry_run && super::agreed(changing.yes, "Replace the hive?")?).then_some(bytes))
+    };
     let options = change::options(image, changing)?;
-    vmrescue_repair::replace_hive(&image.image, "rebuild the hive", &bytes, &options, &Bars::new())?;
+    let done =
+        vmrescue_repair::replace_hive(&image.image, "rebuild the hive", rebuilt, &options, &Bars::new())?;
+    if done.operation.is_none() {
+        return Ok(ended);
+    }
     say(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
     Ok(CLEAN)
 }

@@ -90,7 +90,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<u8> {
     };
     let transaction = Mutex::new(transaction);
     let disk = container.disk.clone();
-    let publish = move || -> Result<()> {
+    let publish = || -> Result<()> {
         disk.flush()?;
         let mut transaction = transaction.lock().unwrap_or_else(PoisonError::into_inner);
         let published = transaction.publish_so_far(record.clone(), &Silent);
@@ -101,11 +101,14 @@ pub(super) fn serve(args: &ServeArgs) -> Result<u8> {
     };
     listen(args, &exports(args, &machine, Some(&machine.writable(&container.disk)))?, Some(&publish))?;
     // What a client wrote that was cut off in the middle.
-    publish().map(|()| CLEAN)
+    publish()?;
+    transaction.lock().unwrap_or_else(PoisonError::into_inner).finish()?;
+    Ok(CLEAN)
 }
 
 fn listen(args: &ServeArgs, exports: &[Export], publish: Option<&Publish<'_>>) -> Result<u8> {
     let nbd = &args.nbd;
+    super::stop::doing(super::stop::Doing::Serving);
     let is_address = nbd.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let how = if publish.is_some() { "for writing" } else { "read-only" };
     let ready = || {

@@ -24,6 +24,12 @@ pub fn create_disk(path: &Path, spec: &CreateSpec) -> Result<()> {
 /// `AlreadyExists`; `Invalid` for parents that can have no child.
 pub fn child_of(parent: &Path, child: &Path) -> Result<NewFile> {
     let file = Disk::new(Arc::new(HostFile::open_read(parent)?));
+    // A child shows what its parent holds: that must be one of its states, all the way up. A chain that cannot be followed is
+    // refused by whoever opens it.
+    vmrescue_transaction::refuse_pending(parent)?;
+    for above in image::parents(parent, &image::OpenOptions::default()).unwrap_or_default() {
+        vmrescue_transaction::refuse_pending(&above)?;
+    }
     let info = image::info(&file).map_err(|e| e.in_file(parent))?;
     if info.log_replayed {
         return Err(Error::refused(Layer::Image, "the parent was not closed cleanly: its log is not empty")

@@ -3,14 +3,16 @@
 use super::{DiskOptions, NewFile};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use vmrescue_base::bytes::is_zero;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
-use vmrescue_block::{Disk, DiskMut, Extent, ExtentKind};
+use vmrescue_block::{Disk, DiskMut, Extent, ExtentKind, HostFile};
 use vmrescue_image as image;
 use vmrescue_image::{CreateSpec, Kind};
+use vmrescue_transaction::refuse_pending;
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: u64 = 2 << 20;
@@ -32,7 +34,13 @@ pub fn convert(
     options: &DiskOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Range<u64>>> {
-    let container = image::open_path(source, &options.opening())?;
+    let file = Arc::new(HostFile::open_read(source)?);
+    let before = file.stamp()?;
+    refuse_pending(source)?;
+    for parent in image::parents(source, &options.opening())? {
+        refuse_pending(&parent)?;
+    }
+    let container = image::open_file(&Disk::new(Arc::clone(&file) as Arc<_>), source, &options.opening())?;
     let geometry = container.disk.geometry();
     let sector =
         if matches!(kind, Kind::VhdxFixed | Kind::VhdxDynamic) { geometry.logical_sector_bytes } else { 512 };
@@ -47,6 +55,15 @@ pub fn convert(
     let holes = Mutex::new(Vec::new());
     copy_pieces(&container.disk, &disk, "converting", Some(&holes), progress)?;
     drop(disk);
+    // Whoever starts the machine meanwhile is not kept from it; the copy is then of no moment at all.
+    if file.stamp()? != before {
+        return Err(Error::refused(
+            Layer::Image,
+            "the image was changed by another program while it was copied",
+        )
+        .in_file(source)
+        .advice("nothing was made; shut the machine down and copy again"));
+    }
     new.finish()?;
     Ok(holes.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

@@ -14,7 +14,7 @@ use vmrescue_transaction::{OperationId, Transaction, TransactionOptions};
 
 fn begin(path: &Path, options: &DiskOptions) -> Result<Transaction> {
     let state_dir = options.state_dir.clone();
-    Transaction::begin(path, &TransactionOptions { state_dir, memory_bytes: None })
+    Transaction::begin(path, &TransactionOptions { state_dir, ..TransactionOptions::default() })
 }
 
 /// Gives back the blocks that hold nothing: zeros, and (unless `zeros_only`) what the file systems say is free.

@@ -7,7 +7,7 @@ use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::progress::Progress;
 use vmrescue_block::{Disk, DiskMut, ExtentKind, HostFile};
 use vmrescue_image as image;
-use vmrescue_transaction::{OperationId, Transaction, TransactionOptions};
+use vmrescue_transaction::{OperationId, Transaction, TransactionOptions, refuse_pending};
 
 /// Bytes that are compared at once.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -40,7 +40,7 @@ pub fn merge(path: &Path, options: &DiskOptions, progress: &dyn Progress) -> Res
     };
     // Checks identities all the way up, before anything is staged.
     image::open_path(path, &options.opening())?;
-    if let Some(own) = image::children(path, &child).first() {
+    if let Some(own) = image::children(path, &child)?.first() {
         return Err(Error::refused(
             Layer::Image,
             "the disk has a child of its own, which the merge would break",
@@ -48,10 +48,15 @@ pub fn merge(path: &Path, options: &DiskOptions, progress: &dyn Progress) -> Res
         .in_file(own)
         .advice("merge that one first: a chain is merged from its end"));
     }
+    refuse_pending(path)?;
     refuse_siblings(path, &parent)?;
     let tx = Transaction::begin(
         &parent,
-        &TransactionOptions { state_dir: options.state_dir.clone(), memory_bytes: None },
+        &TransactionOptions {
+            state_dir: options.state_dir.clone(),
+            allowed_child: Some(path.to_path_buf()),
+            ..TransactionOptions::default()
+        },
     )?;
     let above = image::open_parent(&tx.before(), &parent, &chain[1..])?;
     let before = image::open_with_parent(&tx.before(), above.clone())?.disk;
@@ -78,7 +83,7 @@ fn refuse_siblings(child: &Path, parent: &Path) -> Result<()> {
         std::fs::canonicalize(a).ok().is_some_and(|a| std::fs::canonicalize(b).ok() == Some(a))
     };
     let file = Disk::new(Arc::new(HostFile::open_read(parent)?));
-    let others = image::children(parent, &image::info(&file)?);
+    let others = image::children(parent, &image::info(&file)?)?;
     match others.iter().find(|other| !same(other, child)) {
         None => Ok(()),
         Some(other) => Err(Error::refused(Layer::Image, "another disk is a child of the same parent")

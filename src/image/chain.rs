@@ -149,26 +149,45 @@ pub fn parents(path: &Path, options: &OpenOptions) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Disks in the folder of the image at `path` that are its children: changing the image would break them.
-pub fn children(path: &Path, info: &ContainerInfo) -> Vec<PathBuf> {
-    let Some(identity) = &info.content_identity else { return Vec::new() };
+/// Disks in the folder of the image at `path` that are its children: changing the image would break them. They are looked at
+/// without a lock: a machine that runs on a child must be seen too.
+///
+/// # Errors
+/// `Refused` when a file cannot be read or understood, so that it may be a child; of reading the folder.
+pub fn children(path: &Path, info: &ContainerInfo) -> Result<Vec<PathBuf>> {
+    let Some(identity) = &info.content_identity else { return Ok(Vec::new()) };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let candidates = entries.flatten().map(|entry| entry.path()).filter(|other| {
+    let unknown = |e: Error, what: &Path| {
+        Error::refused(Layer::Image, "cannot tell whether this is a differencing disk of the image")
+            .in_file(what)
+            .caused_by(e)
+            .advice("make it readable, or move it to another folder when it does not belong to the image")
+    };
+    let failed = |e| unknown(Error::io("cannot be read", folder, e), folder);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let other = entry.map_err(failed)?.path();
         let extension = other.extension().unwrap_or_default().to_ascii_lowercase();
-        ["vhd", "vhdx", "avhd", "avhdx"].iter().any(|known| extension == *known)
-            && other.file_name() != path.file_name()
-    });
-    let mut found: Vec<PathBuf> = candidates
-        .filter(|other| {
-            let Ok(file) = HostFile::open_read(other) else { return false };
-            super::info(&Disk::new(Arc::new(file))).is_ok_and(|other| {
-                other.variant == Variant::Differencing && other.parent_identity.as_ref() == Some(identity)
-            })
-        })
-        .collect();
+        let may_be = ["vhd", "vhdx", "avhd", "avhdx"].iter().any(|known| extension == *known);
+        if !may_be || other.file_name() == path.file_name() || other.is_dir() {
+            continue;
+        }
+        let looked = HostFile::peek(&other).and_then(|file| super::info(&Disk::new(Arc::new(file))));
+        match looked {
+            Ok(child)
+                if child.variant == Variant::Differencing
+                    && child.parent_identity.as_ref() == Some(identity) =>
+            {
+                found.push(other);
+            }
+            Ok(_) => {}
+            // Removed since the folder was listed, or a link that leads nowhere.
+            Err(e) if e.kind() == vmrescue_base::error::ErrorKind::NotFound => {}
+            Err(e) => return Err(unknown(e, &other)),
+        }
+    }
     found.sort();
-    found
+    Ok(found)
 }
 
 /// The file of a child's parent.

@@ -184,6 +184,17 @@ impl Session {
         published
     }
 
+    /// Closes the operation of the session in the history; nothing more will be published.
+    ///
+    /// # Errors
+    /// Of the host; the image holds everything that was published.
+    pub fn finish(&self) -> Result<()> {
+        match lock(&self.staged).as_mut() {
+            Some(staged) => staged.transaction.finish(),
+            None => Ok(()),
+        }
+    }
+
     fn publish_gated(&self, staged: &mut Staged, progress: &dyn Progress) -> Result<Option<Published>> {
         for slot in &self.tree.slots {
             if let Access::Write(fs) = &slot.access {

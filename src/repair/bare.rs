@@ -5,29 +5,54 @@ use super::run::{Options, Outcome, Target};
 use super::verify::{Verdict, other_value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result, Severity};
 use vmrescue_base::progress::Progress;
 use vmrescue_base::time::FileTime;
+use vmrescue_block::{Disk, HostFile};
 use vmrescue_registry::{DataType, Hive, HiveEditor};
 use vmrescue_transaction::{Record, Transaction, TransactionOptions};
 
 /// Reads a hive file with the transaction logs beside it.
 ///
 /// # Errors
-/// Of the host; `Damaged` when it is no hive.
+/// Of the host; `Busy` when somebody writes to it; `Damaged` when it is no hive.
 pub fn read_hive(path: &Path) -> Result<Hive> {
-    let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io("cannot be read", path, e));
+    hive_in(&Disk::new(Arc::new(HostFile::open_read(path)?)), path)
+}
+
+/// The hive in an open file, with the transaction logs beside it.
+fn hive_in(file: &Disk, path: &Path) -> Result<Hive> {
     let mut logs = Vec::new();
     for suffix in [".LOG", ".LOG1", ".LOG2", ".log", ".log1", ".log2"] {
         let mut name = path.as_os_str().to_os_string();
         name.push(suffix);
-        match read(&PathBuf::from(name)) {
+        match std::fs::read(&name) {
             Ok(bytes) => logs.push(bytes),
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("cannot be read", PathBuf::from(name), e)),
         }
     }
-    Hive::parse_with_logs(read(path)?, &logs).map_err(|e| e.in_file(path))
+    if file.len() > vmrescue_base::limits::MAX_HIVE_BYTES {
+        return Err(Error::limit(Layer::Hive, "this file is too large for a hive")
+            .in_file(path)
+            .found(file.len()));
+    }
+    Hive::parse_with_logs(file.read_vec(0, file.len() as usize)?, &logs).map_err(|e| e.in_file(path))
+}
+
+/// Opens and locks a hive file, and reads it through that handle: what is planned on it is true until it is published.
+fn begin(path: &Path, options: &Options) -> Result<(Transaction, Hive)> {
+    let tx = Transaction::begin(
+        path,
+        &TransactionOptions {
+            state_dir: options.state_dir.clone(),
+            plan_only: options.dry_run,
+            ..TransactionOptions::default()
+        },
+    )?;
+    let hive = hive_in(&tx.before(), path)?;
+    Ok((tx, hive))
 }
 
 /// Runs the changes that `planned` makes of the hive at `path`; their `hive` is ignored.
@@ -45,13 +70,11 @@ pub fn run_on_hive(
         return Err(Error::invalid(Layer::Hive, "a hive file is changed in place")
             .advice("copy it first; undo brings it back"));
     }
-    let hive = read_hive(path)?;
+    let (tx, hive) = begin(path, options)?;
     let changes = planned(&hive)?;
     if changes.is_empty() || options.dry_run {
         return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
     }
-    let transaction = TransactionOptions { state_dir: options.state_dir.clone(), memory_bytes: None };
-    let tx = Transaction::begin(path, &transaction)?;
     let known: BTreeSet<String> = hive.check().iter().map(|d| format!("{}{}", d.code, d.detail)).collect();
     let mut editor = HiveEditor::new(hive)?;
     for change in &changes {
@@ -75,21 +98,24 @@ pub fn run_on_hive(
     Ok(Outcome { changes, verdict: Some(verdict), operation, bytes_changed })
 }
 
-/// Replaces the hive at `path` by `bytes`, as one operation.
+/// Replaces the hive at `path` by the bytes that `rebuilt` makes of it, as one operation; `None` from it leaves it alone.
 ///
 /// # Errors
-/// Of the transaction.
+/// Of the transaction and of `rebuilt`.
 pub fn replace_hive(
     path: &Path,
     title: &str,
-    bytes: &[u8],
+    rebuilt: impl FnOnce(&Hive) -> Result<Option<Vec<u8>>>,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Outcome> {
-    let transaction = TransactionOptions { state_dir: options.state_dir.clone(), memory_bytes: None };
-    let tx = Transaction::begin(path, &transaction)?;
+    let (tx, hive) = begin(path, options)?;
+    let bytes = rebuilt(&hive)?.filter(|_| !options.dry_run);
+    let Some(bytes) = bytes else {
+        return Ok(Outcome { changes: Vec::new(), verdict: None, operation: None, bytes_changed: 0 });
+    };
     tx.file().set_length(bytes.len() as u64)?;
-    tx.file().write_at(0, bytes)?;
+    tx.file().write_at(0, &bytes)?;
     let bytes_changed = tx.changed_bytes()?;
     let record = Record { title: title.to_string(), command: options.command.clone(), ..Record::default() };
     options.pass_gate()?;

@@ -16,7 +16,7 @@ use vmrescue_crypt::Keys;
 use vmrescue_disk as disk;
 use vmrescue_image as image;
 use vmrescue_image::{Container, ContainerInfo, CreateSpec, Format, Kind, OpenOptions, Variant};
-use vmrescue_transaction::{OperationId, Record, Transaction, TransactionOptions};
+use vmrescue_transaction::{OperationId, Record, Transaction, TransactionOptions, refuse_pending};
 use vmrescue_windows::Machine;
 
 /// Asked right before an image is written; an error keeps it as it is.
@@ -107,17 +107,13 @@ impl Outcome {
 /// Of [`Transaction::begin`] and [`image::open_mut`].
 pub fn open_staged(path: &Path, options: &Options) -> Result<(Transaction, Container<DiskMut>)> {
     let state_dir = options.state_dir.clone();
-    let tx = Transaction::begin(path, &TransactionOptions { state_dir, memory_bytes: None })?;
+    let plan_only = options.dry_run;
+    let tx = Transaction::begin(
+        path,
+        &TransactionOptions { state_dir, plan_only, ..TransactionOptions::default() },
+    )?;
     let parent = image::open_parent(&tx.before(), path, &options.parents)?;
     let container = image::open_mut(&tx.file(), parent)?;
-    if let Some(child) = image::children(path, &container.info).first() {
-        return Err(Error::refused(
-            Layer::Image,
-            "the image is the parent of a differencing disk, which a change would break",
-        )
-        .in_file(child)
-        .advice("work on the child instead: it shows the same machine, as it is now"));
-    }
     Ok((tx, container))
 }
 
@@ -213,6 +209,7 @@ fn run_elsewhere(
     progress: &dyn Progress,
 ) -> Result<Outcome> {
     let opening = OpenOptions { parents: options.parents.clone(), follow_paths: false };
+    refuse_pending(path)?;
     let source = image::open_path(path, &opening)?;
     if let Some(changed) = source.defects.iter().find(|defect| defect.code == "chain-parent-changed") {
         // To look at it is one thing; a new disk must not be made of what does not belong together.

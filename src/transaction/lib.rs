@@ -1,77 +1,121 @@
 //! Stage, publish, undo, recover: the only room that writes to an image.
 //!
-//! Everything is staged in an [`Overlay`] over the host file. [`Transaction::publish`] turns what differs into a list
-//! of ranges of the host file and writes them through one journal (`docs/durability.md`):
+//! A [`Transaction`] is the one session from opening to publishing: the image is opened once, locked once, and read, staged,
+//! verified and written through that handle; nothing opens its path again. Everything is staged in an [`Overlay`] over the
+//! host file. [`Transaction::publish`] turns what differs into a list of ranges of the host file and writes them through one
+//! journal (`docs/durability.md`):
 //!
-//! 1. the journal (bytes before and after, each with a checksum) is written beside the image and made durable;
-//! 2. the operation's record says "publishing"; from here on the operation will happen;
+//! 1. the journal (bytes before and after, each with a checksum) is written and made durable;
+//! 2. the operation's record, which says which image it is, says "publishing"; from here on the operation will happen;
 //! 3. the bytes after are written and made durable; the record says "done".
 //!
-//! A crash before step 2 leaves the old image; after it, [`recover`] finishes. [`undo`] and [`redo`] write the
-//! journal's other side under the same rule. All of it is idempotent.
-//! Missing: publishing into a new child or a new file lies in `image/`; operations are never forgotten by themselves.
+//! A crash before step 2 leaves the old image; after it, [`recover`] finishes, after it has proved that the image holds the
+//! bytes before or after, sector by sector. [`undo`] and [`redo`] write the journal's other side under the same rule. All of
+//! it is idempotent.
+//! Missing: publishing into a new child or a new file lies in `image/`.
 
+mod children;
 mod history;
+mod identity;
 mod journal;
+mod locate;
+mod maintenance;
 mod place;
+#[cfg(test)]
+mod proof_tests;
 mod record;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use history::{history, recover, redo, redo_session, undo, undo_session};
-pub use place::{Content, FilePlace, Place, state_dir_of, sync_folder, write_durably};
-pub use record::{OperationId, OperationRecord, OperationState, Record};
+pub use children::refuse_children;
+pub use history::{Recovered, history, recover, redo, redo_session, undo, undo_session};
+pub use identity::{HostId, Identity};
+pub use locate::state_dir_of;
+pub use maintenance::{Abandoned, Collected, abandon, gc};
+pub use place::{Content, FilePlace, Place, sync_folder, write_durably};
+pub use record::{Event, OperationId, OperationRecord, OperationState, Record};
 
+use journal::{Journal, Side};
+use locate::{Located, Subject};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::progress::Progress;
-use vmrescue_block::{Disk, DiskMut, HostFile, Overlay, OverlayOptions, SavepointId, WritableDevice};
+use vmrescue_block::{
+    Disk, DiskMut, FileStamp, HostFile, Overlay, OverlayOptions, SavepointId, WritableDevice,
+};
 
-/// Where the state lies and how much memory staging may take.
+/// A raw disk says who it is in its first sectors.
+const TABLE_BYTES: u64 = 64 << 10;
+
+/// Where the state lies and how the image is opened.
 #[derive(Debug, Clone, Default)]
 pub struct TransactionOptions {
     /// Folder that holds the state folders; beside the image by default.
     pub state_dir: Option<PathBuf>,
     /// Memory for staged pages; the default of `limits` when absent.
     pub memory_bytes: Option<usize>,
+    /// Nothing will be published: a file that may not be written will do.
+    pub plan_only: bool,
+    /// A differencing disk of the image that may be there: the one that is merged into it.
+    pub allowed_child: Option<PathBuf>,
 }
 
 /// Changes to one image that nobody sees until they are published; dropping it forgets them.
 pub struct Transaction {
     host: Arc<HostFile>,
+    /// Without links.
+    path: PathBuf,
     place: FilePlace,
+    /// The folder of the state is not there yet.
+    is_new: bool,
+    identity: Identity,
     overlay: Arc<Overlay>,
-    modified: Option<SystemTime>,
-    /// A part of this transaction began to be written and did not finish; it is finished ahead of the next.
-    unfinished: bool,
+    stamp: FileStamp,
+    allowed_child: Option<PathBuf>,
+    session: Option<OpenSession>,
+}
+
+/// The operation of a session, which grows with each publish.
+struct OpenSession {
+    operation: OperationRecord,
+    /// End of its journal, and parts in it.
+    end: u64,
+    parts: u32,
+    /// Where the last part begins, when it was not written to its end.
+    unfinished: Option<u64>,
+}
+
+fn refuse_device_without_folder(path: &Path, options: &TransactionOptions) -> Result<()> {
+    let is_device = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
+    if options.state_dir.is_some() || !is_device {
+        return Ok(());
+    }
+    // What lies beside a device is gone with the next start of this machine, and the way back with it.
+    Err(Error::refused(Layer::Transaction, "a disk of this machine has no folder beside it for the journal")
+        .in_file(path)
+        .advice("name a folder on another disk with --state-dir"))
 }
 
 impl Transaction {
-    /// Locks the image and begins to stage. Nothing is written, not even a state folder.
+    /// Opens and locks the image and begins to stage. Nothing is written, not even a state folder.
     ///
     /// # Errors
-    /// `Refused` when the image is in use, or an operation on it never finished (`recover` is the way out).
+    /// `Busy` when the image is in use; `Refused` when an operation on it never finished (`recover` is the way out), or when
+    /// it has, or may have, a differencing disk that a change would break.
     pub fn begin(path: &Path, options: &TransactionOptions) -> Result<Transaction> {
-        if options.state_dir.is_none()
-            && std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
-        {
-            // What lies beside a device is gone with the next start of this machine, and the way back with it.
-            return Err(Error::refused(
-                Layer::Transaction,
-                "a disk of this machine has no folder beside it for the journal",
-            )
-            .in_file(path)
-            .advice("name a folder on another disk with --state-dir"));
-        }
-        let host = Arc::new(HostFile::open_staging(path)?);
-        let place = FilePlace::new(path, options.state_dir.as_deref());
-        refuse_unfinished(&place)?;
+        refuse_device_without_folder(path, options)?;
+        let host = if options.plan_only { HostFile::open_plan(path) } else { HostFile::open_write(path) };
+        let host = Arc::new(host?);
+        let subject = Subject::new(path, Some(Arc::clone(&host)));
+        let (place, is_new) = place_for_writing(&subject, options.state_dir.as_deref())?;
+        refuse_unfinished(&place, path)?;
+        let before = Disk::new(Arc::clone(&host) as Arc<_>);
+        children::refuse_in(path, &before, options.allowed_child.as_deref())?;
         let overlay = Overlay::new(
-            Disk::new(Arc::clone(&host) as Arc<_>),
+            before,
             OverlayOptions {
                 memory_bytes: options.memory_bytes.unwrap_or(vmrescue_base::limits::OVERLAY_MEMORY_BYTES),
                 spill_dir: options.state_dir.as_deref().filter(|dir| dir.is_dir()).or(path.parent()).map(
@@ -81,8 +125,18 @@ impl Transaction {
                 ),
             },
         )?;
-        let modified = host.modified();
-        Ok(Transaction { host, place, overlay, modified, unfinished: false })
+        let stamp = host.stamp()?;
+        Ok(Transaction {
+            identity: subject.identity().clone(),
+            path: subject.path,
+            host,
+            place,
+            is_new,
+            overlay,
+            stamp,
+            allowed_child: options.allowed_child.clone(),
+            session: None,
+        })
     }
 
     /// The host file with everything staged so far; container writers work on it.
@@ -127,51 +181,139 @@ impl Transaction {
         self.overlay.staged_bytes()
     }
 
+    /// Refuses when the file is not the one that was opened, or was written, cut or replaced by somebody else meanwhile.
+    fn refuse_changed(&self) -> Result<()> {
+        let found = self.host.stamp()?;
+        let why = if !self.host.is_still_there()? {
+            "another file lies there now"
+        } else if found.length_bytes != self.stamp.length_bytes {
+            "its length changed"
+        } else if found != self.stamp {
+            "it was written to"
+        } else {
+            return Ok(());
+        };
+        Err(Error::refused(Layer::Transaction, "the image was changed by another program meanwhile")
+            .in_file(self.host.path())
+            .found(why)
+            .advice("nothing was written; run the command again on the image as it is now"))
+    }
+
+    /// The image through the handle that was opened.
+    fn image(&self) -> DiskMut {
+        DiskMut::new(Arc::clone(&self.host) as Arc<dyn WritableDevice>)
+    }
+
+    fn details(&self, record: Record) -> Details {
+        Details {
+            record,
+            image: Some(self.identity.clone()),
+            allowed_child: self.allowed_child.clone(),
+            undoes: None,
+        }
+    }
+
+    /// Says whose the state is, ahead of the first byte of it.
+    fn claim(&mut self, staged: &Disk) -> Result<()> {
+        let after = Identity::in_content(staged);
+        self.place = locate::claim(&self.place, self.is_new, &self.path, &self.host, &self.identity, &after)?;
+        self.is_new = false;
+        Ok(())
+    }
+
     /// Writes what was staged so far into the image, as [`Transaction::publish`] does, and goes on: the lock is kept, and
     /// everything that is open on [`Transaction::file`] stays valid. Nothing may be staged meanwhile; reading may go on.
+    /// Records with the same word of session become one operation, whose journal grows: what one publish costs does not
+    /// depend on how many there were. [`Transaction::finish`] closes it.
     ///
     /// # Errors
     /// As [`Transaction::publish`]. After an error everything is still staged, readers see it, and the next call tries
     /// again; a journal that was begun is finished first.
     pub fn publish_so_far(&mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
-        if self.host.modified() != self.modified {
-            return Err(changed_meanwhile(self.host.path()));
-        }
-        let image = DiskMut::new(Arc::new(self.host.writer_under_this_lock()?));
-        let published = self.publish_part(&image, record, progress);
+        self.refuse_changed()?;
+        let published = self.publish_part(record, progress);
         // Whatever was written was written by us.
-        self.host.refresh_length()?;
-        self.modified = self.host.modified();
+        self.stamp = self.host.stamp()?;
         if published.is_ok() {
             self.overlay.forget();
         }
         published
     }
 
-    fn publish_part(
-        &mut self,
-        image: &DiskMut,
-        record: Record,
-        progress: &dyn Progress,
-    ) -> Result<Option<OperationId>> {
-        if self.unfinished {
-            history::recover_at(&self.place, image, progress)?;
-            self.host.refresh_length()?;
-            self.unfinished = false;
-        }
+    fn publish_part(&mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
+        self.finish_part(progress)?;
         let ranges = self.overlay.dirty_ranges()?;
         let staged = self.file().as_disk();
         if ranges.is_empty() && staged.len() == self.before().len() {
             return Ok(None);
         }
-        let published = publish_staged(&self.place, image, &staged, &ranges, record, progress);
-        if published.is_err() {
-            // An error before the record was written left nothing behind; after it, the journal has to be finished.
-            let all = record::all(&self.place);
-            self.unfinished =
-                all.map_or(true, |all| all.iter().any(|operation| operation.state.is_unfinished()));
+        if self.session.as_ref().is_some_and(|open| open.operation.session != record.session) {
+            self.finish()?;
         }
-        published.map(Some)
+        // A client may have given the disk another id.
+        if self.session.is_some() && ranges.first().is_some_and(|first| first.start < TABLE_BYTES) {
+            self.claim(&staged)?;
+        }
+        let image = self.image();
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let Some(open) = &mut self.session else {
+            self.claim(&staged)?;
+            let is_session = record.session.is_some();
+            let details = self.details(record);
+            let begun = begin_operation(&self.place, &image, &staged, &ranges, details, progress)?;
+            let id = begun.id;
+            self.session = Some(OpenSession { operation: begun, end: 0, parts: 1, unfinished: Some(0) });
+            self.finish_part(progress)?;
+            if !is_session {
+                self.finish()?;
+            }
+            return Ok(Some(id));
+        };
+        let (id, start) = (open.operation.id, open.end);
+        let end = self.place.append(&journal::name(id), start, &mut |out| {
+            journal::write(out, &image, &staged, &ranges).map(drop)
+        })?;
+        open.unfinished = Some(start);
+        open.end = end;
+        open.parts += 1;
+        open.operation.length_after = staged.len();
+        open.operation.bytes_changed += bytes;
+        open.operation.changes = record.changes;
+        self.finish_part(progress)?;
+        Ok(Some(id))
+    }
+
+    /// Writes the part of the session's journal into the image that is not there yet, and marks it.
+    fn finish_part(&mut self, progress: &dyn Progress) -> Result<()> {
+        let image = self.image();
+        let Some(open) = &mut self.session else { return Ok(()) };
+        let Some(start) = open.unfinished else { return Ok(()) };
+        let (id, number) = (open.operation.id, open.parts - 1);
+        let part = Journal::open_part(&self.place, id, start, number)?;
+        progress.begin("writing the image", Some(part.touched_bytes()));
+        let applied = part.apply(&image, Side::After, progress);
+        progress.end();
+        applied?;
+        open.end = part.end();
+        // Not waited for: without it the part is written once more, with the same bytes.
+        self.place.note(&journal::name(id), open.end, &journal::mark(number))?;
+        open.end += journal::MARK_BYTES;
+        open.unfinished = None;
+        Ok(())
+    }
+
+    /// Closes the operation of a session: its record says what became of it.
+    ///
+    /// # Errors
+    /// Of the host; the image holds everything that was published.
+    pub fn finish(&mut self) -> Result<()> {
+        match self.session.take() {
+            Some(mut open) if open.unfinished.is_none() => {
+                open.operation.enter(&self.place, OperationState::Done)
+            }
+            // What could not be written waits for `recover`.
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Writes what was staged into the image, through the journal. Without a difference nothing is written at all.
@@ -179,24 +321,69 @@ impl Transaction {
     /// # Errors
     /// `Refused` when the image was changed by somebody else since it was opened; otherwise of the host. After an
     /// error the image is the old one, or `recover` finishes the operation.
-    pub fn publish(self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
+    pub fn publish(mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
+        self.refuse_changed()?;
         let ranges = self.overlay.dirty_ranges()?;
         let staged = self.file().as_disk();
         if ranges.is_empty() && staged.len() == self.before().len() {
             return Ok(None);
         }
-        if self.host.modified() != self.modified {
-            return Err(changed_meanwhile(self.host.path()));
-        }
-        let image = DiskMut::new(Arc::new(self.host.writer_under_this_lock()?));
-        publish_staged(&self.place, &image, &staged, &ranges, record, progress).map(Some)
+        self.claim(&staged)?;
+        let details = self.details(record);
+        publish_staged(&self.place, &self.image(), &staged, &ranges, details, progress).map(Some)
     }
 }
 
-fn changed_meanwhile(path: &Path) -> Error {
-    Error::refused(Layer::Transaction, "the image was changed by another program meanwhile")
-        .in_file(path)
-        .advice("nothing was written; run the command again on the image as it is now")
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // Without it the marks in the journal say the same; nobody is left to be told.
+        let _closed = self.finish();
+    }
+}
+
+/// What an operation is about to be.
+#[derive(Default)]
+pub(crate) struct Details {
+    record: Record,
+    image: Option<Identity>,
+    allowed_child: Option<PathBuf>,
+    undoes: Option<OperationId>,
+}
+
+impl From<Record> for Details {
+    fn from(record: Record) -> Details {
+        Details { record, ..Details::default() }
+    }
+}
+
+/// Writes the journal and the record of an operation: from here on it will happen.
+fn begin_operation(
+    place: &dyn Place,
+    image: &DiskMut,
+    staged: &Disk,
+    ranges: &[std::ops::Range<u64>],
+    details: Details,
+    progress: &dyn Progress,
+) -> Result<OperationRecord> {
+    let id = record::next_id(place)?;
+    let follows = record::head(place)?.map(|standing| standing.id);
+    let mut hashes = journal::Hashes::default();
+    progress.begin("writing the journal", None);
+    let written = place.create(&journal::name(id), &mut |out| {
+        hashes = journal::write(out, image, staged, ranges)?;
+        Ok(())
+    });
+    progress.end();
+    written?;
+    let mut operation = OperationRecord::new(id, details.record, image.len(), staged.len());
+    operation.bytes_changed = ranges.iter().map(|range| range.end - range.start).sum();
+    operation.image = details.image;
+    operation.allowed_child = details.allowed_child;
+    operation.undoes = details.undoes;
+    operation.follows = follows;
+    (operation.sha256_before, operation.sha256_after) = (hashes.before, hashes.after);
+    operation.enter(place, OperationState::Publishing)?;
+    Ok(operation)
 }
 
 /// The part of publishing that works on any place; the crash tests call it with one in memory.
@@ -205,44 +392,70 @@ fn publish_staged(
     image: &DiskMut,
     staged: &Disk,
     ranges: &[std::ops::Range<u64>],
-    record: Record,
+    details: impl Into<Details>,
     progress: &dyn Progress,
 ) -> Result<OperationId> {
-    let id = record::next_id(place)?;
-    progress.begin("writing the journal", None);
-    place.write(&journal::name(id), &mut |out| journal::write(out, image, staged, ranges))?;
-    progress.end();
-    let mut operation = OperationRecord::new(id, record, image.len(), staged.len());
-    operation.bytes_changed = ranges.iter().map(|range| range.end - range.start).sum();
-    operation.enter(place, OperationState::Publishing)?;
+    let mut operation = begin_operation(place, image, staged, ranges, details.into(), progress)?;
+    let journal = Journal::open(place, operation.id, journal::View::Whole)?;
     progress.begin("writing the image", Some(operation.bytes_changed));
-    journal::Journal::open(place, id)?.apply(image, journal::Side::After, progress)?;
+    let applied = journal.apply(image, Side::After, progress);
     progress.end();
+    applied?;
     operation.enter(place, OperationState::Done)?;
-    Ok(id)
+    Ok(operation.id)
 }
 
-/// The operation that never finished, if there is one.
+/// The operation on an image that never finished, if there is one. The image is looked at without a lock.
 ///
 /// # Errors
-/// Of reading the state folder.
+/// Of reading the image or its state; `Refused` when the state belongs to another image that lay here, or is not there now.
 pub fn pending(path: &Path, state_dir: Option<&Path>) -> Result<Option<OperationRecord>> {
-    let place = FilePlace::new(path, state_dir);
-    Ok(record::all(&place)?.into_iter().find(|operation| operation.state.is_unfinished()))
+    let located = locate::locate(&Subject::peek(path)?, state_dir)?;
+    if let Some(e) = locate::refusal(&located) {
+        return Err(e);
+    }
+    match located {
+        Located::Own(place) => record::unfinished(&place),
+        _ => Ok(None),
+    }
 }
 
-fn refuse_unfinished(place: &dyn Place) -> Result<()> {
-    match record::all(place)?.into_iter().find(|operation| operation.state.is_unfinished()) {
+/// Refuses an image that may not be copied or built upon: it is between two states.
+///
+/// # Errors
+/// `Refused` when an operation on it never finished; as [`pending`].
+pub fn refuse_pending(path: &Path) -> Result<()> {
+    match pending(path, None)? {
         None => Ok(()),
-        Some(operation) => {
-            Err(Error::refused(Layer::Transaction, "an earlier operation on this image was interrupted")
-                .found(format!(
-                    "operation {} ({}), {}",
-                    operation.id,
-                    operation.title,
-                    operation.state.words()
-                ))
-                .advice("run `vmrescue recover IMAGE`; it finishes the operation"))
+        Some(operation) => Err(interrupted(&operation, path)),
+    }
+}
+
+/// The state of an image that is going to be changed, and whether its folder is still to be made.
+fn place_for_writing(subject: &Subject, state_dir: Option<&Path>) -> Result<(FilePlace, bool)> {
+    let located = locate::locate(subject, state_dir)?;
+    match (locate::refusal(&located), located) {
+        (Some(e), _) => Err(e),
+        (None, Located::Own(place)) => Ok((place, false)),
+        (None, Located::New(new) | Located::Foreign { new, .. } | Located::Gone { new, .. }) => {
+            Ok((new, true))
         }
+    }
+}
+
+fn interrupted(operation: &OperationRecord, path: &Path) -> Error {
+    Error::refused(Layer::Transaction, "an earlier operation on this image was interrupted")
+        .in_file(path)
+        .found(format!("{}, {}", operation.words(), operation.state.words()))
+        .advice(
+            "`vmrescue recover IMAGE` finishes it. When the image was restored or replaced since, \
+             `vmrescue recover IMAGE --abandon` closes the operation and leaves the image as it is",
+        )
+}
+
+fn refuse_unfinished(place: &dyn Place, path: &Path) -> Result<()> {
+    match record::unfinished(place)? {
+        None => Ok(()),
+        Some(operation) => Err(interrupted(&operation, path)),
     }
 }

@@ -1,9 +1,15 @@
 //! What is remembered of an operation: `<id>.json` in the state folder.
+//!
+//! Numbers grow and are never used twice. Records are read from the newest down, so that what an operation costs does not
+//! grow with the number of those before it. A record that cannot be read counts as an operation that is not finished.
 
+use super::identity::Identity;
+use super::journal::{self, Hashes};
 use super::place::{Place, read_small};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use vmrescue_base::error::{Error, Layer, Result};
+use std::path::PathBuf;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::time::FileTime;
 
 /// Number of an operation, counted from 1 for each image.
@@ -27,7 +33,7 @@ pub struct Record {
     pub plan: serde_json::Value,
     /// The changes as they were made.
     pub changes: serde_json::Value,
-    /// Operations with the same word belong together (all of one mount): undo takes them back together.
+    /// Set for a mount or a server: everything that is published with the same word is one operation, and undone together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
 }
@@ -44,12 +50,19 @@ pub enum OperationState {
     Undoing,
     /// The image holds the bytes before.
     Undone,
+    /// After an undo the bytes after are being written again.
+    Redoing,
+    /// Interrupted, and given up by the user: the image was left as it was found. The journal is still there.
+    Abandoned,
+    /// The record cannot be read.
+    Unreadable,
 }
 
 impl OperationState {
-    /// True while the image is between two states.
+    /// True while the image is, or may be, between two states.
     pub fn is_unfinished(self) -> bool {
-        matches!(self, OperationState::Publishing | OperationState::Undoing)
+        use OperationState::{Publishing, Redoing, Undoing, Unreadable};
+        matches!(self, Publishing | Undoing | Redoing | Unreadable)
     }
 
     /// For people.
@@ -59,6 +72,9 @@ impl OperationState {
             OperationState::Done => "done",
             OperationState::Undoing => "being undone",
             OperationState::Undone => "undone",
+            OperationState::Redoing => "being redone",
+            OperationState::Abandoned => "abandoned",
+            OperationState::Unreadable => "unreadable record",
         }
     }
 }
@@ -98,6 +114,27 @@ pub struct OperationRecord {
     /// The session that it belongs to, when it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// The operation that stood when this one was made: it goes on from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<OperationId>,
+    /// The operation that this one took back by force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<OperationId>,
+    /// Which image it was. Records of version 0.1 do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Identity>,
+    /// SHA-256 over all ranges as they were before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256_before: String,
+    /// SHA-256 over all ranges as they are after; in a session of what it published first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256_after: String,
+    /// A differencing disk that may stay beside the image: the one that was merged into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_child: Option<PathBuf>,
+    /// `history gc` removed the journal: this operation can no longer be undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub journal_removed: bool,
 }
 
 impl OperationRecord {
@@ -114,36 +151,134 @@ impl OperationRecord {
             plan: record.plan,
             changes: record.changes,
             session: record.session,
+            follows: None,
+            undoes: None,
+            image: None,
+            sha256_before: String::new(),
+            sha256_after: String::new(),
+            allowed_child: None,
+            journal_removed: false,
         }
+    }
+
+    /// Stands for a record that cannot be read.
+    pub(super) fn unreadable(id: OperationId, why: &str) -> OperationRecord {
+        let title = format!("its record cannot be read: {why}");
+        let mut record = OperationRecord::new(id, Record { title, ..Record::default() }, 0, 0);
+        record.state = OperationState::Unreadable;
+        record
+    }
+
+    /// The hashes of its journal, when the record has them.
+    pub(super) fn hashes(&self) -> Option<Hashes> {
+        let (before, after) = (self.sha256_before.clone(), self.sha256_after.clone());
+        (!before.is_empty()).then_some(Hashes { before, after })
+    }
+
+    /// "operation 0007 (title)".
+    pub fn words(&self) -> String {
+        format!("operation {} ({})", self.id, self.title)
     }
 
     /// Notes a state, durably.
     pub(super) fn enter(&mut self, place: &dyn Place, state: OperationState) -> Result<()> {
         self.state = state;
         self.events.push(Event { unix_seconds: FileTime::now().unix_seconds(), state });
+        self.write(place)
+    }
+
+    /// Writes the record, durably.
+    pub(super) fn write(&self, place: &dyn Place) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::invalid(Layer::Transaction, "the record cannot be written").caused_by(e))?;
-        place.write(&format!("{}.json", self.id), &mut |out| {
+        place.write(&name(self.id), &mut |out| {
             out.write_all(&text).map_err(|e| Error::io("the record cannot be written", "record", e))
         })
     }
 }
 
-/// All operations, oldest first.
-pub(super) fn all(place: &dyn Place) -> Result<Vec<OperationRecord>> {
-    let names = place.names()?;
-    let records = names.iter().filter(|name| name.ends_with(".json"));
-    records
-        .map(|name| {
-            let bytes = read_small(place, name)?.unwrap_or_default();
-            serde_json::from_slice(&bytes).map_err(|e| {
-                Error::damaged(Layer::Transaction, format!("the record {name} is damaged")).caused_by(e)
-            })
-        })
-        .collect()
+/// Name of the record of an operation.
+pub(super) fn name(id: OperationId) -> String {
+    format!("{id}.json")
 }
 
-/// The number of the next operation. A journal without a record (a crash before publishing) gives its number again.
+/// The number in the name of a file of the state.
+fn number(name: &str, ending: &str) -> Option<OperationId> {
+    let digits = name.strip_suffix(ending)?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok().map(OperationId))?
+}
+
+/// Numbers of all operations with a record, the newest first.
+pub(super) fn newest_first(place: &dyn Place) -> Result<Vec<OperationId>> {
+    let mut ids: Vec<OperationId> = place.names()?.iter().filter_map(|name| number(name, ".json")).collect();
+    ids.sort_unstable();
+    ids.reverse();
+    Ok(ids)
+}
+
+/// Numbers of all journals.
+pub(super) fn journals(place: &dyn Place) -> Result<Vec<OperationId>> {
+    Ok(place.names()?.iter().filter_map(|name| number(name, ".journal")).collect())
+}
+
+/// Reads the record of an operation. One that cannot be understood stands for itself as unreadable.
+pub(super) fn load(place: &dyn Place, id: OperationId) -> Result<OperationRecord> {
+    let Some(bytes) = read_small(place, &name(id))? else {
+        return Ok(OperationRecord::unreadable(id, "it is gone"));
+    };
+    let mut record: OperationRecord = match serde_json::from_slice(&bytes) {
+        Ok(record) => record,
+        Err(_) if bytes.is_empty() => return Ok(OperationRecord::unreadable(id, "the file is empty")),
+        Err(e) => return Ok(OperationRecord::unreadable(id, &e.to_string())),
+    };
+    if record.state == OperationState::Publishing && record.session.is_some() {
+        // A session marks in its journal what the image holds; its record is written at its beginning and at its end.
+        match journal::is_applied(place, id) {
+            Ok(true) => record.state = OperationState::Done,
+            Ok(false) => {}
+            // Not finished, and `recover` says why it cannot be.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(record)
+}
+
+/// All operations, oldest first.
+pub(super) fn all(place: &dyn Place) -> Result<Vec<OperationRecord>> {
+    newest_first(place)?.into_iter().rev().map(|id| load(place, id)).collect()
+}
+
+/// The newest operation that was neither undone nor abandoned: the one that stands, or the one that is not finished.
+pub(super) fn head(place: &dyn Place) -> Result<Option<OperationRecord>> {
+    for id in newest_first(place)? {
+        let record = load(place, id)?;
+        if !matches!(record.state, OperationState::Undone | OperationState::Abandoned) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+/// The operation that is not finished.
+pub(super) fn unfinished(place: &dyn Place) -> Result<Option<OperationRecord>> {
+    Ok(head(place)?.filter(|record| record.state.is_unfinished()))
+}
+
+/// The number of the next operation. The number of a journal without a record is not given again: the record may have been
+/// lost, and the journal is then the only way back.
 pub(super) fn next_id(place: &dyn Place) -> Result<OperationId> {
-    Ok(OperationId(all(place)?.last().map_or(0, |last| last.id.0) + 1))
+    let names = place.names()?;
+    let used = names.iter().filter_map(|name| {
+        number(name, ".json").or_else(|| number(name, ".journal")).or_else(|| number(name, ".json.damaged"))
+    });
+    let highest = used.map(|id| id.0).max().unwrap_or(0);
+    let next = highest.checked_add(1);
+    let next = next.ok_or_else(|| Error::limit(Layer::Transaction, "no number is left for an operation"))?;
+    Ok(OperationId(next))
+}
+
+/// True when the operation has a record, readable or not.
+pub(super) fn is_there(place: &dyn Place, id: OperationId) -> Result<bool> {
+    Ok(read_small(place, &name(id))?.is_some())
 }

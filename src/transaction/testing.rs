@@ -41,6 +41,47 @@ impl Place for MemoryPlace {
         self.files.borrow_mut().insert(name.to_string(), bytes);
         Ok(())
     }
+
+    fn create(&self, name: &str, content: &mut Content<'_>) -> Result<()> {
+        if self.files.borrow().contains_key(name) {
+            return Err(Error::new(ErrorKind::AlreadyExists, Layer::Host, name));
+        }
+        self.write(name, content)
+    }
+
+    fn append(&self, name: &str, offset: u64, content: &mut Content<'_>) -> Result<u64> {
+        let mut bytes = self.files.borrow().get(name).cloned().unwrap_or_default();
+        bytes.truncate(offset as usize);
+        content(&mut bytes)?;
+        let end = bytes.len() as u64;
+        if self.writes.get() == self.dies_at.get() {
+            // The power goes in the middle of it: a part of the new bytes may be there.
+            self.writes.set(self.writes.get() + 1);
+            bytes.truncate((offset + (end - offset) / 2) as usize);
+            self.files.borrow_mut().insert(name.to_string(), bytes);
+            return Err(Error::new(ErrorKind::Io, Layer::Host, "the power is gone"));
+        }
+        self.write(name, &mut |out| out.write_all(&bytes).map_err(|e| Error::io("memory", name, e)))?;
+        Ok(end)
+    }
+
+    fn note(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
+        // Never durable here: the worst case.
+        let _lost = (name, offset, bytes);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let mut files = self.files.borrow_mut();
+        let bytes = files.remove(from).ok_or_else(|| Error::not_found(Layer::Host, from))?;
+        files.insert(to.to_string(), bytes);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<u64> {
+        let gone = self.files.borrow_mut().remove(name);
+        Ok(gone.ok_or_else(|| Error::not_found(Layer::Host, name))?.len() as u64)
+    }
 }
 
 pub(crate) fn staged(old: &[u8], new: &[u8]) -> (Disk, Vec<std::ops::Range<u64>>) {

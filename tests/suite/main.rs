@@ -28,6 +28,7 @@ mod ntfs_read;
 mod ntfs_replay;
 mod ntfs_writer;
 mod oracle;
+mod publishing;
 mod registry_corpus;
 mod registry_oracles;
 mod report;
