@@ -256,7 +256,7 @@ fn a_fleet_is_repaired_once_killed_resumed_and_undone() {
         let (wanted, sum) = match fate {
             Fate::Clean | Fate::Locked => (&["clean"][..], "clean"),
             Fate::Left => (&["findings"][..], "with_findings"),
-            Fate::Lost => (&["failed", "refused", "findings"][..], "failed"),
+            Fate::Lost => (&["failed", "refused", "findings", "could-not-tell"][..], "failed"),
             // It may have been repaired before it vanished.
             Fate::Vanishes => (&["failed", "clean"][..], "failed"),
         };
@@ -264,6 +264,7 @@ fn a_fleet_is_repaired_once_killed_resumed_and_undone() {
         let sum = match outcome.as_str() {
             "clean" => "clean",
             "findings" => "with_findings",
+            "could-not-tell" => "could_not_tell",
             _ => sum,
         };
         *sums.entry(sum).or_default() += 1;
