@@ -110,7 +110,7 @@ impl fmt::Display for FileTime {
 }
 
 /// Days since 1970-01-01 of a date (Hinnant, as below).
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+pub fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -121,7 +121,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 
 /// Year, month and day of the proleptic Gregorian calendar from days since 1970-01-01 (Hinnant, "chrono-compatible
 /// low-level date algorithms").
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

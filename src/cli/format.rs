@@ -4,8 +4,8 @@ use super::{Changing, Image, change, disk};
 use clap::Args;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::time::FileTime;
-use vmrescue_fs::ntfs::FormatSpec;
-use vmrescue_repair::format_volume;
+use vmrescue_fs::{fat, ntfs};
+use vmrescue_repair::{Making, format_volume};
 
 /// `vmrescue disk format ...`
 #[derive(Debug, Args)]
@@ -15,16 +15,16 @@ pub(super) struct Format {
     /// Number of the volume, as `info` shows it
     #[arg(long, value_name = "N")]
     volume: u32,
-    /// The file system: ntfs
+    /// The file system: ntfs, fat32, fat16, fat12. An EFI system partition gets FAT unless --force is given: firmware reads nothing else
     #[arg(long, value_name = "KIND", default_value = "ntfs")]
     fs: String,
-    /// Label, at most 32 characters
+    /// Label, at most 32 characters; 11 on FAT
     #[arg(long, default_value = "", hide_default_value = true)]
     label: String,
-    /// Bytes of a cluster, or with K, M: 512 to 2M; 4096 when absent, more on very large volumes
+    /// Bytes of a cluster, or with K, M: 512 to 2M, on FAT to 128 sectors; what Windows takes when absent
     #[arg(long, value_name = "BYTES")]
     cluster: Option<String>,
-    /// Bytes of a file record: 1024 or 4096
+    /// Bytes of a file record of NTFS: 1024 or 4096
     #[arg(long, value_name = "BYTES")]
     record: Option<String>,
     /// Also when there is a file system; what is on it is lost
@@ -40,23 +40,39 @@ fn size(text: Option<&String>) -> Result<Option<u32>> {
 }
 
 pub(super) fn format(format: &Format) -> Result<u8> {
-    if !format.fs.eq_ignore_ascii_case("ntfs") {
-        return Err(Error::unsupported(Layer::Cli, "only NTFS volumes can be made")
-            .expected("ntfs")
-            .found(&format.fs));
-    }
     let created = FileTime::now();
-    let spec = FormatSpec {
-        label: format.label.clone(),
-        cluster_bytes: size(format.cluster.as_ref())?,
-        record_bytes: size(format.record.as_ref())?,
-        // Windows takes the time as well.
-        serial: created.0.rotate_left(32) ^ u64::from(std::process::id()),
-        created,
-        hidden_sectors: 0,
+    // Windows takes the time as well.
+    let serial = created.0.rotate_left(32) ^ u64::from(std::process::id());
+    let (cluster_bytes, record_bytes) = (size(format.cluster.as_ref())?, size(format.record.as_ref())?);
+    let making = if format.fs.eq_ignore_ascii_case("ntfs") {
+        Making::Ntfs(ntfs::FormatSpec {
+            label: format.label.clone(),
+            cluster_bytes,
+            record_bytes,
+            serial,
+            created,
+            hidden_sectors: 0,
+        })
+    } else {
+        let unknown = || {
+            Error::invalid(Layer::Cli, "unknown file system")
+                .expected("ntfs, fat32, fat16, fat12")
+                .found(&format.fs)
+        };
+        if record_bytes.is_some() {
+            return Err(Error::invalid(Layer::Cli, "only NTFS has file records").found("--record"));
+        }
+        Making::Fat(fat::FormatSpec {
+            label: format.label.clone(),
+            kind: Some(fat::Kind::from_name(&format.fs).ok_or_else(unknown)?),
+            cluster_bytes,
+            serial: (serial ^ serial >> 32) as u32,
+            created,
+            hidden_sectors: 0,
+        })
     };
     let title = format!("disk format, volume {}", format.volume);
     change::changes(&format.image, &title, &format.changing, |machine| {
-        format_volume(machine, format.volume, &spec, format.force)
+        format_volume(machine, format.volume, &making, format.force)
     })
 }

@@ -149,7 +149,11 @@ fn list(image: &Image) -> Result<u8> {
     say(&format!("{:?} {}", machine.table.kind, machine.table.disk_id.as_deref().unwrap_or("")))?;
     for (volume, problems) in lines {
         let p = volume.partition.as_ref();
-        let active = if p.is_some_and(|p| p.active) { "active" } else { "" };
+        let mut marks = p.map_or(Vec::new(), |p| p.attribute_names());
+        if p.is_some_and(|p| p.active) {
+            marks.insert(0, "active");
+        }
+        let active = marks.join(", ");
         let letter = volume.letter.map_or(String::new(), |letter| format!("{letter}:"));
         say(&format!(
             "#{:<3} {:>12} at {:#012x}  {:<20} {letter:<3} {:<6} {active}",

@@ -107,7 +107,7 @@ pub fn build_for(path: &Path, kind: Kind, firmware: Firmware) -> Result<()> {
     };
     let store = fresh(&FreshSpec::new(firmware, id(first)?, id(last)?));
     match firmware {
-        Firmware::Uefi => fill_system(&disk.window(system)?, &store)?,
+        Firmware::Uefi => fill_system(&disk.window(system.clone())?, &store, system.start / 512)?,
         Firmware::Bios => fill_active(&disk.window(system.clone())?, &store, system.start / 512)?,
     }
     fill_windows(&disk.window(windows.clone())?, windows.start / 512)?;
@@ -134,8 +134,15 @@ fn make_directory(fs: &mut dyn FileSystemMut, path: &str) -> Result<NodeId> {
     Ok(at)
 }
 
-fn fill_system(disk: &DiskMut, store: &Store) -> Result<()> {
-    fat::format(disk, "SYSTEM", 0x2411_2026)?;
+fn fill_system(disk: &DiskMut, store: &Store, first_sector: u64) -> Result<()> {
+    let spec = fat::FormatSpec {
+        label: "SYSTEM".into(),
+        serial: 0x2411_2026,
+        created: ntfs::FormatSpec::default().created,
+        hidden_sectors: first_sector as u32,
+        ..fat::FormatSpec::default()
+    };
+    fat::format(disk, &spec)?;
     let mut fs = open_mut(disk.clone())?;
     let loader = driver("bootmgfw.efi", "10.0.17763.1", 0x8664);
     put(&mut *fs, r"EFI\Boot\bootx64.efi", &loader)?;

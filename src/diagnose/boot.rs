@@ -169,6 +169,11 @@ pub(super) fn findings(scene: &Scene<'_>, kind: Kind) -> Vec<Finding> {
         unseen.note(Unread::new("boot files and boot store", "", why, Weight::Critical));
         return found;
     }
+    let lost = super::system_partition::finding(machine);
+    if let Some(lost) = unseen.seen("the system partition", "", Weight::Critical, lost).flatten() {
+        found.push(lost);
+        return found;
+    }
     match system_partition(machine, &layout) {
         Err(finding) => found.push(*finding),
         Ok(volume) if kind == Kind::Ntldr => {
@@ -330,7 +335,7 @@ fn system_partition(machine: &Machine, layout: &BootLayout) -> std::result::Resu
                     .to_string(),
             ],
             "no bootable device",
-            None,
+            fix("system-partition", &[], Applicability::Unsafe),
         ))),
         // Several: the firmware chooses; the store of the first is looked at.
         (_, [first, ..], _) => Ok(*first),

@@ -20,6 +20,7 @@ mod pending;
 mod rule;
 mod scene;
 mod space;
+mod system_partition;
 mod verdict;
 mod volumes;
 

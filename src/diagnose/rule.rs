@@ -123,6 +123,7 @@ pub(super) fn code_docs() -> impl Iterator<Item = &'static RuleDoc> {
         super::disk::DOCS,
         super::volumes::DOCS,
         super::boot::DOCS,
+        super::system_partition::DOCS,
         super::hives::DOCS,
         super::drivers::DOCS,
         super::filters::DOCS,

@@ -9,6 +9,7 @@ mod open;
 pub mod path;
 mod search;
 pub mod security;
+pub(crate) mod short_name;
 mod walk;
 pub mod wim;
 

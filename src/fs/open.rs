@@ -4,7 +4,7 @@ use super::{FileSystem, FileSystemMut, NodeId, fat, ntfs};
 use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_FILE_IN_MEMORY_BYTES;
-use vmrescue_block::{Disk, DiskMut, Overlay, OverlayOptions, WritableDevice};
+use vmrescue_block::{Disk, DiskMut};
 
 /// Opens the file system that fills `disk`.
 ///
@@ -28,11 +28,8 @@ pub fn open(disk: Disk) -> Result<Arc<dyn FileSystem>> {
     if ntfs::boot_copy(&disk)?.is_some() {
         return Ok(Arc::new(ntfs::Volume::open(disk)?));
     }
-    if let Some(copy) = fat::boot_copy(&disk)? {
-        // Read by the copy, as NTFS above; a writer does not start on it.
-        let overlay = Overlay::new(disk, OverlayOptions::default())?;
-        overlay.write_at(0, &copy)?;
-        return Ok(Arc::new(fat::FatVolume::open(Disk::new(overlay))?));
+    if fat::boot_copy(&disk)?.is_some() {
+        return Ok(Arc::new(fat::FatVolume::open(disk)?));
     }
     let found = if first.get(3..11) == Some(b"EXFAT   ") {
         "exFAT"
@@ -68,7 +65,7 @@ pub fn open_mut_with(disk: DiskMut, options: ntfs::WriteOptions) -> Result<Box<d
         return Ok(Box::new(ntfs::VolumeMut::open_with(disk, options)?));
     }
     if fat::is_fat(&first) {
-        return Ok(Box::new(fat::FatVolume::open_mut(disk)?));
+        return Ok(Box::new(fat::FatVolumeMut::open(disk)?));
     }
     if ntfs::boot_copy(&disk.as_disk())?.is_some() {
         return Err(Error::refused(
@@ -79,12 +76,8 @@ pub fn open_mut_with(disk: DiskMut, options: ntfs::WriteOptions) -> Result<Box<d
         .advice("put it right first: vmrescue partition repair-boot-sector IMAGE N"));
     }
     if fat::boot_copy(&disk.as_disk())?.is_some() {
-        return Err(Error::refused(
-            Layer::Fat,
-            "the boot sector of the volume is damaged; it was read by its copy",
-        )
-        .at(0)
-        .advice("put it right first: vmrescue partition repair-boot-sector IMAGE N"));
+        // It says what to do first.
+        return Ok(Box::new(fat::FatVolumeMut::open(disk)?));
     }
     Err(Error::unsupported(Layer::FileSystem, "no file system that can be written").at(0))
 }

@@ -33,7 +33,7 @@ pub enum Depth {
 pub struct FoundVolume {
     /// Where it lies on the disk, in bytes; for NTFS with the sector that holds the copy of the boot sector.
     pub range: Range<u64>,
-    /// `ntfs`, `FAT32`, ..., `bitlocker`.
+    /// `ntfs`, `fat32`, ..., `bitlocker`.
     pub kind: String,
     /// Its label.
     pub label: String,

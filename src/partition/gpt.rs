@@ -365,3 +365,58 @@ pub(super) fn set_type(disk: &DiskMut, number: u32, kind: &Guid) -> Result<()> {
     }
     Err(missing())
 }
+
+/// Adds an entry to both copies; in the slot that is asked for when it is free, else in the first free one. The number of
+/// the partition.
+///
+/// # Errors
+/// `Invalid` when it does not fit between the others; `NoSpace` when the table is full; as [`repair_gpt`].
+pub(super) fn add(
+    disk: &DiskMut,
+    new: &NewPartition,
+    id: Guid,
+    attributes: u64,
+    slot: Option<u32>,
+) -> Result<u32> {
+    repair_gpt(disk)?;
+    let view = disk.as_disk();
+    for sector in [disk.geometry().logical_sector_bytes, 512, 4096].into_iter().map(u64::from) {
+        let Some(mut header) = header_at(&view, 1, sector)? else { continue };
+        let bytes = header.entry_bytes;
+        let array_sectors = (header.entries.len() as u64).div_ceil(sector);
+        let usable =
+            (2 + array_sectors) * sector..(disk.len() / sector).saturating_sub(1 + array_sectors) * sector;
+        let range = &new.range;
+        let aligned = range.start % sector == 0 && range.end % sector == 0 && range.start < range.end;
+        let inside = range.start >= usable.start && range.end <= usable.end;
+        let used = |entry: &[u8]| Guid::at(entry, 0).is_some_and(|guid| !guid.is_zero());
+        let overlaps = header.entries.chunks_exact(bytes).filter(|entry| used(entry)).any(|entry| {
+            let (first, last) = (u64_at(entry, 32).unwrap_or(0), u64_at(entry, 40).unwrap_or(0));
+            first.saturating_mul(sector) < range.end
+                && range.start < last.saturating_add(1).saturating_mul(sector)
+        });
+        if !aligned || !inside || overlaps {
+            return Err(Error::invalid(Layer::Gpt, "a partition does not fit").at(range.start));
+        }
+        let free = |index: usize| {
+            header.entries.get(index * bytes..(index + 1) * bytes).is_some_and(|entry| !used(entry))
+        };
+        let wanted = slot.and_then(|slot| (slot as usize).checked_sub(1)).filter(|index| free(*index));
+        let index = wanted.or_else(|| (0..header.entries.len() / bytes).find(|index| free(*index)));
+        let index = index.ok_or_else(|| Error::no_space(Layer::Gpt, "the partition table is full"))?;
+        let entry = &mut header.entries[index * bytes..(index + 1) * bytes];
+        entry.fill(0);
+        entry[..16].copy_from_slice(&new.type_guid.0);
+        entry[16..32].copy_from_slice(&id.0);
+        entry[32..40].copy_from_slice(&(range.start / sector).to_le_bytes());
+        entry[40..48].copy_from_slice(&(range.end / sector - 1).to_le_bytes());
+        entry[48..56].copy_from_slice(&attributes.to_le_bytes());
+        let name = utf16le_bytes(&new.name);
+        let length = name.len().min(70);
+        entry[56..56 + length].copy_from_slice(&name[..length]);
+        write_copies(disk, sector, &header.disk, &header.entries, bytes)?;
+        // The table has at most 1,024 entries.
+        return Ok(index as u32 + 1);
+    }
+    Err(Error::not_found(Layer::Gpt, "the disk has no partition table"))
+}

@@ -191,3 +191,36 @@ pub fn set_type(disk: &DiskMut, number: u32, name: &str) -> Result<()> {
     };
     gpt::set_type(disk, number, &guid)
 }
+
+/// Adds a partition; on a GPT disk with this GUID and these attributes, in the entry `slot` when that is free. Its number.
+///
+/// # Errors
+/// `Invalid` when it does not fit between the others, or the disk has no table; `NoSpace` when the table is full.
+pub fn add(disk: &DiskMut, new: &NewPartition, id: Guid, attributes: u64, slot: Option<u32>) -> Result<u32> {
+    match read(&disk.as_disk())?.kind {
+        TableKind::Gpt => gpt::add(disk, new, id, attributes, slot),
+        TableKind::Mbr => mbr::add(disk, new),
+        TableKind::None => Err(Error::invalid(Layer::Gpt, "the disk has no partition table")),
+    }
+}
+
+/// Parts of the disk that no partition takes, in order, without the places of the tables.
+pub fn gaps(table: &Table, disk_bytes: u64) -> Vec<Range<u64>> {
+    let sector = u64::from(table.sector_bytes.max(512));
+    let front = match table.kind {
+        TableKind::Gpt => 2 * sector + 16_384.max(sector),
+        _ => sector,
+    };
+    let back = if table.kind == TableKind::Gpt { 16_384 + sector } else { 0 };
+    let mut taken: Vec<Range<u64>> = table.partitions.iter().map(|p| p.range.clone()).collect();
+    taken.sort_by_key(|range| range.start);
+    let end = disk_bytes.saturating_sub(back) / sector * sector;
+    let (mut at, mut found) = (front, Vec::new());
+    for range in taken.into_iter().chain([end..end]) {
+        if range.start > at {
+            found.push(at..range.start);
+        }
+        at = at.max(range.end);
+    }
+    found
+}

@@ -215,3 +215,34 @@ pub(super) fn set_type(disk: &DiskMut, number: u32, kind: u8) -> Result<()> {
         }
     })
 }
+
+/// Adds a primary partition in the first free entry; an active one is the only active one. The number of the partition.
+///
+/// # Errors
+/// `Invalid` when it does not fit; `NoSpace` when all four entries are used.
+pub(super) fn add(disk: &DiskMut, new: &NewPartition) -> Result<u32> {
+    let view = disk.as_disk();
+    let sector_bytes = disk.geometry().logical_sector_bytes;
+    let sector = u64::from(sector_bytes);
+    let table = read(&view, sector_bytes)?;
+    let bad = || Error::invalid(Layer::Mbr, "a partition does not fit").at(new.range.start);
+    let overlaps =
+        table.partitions.iter().any(|p| p.range.start < new.range.end && new.range.start < p.range.end);
+    if new.range.start < sector || new.range.end > disk.len() || new.range.is_empty() || overlaps {
+        return Err(bad());
+    }
+    let mut bytes = view.read_vec(0, 512)?;
+    let free = entries(&bytes).iter().position(|entry| entry.kind == 0);
+    let free =
+        free.ok_or_else(|| Error::no_space(Layer::Mbr, "all four entries of the partition table are used"))?;
+    let first = u32::try_from(new.range.start / sector).map_err(|_| bad())?;
+    let count = u32::try_from((new.range.end - new.range.start) / sector).map_err(|_| bad())?;
+    if new.active {
+        (0..4).for_each(|i| bytes[TABLE + i * 16] = 0);
+    }
+    with_entry(&mut bytes, free, new.mbr_type, new.active, first, count);
+    disk.write_at(0, &bytes)?;
+    let after = read(&view, sector_bytes)?;
+    let made = after.partitions.iter().find(|p| p.range.start == new.range.start);
+    made.map(|p| p.number).ok_or_else(bad)
+}

@@ -101,3 +101,34 @@ fn a_volume_without_a_table_is_none() {
     disk.write_at(54, b"FAT16   ").unwrap();
     assert_eq!(read(&disk.as_disk()).unwrap().partitions.len(), 1);
 }
+
+#[test]
+fn partitions_are_added_between_the_others() {
+    for sector in [512u32, 4096] {
+        let disk = disk(16 << 20, sector);
+        write_gpt(&disk, &[new(1 << 20..2 << 20), new(4 << 20..7 << 20)]).unwrap();
+        let table = read(&disk.as_disk()).unwrap();
+        let free = gaps(&table, disk.len());
+        assert_eq!(free.len(), 3);
+        assert_eq!(free[1], 2 << 20..4 << 20);
+        let id = Guid::random();
+        let mut one = new(2 << 20..4 << 20);
+        one.type_guid = EFI_SYSTEM;
+        assert_eq!(add(&disk, &one, id, 1 << 63, Some(9)).unwrap(), 9);
+        let table = read(&disk.as_disk()).unwrap();
+        let made = table.partitions.iter().find(|p| p.number == 9).unwrap();
+        assert_eq!(
+            (made.unique_guid, made.attributes, made.range.clone()),
+            (Some(id), 1 << 63, 2 << 20..4 << 20)
+        );
+        assert!(table.defects.is_empty());
+        assert!(add(&disk, &one, id, 0, None).is_err(), "it is taken now");
+        assert_eq!(add(&disk, &new(8 << 20..9 << 20), id, 0, Some(9)).unwrap(), 3, "the first free one");
+    }
+    let disk = disk(16 << 20, 512);
+    write_mbr(&disk, 7, &[new(1 << 20..2 << 20)]).unwrap();
+    assert_eq!(add(&disk, &new(2 << 20..4 << 20), Guid::ZERO, 0, None).unwrap(), 2);
+    let table = read(&disk.as_disk()).unwrap();
+    assert_eq!(table.partitions.iter().map(|p| p.active).collect::<Vec<_>>(), [false, true]);
+    assert!(add(&disk, &new(3 << 20..5 << 20), Guid::ZERO, 0, None).is_err());
+}

@@ -2,7 +2,20 @@
 
 use super::content::Content;
 use serde::Serialize;
+use vmrescue_base::time::FileTime;
 use vmrescue_registry::{DataType, ValueData};
+
+/// Attributes and times that a file or directory gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Detail {
+    /// The file or directory.
+    pub path: String,
+    /// DOS attributes, those that a user may set.
+    pub attributes: Option<u32>,
+    /// When its data last changed.
+    #[serde(skip)]
+    pub modified: Option<FileTime>,
+}
 
 /// A change. Paths are guest paths; volumes are numbers of partitions; `hive` is the guest path of a hive's file, `key` the path below its root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -127,6 +140,13 @@ pub enum Change {
         /// Places on the virtual disk, and what goes there.
         #[serde(skip)]
         writes: Vec<(u64, Vec<u8>)>,
+    },
+    /// Gives files and directories attributes and times.
+    FileDetails {
+        /// What for, for people.
+        what: String,
+        /// What each gets.
+        details: Vec<Detail>,
     },
     /// Makes a directory.
     MakeDirectory {
@@ -256,6 +276,9 @@ impl std::fmt::Display for Change {
                 list(f, left, "left as it is:")
             }
             Change::FileAccess { path, what, .. } => write!(f, "permissions of {path}: {what}"),
+            Change::FileDetails { what, details } => {
+                write!(f, "times and attributes of {} files and directories: {what}", details.len())
+            }
             Change::MakeDirectory { path } => write!(f, "make the directory {path}"),
             Change::FileRename { from, to } => write!(f, "rename {from} to {to}"),
             Change::FileDelete { path } => write!(f, "delete {path}"),

@@ -1,27 +1,34 @@
-//! Repair and making of file systems: tried on a scratch overlay by `fs::ntfs`, and what differs there becomes one change.
+//! Repair and making of file systems: tried on a scratch overlay by `fs::ntfs` and `fs::fat`, and what differs there becomes one change.
 
 use super::change::Change;
 use super::sectors::{Writes, scratch};
 use super::volumes::Discard;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::progress::Progress;
-use vmrescue_fs::ntfs;
+use vmrescue_fs::{fat, ntfs};
+use vmrescue_partition::EFI_SYSTEM;
 use vmrescue_windows::Machine;
 
 fn length(writes: &Writes) -> u64 {
     writes.iter().map(|(_, data)| data.len() as u64).sum()
 }
 
-/// An empty NTFS volume over a partition.
+/// Which file system is made.
+#[derive(Debug, Clone)]
+pub enum Making {
+    /// FAT12, FAT16 or FAT32.
+    Fat(fat::FormatSpec),
+    /// NTFS.
+    Ntfs(ntfs::FormatSpec),
+}
+
+/// An empty file system over a partition. An EFI system partition gets FAT, whatever is asked for without `force`: firmware reads
+/// nothing else.
 ///
 /// # Errors
-/// `Refused` when something is there that is known, without `force`; of [`ntfs::format`]; `NotFound` for volumes that are not there.
-pub fn format_volume(
-    machine: &Machine,
-    number: u32,
-    spec: &ntfs::FormatSpec,
-    force: bool,
-) -> Result<Vec<Change>> {
+/// `Refused` when something is there that is known, without `force`; of [`ntfs::format`] and [`fat::format`]; `NotFound` for volumes
+/// that are not there.
+pub fn format_volume(machine: &Machine, number: u32, making: &Making, force: bool) -> Result<Vec<Change>> {
     let missing = || Error::not_found(Layer::FileSystem, format!("no volume {number}"));
     let volume = machine.volumes.iter().find(|volume| volume.number == number).ok_or_else(missing)?;
     if volume.bitlocker.as_ref().is_some_and(|bitlocker| !bitlocker.locked) {
@@ -39,16 +46,44 @@ pub fn format_volume(
             .found(there)
             .advice("add --force to lose what is on it"));
     }
-    let sector = u64::from(machine.table.sector_bytes.max(512));
-    let hidden_sectors = u32::try_from(volume.range.start / sector).unwrap_or(0);
-    let spec = ntfs::FormatSpec { hidden_sectors, ..spec.clone() };
+    let sector = machine.table.sector_bytes.max(512);
+    let hidden_sectors = u32::try_from(volume.range.start / u64::from(sector)).unwrap_or(0);
+    let is_system = volume.partition.as_ref().is_some_and(|p| p.type_guid == Some(EFI_SYSTEM));
+    let making = match making {
+        Making::Ntfs(spec) if is_system && !force => Making::Fat(fat::FormatSpec {
+            label: spec.label.clone(),
+            serial: spec.serial as u32,
+            created: spec.created,
+            ..fat::FormatSpec::default()
+        }),
+        Making::Ntfs(spec) => Making::Ntfs(ntfs::FormatSpec { hidden_sectors, ..spec.clone() }),
+        Making::Fat(spec) => Making::Fat(spec.clone()),
+    };
+    let length = volume.range.end - volume.range.start;
+    let cluster = |bytes: Option<u32>| {
+        bytes.map_or("clusters as Windows chooses".into(), |n| format!("clusters of {n} bytes"))
+    };
     let range = volume.range.clone();
-    let writes = scratch(&machine.disk, |disk| ntfs::format(&disk.window(range)?, &spec))?;
-    let window = machine.disk.window(volume.range.clone())?;
-    let cluster =
-        spec.cluster_bytes.map_or("clusters as Windows chooses".into(), |n| format!("clusters of {n} bytes"));
-    let what = format!("NTFS {:?}, {cluster}, {} bytes", spec.label, window.len());
-    Ok(vec![Change::VolumeFormat { volume: number, what, bytes: length(&writes), writes }])
+    let mut what = String::new();
+    let writes = scratch(&machine.disk, |disk| {
+        let window = disk.window(range)?;
+        what = match &making {
+            Making::Ntfs(spec) => {
+                ntfs::format(&window, spec)?;
+                format!("NTFS {:?}, {}, {length} bytes", spec.label, cluster(spec.cluster_bytes))
+            }
+            Making::Fat(spec) => {
+                // The old copy of a boot sector of NTFS would be taken for the volume's, when the new one is damaged one day.
+                window.zero_at(length - u64::from(sector)..length)?;
+                let spec = fat::FormatSpec { hidden_sectors, ..spec.clone() };
+                let kind = fat::format(&window, &spec)?.name().to_ascii_uppercase();
+                let why = if is_system { ", which the firmware reads" } else { "" };
+                format!("{kind}{why}, {:?}, {}, {length} bytes", spec.label, cluster(spec.cluster_bytes))
+            }
+        };
+        Ok(())
+    })?;
+    Ok(vec![Change::VolumeFormat { volume: number, what, bytes: self::length(&writes), writes }])
 }
 
 /// The repair of one volume; none when nothing is to be done.
@@ -64,14 +99,23 @@ pub fn repair_file_system(
     let missing = || Error::not_found(Layer::FileSystem, format!("no volume {number}"));
     let volume = machine.volumes.iter().find(|volume| volume.number == number).ok_or_else(missing)?;
     let kind = volume.fs.as_ref().map(|fs| fs.info().kind);
-    if kind != Some("ntfs") {
-        return Err(Error::unsupported(Layer::FileSystem, "only NTFS volumes are mended")
-            .found(kind.unwrap_or("no file system that is known")));
-    }
+    let is_fat = match kind {
+        Some("ntfs") => false,
+        Some(kind) if kind.starts_with("fat") => true,
+        other => {
+            return Err(Error::unsupported(Layer::FileSystem, "only NTFS and FAT volumes are repaired")
+                .found(other.unwrap_or("no file system that is known")));
+        }
+    };
     let mut mended = ntfs::Mended::default();
     let range = volume.range.clone();
     let writes = scratch(&machine.disk, |disk| {
-        mended = ntfs::mend(&disk.window(range)?, discard.into(), progress)?;
+        let window = disk.window(range)?;
+        mended = if is_fat {
+            fat::mend(&window, progress)?
+        } else {
+            ntfs::mend(&window, discard.into(), progress)?
+        };
         Ok(())
     })?;
     if writes.is_empty() {
@@ -82,7 +126,7 @@ pub fn repair_file_system(
     Ok(Some(Change::FileSystemRepair { volume: number, repairs: mended.done, left, bytes, writes }))
 }
 
-/// The repairs of all NTFS volumes of a disk.
+/// The repairs of all NTFS and FAT volumes of a disk.
 ///
 /// # Errors
 /// As [`repair_file_system`].
@@ -93,7 +137,7 @@ pub fn repair_file_systems(
 ) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for volume in &machine.volumes {
-        if volume.fs.as_ref().is_some_and(|fs| fs.info().kind == "ntfs") {
+        if volume.fs.is_some() {
             let repair = repair_file_system(machine, volume.number, discard, progress);
             changes.extend(repair.map_err(|e| e.context(format!("volume {}", volume.number)))?);
         }

@@ -14,18 +14,20 @@ mod plan;
 mod rebuild_boot;
 mod run;
 mod script;
+mod second_fat;
 mod sectors;
 mod source;
 mod stage;
+mod system_partition;
 mod verify;
 mod volumes;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
-pub use change::Change;
+pub use change::{Change, Detail};
 pub use content::Content;
 pub use coverage::{Coverage, coverage, coverage_page};
 pub use ending::{Ending, Missing};
-pub use file_system::{format_volume, repair_file_system, repair_file_systems};
+pub use file_system::{Making, format_volume, repair_file_system, repair_file_systems};
 pub use fixes::{FixPlan, FixPlans, run_fixes};
 pub use key_path::{KeyPath, key_path};
 pub use plan::{Context, Planned, plan, plan_on_disk, plan_with, registry_data};
@@ -39,5 +41,6 @@ pub use sectors::{
     copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, restore_partitions, set_active, set_type,
 };
 pub use source::{Donor, Source};
+pub use system_partition::repair_system_partition;
 pub use verify::Verdict;
 pub use volumes::{Discard, with_unfinished};

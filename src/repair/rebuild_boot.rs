@@ -2,13 +2,13 @@
 //! installation. What is there and good is kept: first only what is wrong in the store is put right; a store that cannot be read
 //! is made anew from the guest's template and the known defaults.
 
-use super::change::Change;
+use super::change::{Change, Detail};
 use std::collections::{BTreeMap, BTreeSet};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::guid::Guid;
 use vmrescue_base::time::FileTime;
 use vmrescue_fs::path::GuestPath;
-use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
+use vmrescue_fs::{Attributes, FileSystem, NodeId, NodeKind, read_file, resolve};
 use vmrescue_registry::{DataType, HiveEditor};
 use vmrescue_windows::bcd::names::{BOOTMGR, TYPE_BOOTMGR, TYPE_MEMDIAG, TYPE_OSLOADER, TYPE_RESUME};
 use vmrescue_windows::bcd::{
@@ -54,7 +54,13 @@ pub fn rebuild_boot(
     spec.server = installation.product.contains("Server");
     (spec.loader, spec.resume) = (Guid::random(), Guid::random());
     spec.recovery = recovery(machine, installation);
-    let mut files = Files { machine, changes: Vec::new(), made: BTreeSet::new() };
+    let mut files = Files {
+        machine,
+        firmware: layout.firmware,
+        changes: Vec::new(),
+        made: BTreeSet::new(),
+        details: Vec::new(),
+    };
     files.boot_files(installation, layout.firmware, &format!("#{}:", machine.volumes[volume].number))?;
     let path = layout.store_path(machine, volume);
     match load_store(machine, &path) {
@@ -64,12 +70,18 @@ pub fn rebuild_boot(
                 files.changes.extend(store_changes(&path, &before, &after));
             } else if after.objects != before.objects {
                 files.write(&path, store_bytes(&after)?, "the entries of the damaged store")?;
+                files.detail(&path, None);
             }
         }
         _ => {
             let store = with_template(fresh(&spec), template(machine, installation).as_ref());
             files.write(&path, store_bytes(&store)?, "the defaults of Windows")?;
+            files.detail(&path, None);
         }
+    }
+    if !files.details.is_empty() {
+        let what = "as they are in \\Windows\\Boot".to_string();
+        files.changes.push(Change::FileDetails { what, details: files.details });
     }
     Ok(files.changes)
 }
@@ -311,8 +323,24 @@ fn recovery(machine: &Machine, installation: &Installation) -> Option<Recovery> 
 /// Boot files on their way to the system partition.
 struct Files<'a> {
     machine: &'a Machine,
+    firmware: Firmware,
     changes: Vec<Change>,
     made: BTreeSet<String>,
+    /// Attributes and times that come last: writing a file changes them.
+    details: Vec<Detail>,
+}
+
+/// The attributes that Windows gives boot files on the active partition of a BIOS machine; `path` from the root of the volume.
+/// Those on an EFI system partition have none but archive.
+fn boot_attributes(firmware: Firmware, path: &str) -> Option<u32> {
+    let (hidden, archive) = (Attributes::HIDDEN | Attributes::SYSTEM, Attributes::ARCHIVE);
+    match (firmware, path.to_ascii_lowercase().as_str()) {
+        (Firmware::Uefi, _) => None,
+        (Firmware::Bios, "bootmgr") => Some(hidden | archive | Attributes::READ_ONLY),
+        (Firmware::Bios, "bootnxt" | r"boot\bcd") => Some(hidden | archive),
+        (Firmware::Bios, "boot") => Some(hidden),
+        (Firmware::Bios, _) => None,
+    }
 }
 
 impl Files<'_> {
@@ -374,7 +402,19 @@ impl Files<'_> {
                 return Ok(());
             }
         }
-        self.write(to, data, from)
+        let modified = fs.metadata(node)?.times.modified;
+        self.write(to, data, from)?;
+        self.detail(to, Some(modified));
+        Ok(())
+    }
+
+    /// Notes what a file or directory gets after everything was written.
+    fn detail(&mut self, path: &str, modified: Option<FileTime>) {
+        let below = path.split_once('\\').map_or("", |(_, below)| below);
+        let attributes = boot_attributes(self.firmware, below);
+        if attributes.is_some() || modified.is_some() {
+            self.details.push(Detail { path: path.to_string(), attributes, modified });
+        }
     }
 
     /// A file with its directories.
@@ -384,6 +424,7 @@ impl Files<'_> {
             let directory = parts[..depth].join("\\");
             if !self.made.contains(&directory.to_lowercase()) && self.find(&directory)?.is_none() {
                 self.made.insert(directory.to_lowercase());
+                self.detail(&directory, None);
                 self.changes.push(Change::MakeDirectory { path: directory });
             }
         }

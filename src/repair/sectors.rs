@@ -30,6 +30,14 @@ pub(super) fn scratch(disk: &Disk, work: impl FnOnce(&DiskMut) -> Result<()>) ->
     overlay.dirty_ranges()?.into_iter().map(read).collect()
 }
 
+/// The disk as `work` leaves it, in memory.
+pub(super) fn tried(disk: &Disk, work: impl FnOnce(&DiskMut) -> Result<()>) -> Result<Disk> {
+    let overlay = Overlay::new(disk.clone(), OverlayOptions::default())?;
+    let scratch = DiskMut::new(overlay as Arc<_>);
+    work(&scratch)?;
+    Ok(scratch.as_disk())
+}
+
 /// The sectors that `work` would change on the disk.
 ///
 /// # Errors

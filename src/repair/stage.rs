@@ -1,26 +1,34 @@
 //! Applies changes to a staged disk: each volume opened once for writing, each hive edited once.
 
-use super::change::Change;
+use super::change::{Change, Detail};
 use super::content::Content;
 use super::volumes::write_options;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::time::FileTime;
 use vmrescue_block::DiskMut;
 use vmrescue_fs::ntfs::WriteOptions;
 use vmrescue_fs::path::{GuestPath, VolumeName};
-use vmrescue_fs::{FileSystemMut, MetadataChange, NodeId, NodeKind, open_mut_with, read_file, resolve};
+use vmrescue_fs::{
+    Attributes, FileSystemMut, MetadataChange, NodeId, NodeKind, Times, open_mut_with, read_file, resolve,
+};
 use vmrescue_registry::HiveEditor;
 use vmrescue_windows::{Machine, hive_of};
 
 /// A staged disk with what is open on it.
 pub(super) struct Stage<'a> {
-    machine: &'a Machine,
+    machine: Cow<'a, Machine>,
     disk: &'a DiskMut,
     volumes: BTreeMap<usize, Box<dyn FileSystemMut>>,
     /// How volumes are opened, for those that are not opened as usual.
     options: BTreeMap<usize, WriteOptions>,
     hives: BTreeMap<String, HiveEditor>,
+}
+
+/// True for changes that work below all file systems.
+fn is_below(change: &Change) -> bool {
+    matches!(change, Change::DiskWrite { .. } | Change::VolumeFormat { .. } | Change::FileSystemRepair { .. })
 }
 
 fn missing(path: &GuestPath) -> Error {
@@ -29,14 +37,29 @@ fn missing(path: &GuestPath) -> Error {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(machine: &'a Machine, disk: &'a DiskMut) -> Stage<'a> {
-        Stage { machine, disk, volumes: BTreeMap::new(), options: BTreeMap::new(), hives: BTreeMap::new() }
+        Stage {
+            machine: Cow::Borrowed(machine),
+            disk,
+            volumes: BTreeMap::new(),
+            options: BTreeMap::new(),
+            hives: BTreeMap::new(),
+        }
     }
 
     /// Applies all changes, then writes the hives back.
     pub(super) fn apply(mut self, changes: &[Change]) -> Result<()> {
         let numbers = self.machine.volumes.iter().map(|volume| write_options(changes, volume.number));
         self.options = numbers.enumerate().collect();
+        let mut below = false;
         for change in changes {
+            // Partitions may be others now; what was written below file systems comes before their files.
+            if below && !is_below(change) && self.volumes.is_empty() {
+                self.machine = Cow::Owned(Machine::open(self.disk.as_disk())?);
+                let numbers = self.machine.volumes.iter().map(|volume| write_options(changes, volume.number));
+                self.options = numbers.enumerate().collect();
+                below = false;
+            }
+            below |= matches!(change, Change::DiskWrite { .. });
             self.apply_one(change).map_err(|e| e.context(format!("({change})")))?;
         }
         for (path, editor) in std::mem::take(&mut self.hives) {
@@ -150,6 +173,9 @@ impl<'a> Stage<'a> {
                 let node = node.ok_or_else(|| Error::not_found(Layer::FileSystem, path))?;
                 volume.remove_stream(node, &stream)
             }
+            Change::FileDetails { details, .. } => {
+                details.iter().try_for_each(|detail| self.set_details(detail))
+            }
             Change::FileSecurity { path, model } => self.take_security(path, model),
             Change::FileAccess { path, security, .. } => self.set_security(path, security.clone()),
             // Opening it does that.
@@ -176,6 +202,18 @@ impl<'a> Stage<'a> {
             volume.set_len(node, &stream, data.length_bytes())?;
         }
         data.pieces(&mut |at, bytes| volume.write(node, &stream, at, bytes))
+    }
+
+    fn set_details(&mut self, detail: &Detail) -> Result<()> {
+        let (index, directory, name) = self.place(&detail.path)?;
+        let volume = self.volume(index)?;
+        let missing = || Error::not_found(Layer::FileSystem, "no such file in the guest").found(&detail.path);
+        let node = volume.lookup(directory, &name)?.ok_or_else(missing)?;
+        let old = volume.metadata(node)?;
+        let times = detail.modified.map(|modified| Times { modified, ..old.times });
+        let keep = old.attributes.0 & Attributes::DIRECTORY;
+        let attributes = detail.attributes.map(|bits| Attributes(bits | keep));
+        volume.set_metadata(node, &MetadataChange { attributes, times, ..MetadataChange::default() })
     }
 
     fn take_security(&mut self, path: &str, model: &str) -> Result<()> {

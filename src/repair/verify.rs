@@ -2,6 +2,7 @@
 //! our writers (crates `ntfs` and `nt-hive`), and by our own checkers, which must not find anything new.
 
 use super::change::Change;
+use super::second_fat;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -11,12 +12,14 @@ use vmrescue_base::progress::Progress;
 use vmrescue_block::{Cache, Disk};
 use vmrescue_crypt::Keys;
 use vmrescue_fs::path::GuestPath;
-use vmrescue_fs::{FileSystem, NodeId, read_file};
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file};
 use vmrescue_partition::TableKind;
 use vmrescue_windows::Machine;
 
 /// Memory for what the crate `ntfs` reads of a volume.
 const CACHE_BYTES: usize = 16 << 20;
+/// Most files that the second reader of FAT is asked for: it looks for each through its whole directory.
+const MAX_FAT_FILES: usize = 500;
 /// Bytes that are compared at once.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -39,7 +42,9 @@ fn disagreement(what: &str, path: &str) -> Error {
 pub(super) fn defects(machine: &Machine, changes: &[Change], progress: &dyn Progress) -> Result<Vec<Defect>> {
     let mut volumes = BTreeSet::new();
     for path in changes.iter().flat_map(paths) {
-        volumes.insert(machine.volume_of(&GuestPath::parse(path)?.volume)?);
+        // Before a partition is made, or its file system, there is nothing to check.
+        let volume = GuestPath::parse(path)?.volume;
+        volumes.extend(machine.volume_of(&volume).ok().filter(|index| machine.volumes[*index].fs.is_some()));
     }
     for change in changes {
         if let Change::FileSystemRepair { volume, .. } | Change::VolumeFormat { volume, .. } = change {
@@ -65,6 +70,7 @@ pub(super) fn paths(change: &Change) -> Vec<&str> {
         | Change::FileAccess { path, .. }
         | Change::FileLink { path, .. } => vec![path],
         Change::FileRename { from, to } => vec![from, to],
+        Change::FileDetails { details, .. } => details.iter().map(|detail| detail.path.as_str()).collect(),
         registry => registry.registry_key().map(|(hive, _)| vec![hive]).unwrap_or_default(),
     }
 }
@@ -138,7 +144,11 @@ pub(super) fn verify(
     // Which change was the last one to make what a path leads to; permissions leave the content as it is.
     let mut last = BTreeMap::new();
     for (place, change) in changes.iter().enumerate() {
-        if !matches!(change, Change::FileSecurity { .. } | Change::FileAccess { .. }) {
+        let apart = matches!(
+            change,
+            Change::FileSecurity { .. } | Change::FileAccess { .. } | Change::FileDetails { .. }
+        );
+        if !apart {
             last.extend(paths(change).into_iter().map(|path| (path.to_ascii_lowercase(), place)));
         }
     }
@@ -194,7 +204,15 @@ fn verify_volume(machine: &Machine, staged: &Disk, number: u32, verdict: &mut Ve
     let fs = machine.file_system(index)?;
     let window = staged.window(machine.volumes[index].range.clone())?;
     let ours: BTreeSet<String> = fs.read_dir(fs.root())?.into_iter().map(|entry| entry.name).collect();
-    let asked = std::panic::catch_unwind(AssertUnwindSafe(|| root_by_other(&window)));
+    let is_fat = fs.info().kind.starts_with("fat");
+    let crate_name = if is_fat { "fatfs" } else { "ntfs" };
+    let asked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        if is_fat {
+            second_fat::Other::open(window).and_then(|other| other.root())
+        } else {
+            root_by_other(&window)
+        }
+    }));
     match asked.unwrap_or_else(|_| Err("it panics".into())) {
         Ok(theirs) if theirs == ours => {
             verdict
@@ -203,10 +221,13 @@ fn verify_volume(machine: &Machine, staged: &Disk, number: u32, verdict: &mut Ve
         }
         Ok(theirs) => {
             let other = ours.symmetric_difference(&theirs).next().cloned().unwrap_or_default();
-            return Err(disagreement("the crate ntfs sees other files in the root than we do", &other));
+            let what = format!("the crate {crate_name} sees other files in the root than we do");
+            return Err(disagreement(&what, &other));
         }
         Err(reason) => {
-            verdict.only_one_reader.push(format!("volume {number}: the crate ntfs cannot look ({reason})"));
+            verdict
+                .only_one_reader
+                .push(format!("volume {number}: the crate {crate_name} cannot look ({reason})"));
         }
     }
     Ok(())
@@ -242,20 +263,19 @@ fn verify_file(
     let parsed = GuestPath::parse(path)?;
     let (index, node) = machine.resolve(&parsed)?;
     let fs = machine.file_system(index)?;
-    if !fs.info().kind.eq_ignore_ascii_case("ntfs") {
-        verdict.only_one_reader.push(format!("{path}: the second reader knows NTFS only"));
-        return Ok(());
+    if fs.info().kind.starts_with("fat") {
+        return verify_fat(machine, staged, (path, &parsed), (index, node), others, verdict);
     }
     let stream = match node {
         Some(node) => fs.streams(node)?.into_iter().find(|stream| stream.name == parsed.stream),
         None => None,
     };
     let ours = node.zip(stream).map(|(node, stream)| (node, stream.size_bytes));
-    if let std::collections::btree_map::Entry::Vacant(place) = others.entry(index) {
+    if let std::collections::btree_map::Entry::Vacant(place) = others.ntfs.entry(index) {
         let window = staged.window(machine.volumes[index].range.clone())?;
         place.insert(Other::open(window));
     }
-    let Some(other) = others.get_mut(&index) else { return Ok(()) };
+    let Some(other) = others.ntfs.get_mut(&index) else { return Ok(()) };
     let same = match other {
         Ok(other) => {
             // It panics on some damage, and then it has not looked.
@@ -275,8 +295,58 @@ fn verify_file(
     Ok(())
 }
 
-/// The crate `ntfs` on each volume that was asked for, or why it cannot look.
-type Others = BTreeMap<usize, std::result::Result<Other, String>>;
+/// A file on FAT, by the crate `fatfs`.
+fn verify_fat(
+    machine: &Machine,
+    staged: &Disk,
+    (path, parsed): (&str, &GuestPath),
+    (index, node): (usize, Option<NodeId>),
+    others: &mut Others,
+    verdict: &mut Verdict,
+) -> Result<()> {
+    let fs = machine.file_system(index)?;
+    let facts = node.map(|node| fs.metadata(node)).transpose()?;
+    let ours = facts.filter(|facts| facts.kind == NodeKind::File).map(|facts| (facts.id, facts.size_bytes));
+    others.fat_files += 1;
+    if others.fat_files > MAX_FAT_FILES {
+        verdict.only_one_reader.push(format!("{path}: one of more than {MAX_FAT_FILES} files"));
+        return Ok(());
+    }
+    if let std::collections::btree_map::Entry::Vacant(place) = others.fat.entry(index) {
+        let window = staged.window(machine.volumes[index].range.clone())?;
+        let cached = Disk::new(std::sync::Arc::new(Cache::new(window, CACHE_BYTES)));
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| second_fat::Other::open(cached)));
+        place.insert(opened.unwrap_or_else(|_| Err("it panics".into())));
+    }
+    let same = match others.fat.get(&index) {
+        Some(Ok(other)) => {
+            let asked = AssertUnwindSafe(|| other.agrees(&*fs, ours, &parsed.components));
+            match std::panic::catch_unwind(asked) {
+                Ok(answer) => answer?,
+                Err(_) => Err("it panics".into()),
+            }
+        }
+        Some(Err(reason)) => Err(reason.clone()),
+        None => return Ok(()),
+    };
+    match same {
+        Ok(true) => verdict.agreed.push(format!("{path}: both readers see the same")),
+        Ok(false) => return Err(disagreement("the crate fatfs reads something else than we do", path)),
+        Err(reason) => {
+            verdict.only_one_reader.push(format!("{path}: the crate fatfs cannot look ({reason})"));
+        }
+    }
+    Ok(())
+}
+
+/// The second readers of each volume that was asked for, or why they cannot look.
+#[derive(Default)]
+struct Others {
+    ntfs: BTreeMap<usize, std::result::Result<Other, String>>,
+    fat: BTreeMap<usize, std::result::Result<second_fat::Other, String>>,
+    /// Files that were asked for on FAT.
+    fat_files: usize,
+}
 
 /// Why two readers were not compared.
 enum Unread {

@@ -33,8 +33,17 @@ impl From<Discard> for WriteOptions {
 /// `Refused` with the reason and the way out when something would be lost that `discard` does not give up.
 pub fn with_unfinished(machine: &Machine, changes: Vec<Change>, discard: Discard) -> Result<Vec<Change>> {
     let mut touched = BTreeSet::new();
+    // Partitions and file systems that the changes make first are not there yet.
+    let makes = |change: &Change| matches!(change, Change::DiskWrite { .. } | Change::VolumeFormat { .. });
+    let makes = changes.iter().any(makes);
     for path in changes.iter().flat_map(paths) {
-        touched.insert(machine.volume_of(&GuestPath::parse(path)?.volume)?);
+        match machine.volume_of(&GuestPath::parse(path)?.volume) {
+            Ok(index) if makes && machine.volumes[index].fs.is_none() => {}
+            Err(_) if makes => {}
+            found => {
+                touched.insert(found?);
+            }
+        }
     }
     let mut all = Vec::new();
     for index in touched {

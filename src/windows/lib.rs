@@ -34,6 +34,7 @@ mod pe;
 mod pkcs7;
 mod roles;
 mod services;
+mod system_partition;
 pub mod testing;
 pub mod timeline;
 mod unread;
@@ -62,6 +63,7 @@ pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
 pub use pe::{Payload, PeInfo, machine_name, packing, payload_kind, pe_checksum, pe_imports};
 pub use roles::{Role, roles};
 pub use services::{Service, expand_image_path, services, services_seen};
+pub use system_partition::{LostEntry, SystemPartition, system_partition_state};
 pub use unread::{Unread, Unseen, Weight};
 pub use updates::{
     AgentResult, BuildStep, FileOperation, LogEnd, LogLine, LogSession, Package, PendingXml, Queue, Session,

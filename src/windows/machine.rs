@@ -220,6 +220,9 @@ impl Machine {
                 _ => open_volume(&disk, &range, &mut defects),
             };
             let system = partition.as_ref().is_some_and(|p| p.type_guid == Some(EFI_SYSTEM) || p.active);
+            if partition.as_ref().is_some_and(|p| p.type_guid == Some(EFI_SYSTEM)) {
+                defects.extend(unreadable_by_firmware(number, &range, fs.as_deref(), bitlocker.is_some()));
+            }
             volumes.push(Volume { number, range, partition, fs, error, bitlocker, letter: None, system });
         }
         let mut machine = Machine {
@@ -478,6 +481,23 @@ fn open_volume(
             (None, Some(e.to_string()))
         }
     }
+}
+
+/// An EFI system partition without FAT: the firmware finds nothing there.
+fn unreadable_by_firmware(
+    number: u32,
+    range: &Range<u64>,
+    fs: Option<&dyn FileSystem>,
+    bitlocker: bool,
+) -> Option<Defect> {
+    let (code, what) = match fs.map(|fs| fs.info().kind) {
+        Some(kind) if kind.starts_with("fat") => return None,
+        Some(kind) => ("system-partition-not-fat", format!("has {kind}, firmware reads FAT only")),
+        None if bitlocker => return None,
+        None => ("system-partition-no-file-system", "has no file system".to_string()),
+    };
+    let text = format!("the EFI system partition (number {number}) {what}");
+    Some(Defect::new(code, Severity::Error, Layer::FileSystem, range.start, text))
 }
 
 /// What a letter of `MountedDevices` stands for.

@@ -11,6 +11,7 @@ mod demo;
 mod diagnose;
 mod drivers;
 mod events;
+mod fat;
 mod forensic;
 mod inspect;
 #[cfg(target_os = "linux")]
@@ -33,6 +34,7 @@ mod registry_corpus;
 mod registry_oracles;
 mod report;
 mod scripts;
+mod system_partition;
 mod timeline;
 mod unseen;
 mod updates;

@@ -112,7 +112,7 @@ fn faults(name: &str) -> Vec<Fault> {
         "revert-pending-updates" => vec![Fault::PendingUpdate],
         "rebuild-boot" => vec![Fault::StoreDangling],
         "repair-gpt" => vec![Fault::GptBackup],
-        "set-partition-type" | "set-active" => vec![Fault::SystemPartitionUnmarked],
+        "set-partition-type" | "set-active" | "system-partition" => vec![Fault::SystemPartitionUnmarked],
         "repair-boot-sector" => vec![Fault::BootSector],
         _ => Vec::new(),
     }

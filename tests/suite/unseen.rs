@@ -400,7 +400,7 @@ fn lost_partitions_are_found_shown_and_restored() {
         let document = json(&scan);
         let kinds: Vec<&str> =
             document["found"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
-        let wanted = if path.contains("entry") { &["FAT32"][..] } else { &["FAT32", "ntfs"] };
+        let wanted = if path.contains("entry") { &["fat32"][..] } else { &["fat32", "ntfs"] };
         assert_eq!(kinds, wanted, "{}", text(&scan));
         let listed = vmrescue(&["ls", path, r"C:\Windows\System32", "--scan"]);
         assert!(code(&listed) == 0 && text(&listed).contains("ntoskrnl.exe"), "{}", text(&listed));

@@ -20,6 +20,7 @@ use super::file_system::{repair_file_system, repair_file_systems};
 use super::script::{Action, Script, Step};
 use super::sectors;
 use super::source::Source;
+use super::system_partition::repair_system_partition;
 use super::volumes::Discard;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -262,6 +263,9 @@ impl Planner<'_> {
             Action::FileWriteText { path, text } => self.write_text(&fill(path), &fill(text)),
             Action::FilePut { from, to } => self.put(&fill(from), &fill(to)),
             Action::BcdRebuild {} => self.rebuild(),
+            Action::SystemPartitionRepair {} => {
+                self.all(repair_system_partition(self.machine, self.installation))
+            }
             Action::BcdSet { object, element, value } => {
                 self.bcd_set(&fill(object), &fill(element), &fill(value))
             }

@@ -112,6 +112,9 @@ pub enum Action {
     /// Puts boot files and boot store right for this installation.
     #[serde(rename = "bcd.rebuild")]
     BcdRebuild {},
+    /// Gives the disk a system partition that starts this installation: entry, file system, boot files, store.
+    #[serde(rename = "system-partition.repair")]
+    SystemPartitionRepair {},
     /// Sets an element of the boot store.
     #[serde(rename = "bcd.set")]
     BcdSet {

@@ -16,6 +16,7 @@ pub(super) const SHIPPED: &[&str] = &[
     include_str!("../../../scripts/vbs-off.toml"),
     include_str!("../../../scripts/last-known-good.toml"),
     include_str!("../../../scripts/rebuild-boot.toml"),
+    include_str!("../../../scripts/system-partition.toml"),
     include_str!("../../../scripts/set-active.toml"),
     include_str!("../../../scripts/set-partition-type.toml"),
     include_str!("../../../scripts/repair-gpt.toml"),

@@ -116,7 +116,29 @@ pub fn codes_page() -> String {
          else is left. *Refuses* in the table: with this damage it is not certain which clusters, records or names there are, so no repair starts.\n\n\
          | code | severity | with `--repair` | meaning |\n|---|---|---|---|\n",
     );
-    for code in CODES {
+    rows(&mut page, CODES);
+    page.push_str(
+        "\nAt most 100 findings of one code are listed, and a note under the same code says how many there are.\n\n\
+         Not looked at: the contents of access control lists beyond their frame, the records of $LogFile and $UsnJrnl, compressed data, \
+         $AttrDef.\n\n\
+         # What the check of a FAT volume finds\n\n\
+         One walk from the root follows every chain of clusters and reads every directory; what two chains go through is cross-linked, \
+         what is in use and no chain goes through is lost. The copies of the allocation table are compared, and the boot sector and \
+         FSInfo of FAT32 with their copies and counts. Where the copies of the table differ and the first has damage, one that has none is \
+         taken. Refused repairs, undo and the mark `dirty` are as for NTFS.\n\n\
+         | code | severity | with `--repair` | meaning |\n|---|---|---|---|\n",
+    );
+    rows(&mut page, crate::fat::CODES);
+    page.push_str(
+        "\nAn EFI system partition without FAT is reported for the disk: `system-partition-no-file-system`, `system-partition-not-fat` \
+         (`vmrescue repair IMAGE system-partition`).\n",
+    );
+    page
+}
+
+/// The rows of a table of codes.
+fn rows(page: &mut String, codes: &[Code]) {
+    for code in codes {
         let does = match code.mend {
             Mend::Mends => "mends",
             Mend::Leaves => "leaves it",
@@ -125,12 +147,6 @@ pub fn codes_page() -> String {
         let _infallible =
             writeln!(page, "| `{}` | {} | {does} | {} |", code.name, code.severity.name(), code.meaning);
     }
-    page.push_str(
-        "\nAt most 100 findings of one code are listed, and a note under the same code says how many there are.\n\n\
-         Not looked at: the contents of access control lists beyond their frame, the records of $LogFile and $UsnJrnl, compressed data, \
-         $AttrDef.\n",
-    );
-    page
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::record::{DIRECTORY, EXTEND};
 use super::special::exists;
 use super::tree::{Collation, Tree};
 use crate::ntfs::usn::reason;
+use crate::short_name::is_short;
 use crate::{Attributes, Times};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
@@ -32,18 +33,6 @@ fn check_name(name: &str) -> Result<Vec<u16>> {
         return Err(Error::invalid(Layer::Ntfs, format!("{name:?} cannot be a file name on Windows")));
     }
     Ok(units)
-}
-
-/// True for a name that is its own 8.3 name.
-pub(crate) fn is_short(name: &str) -> bool {
-    let (base, extension) = name.split_once('.').unwrap_or((name, ""));
-    let legal =
-        |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || "$%'-_@~`!(){}^#&".contains(c));
-    (1..=8).contains(&base.len())
-        && extension.len() <= 3
-        && (!name.contains('.') || !extension.is_empty())
-        && legal(base)
-        && legal(extension)
 }
 
 /// A key to look a name up with.
