@@ -60,11 +60,7 @@ for number in range(fs.info.last_inum):
 "#;
 
 pub(crate) fn corpus() -> Option<PathBuf> {
-    let found = crate::oracle::corpus().filter(|path| path.is_dir());
-    if found.is_none() {
-        println!("SKIPPED: no corpus (set VMRESCUE_CORPUS to the unpacked directory)");
-    }
-    found
+    crate::oracle::corpus().filter(|path| path.is_dir())
 }
 
 pub(crate) fn files_under(directory: &Path, out: &mut Vec<PathBuf>) {
