@@ -184,10 +184,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The texts, when the type is REG_MULTI_SZ.
+    /// The texts that are not empty, when the type is REG_MULTI_SZ.
     pub fn as_multi_string(&self) -> Option<Vec<String>> {
         match self.typed() {
-            Ok(ValueData::Texts(texts)) => Some(texts),
+            Ok(ValueData::Texts(texts)) => Some(texts.into_iter().filter(|text| !text.is_empty()).collect()),
             _ => None,
         }
     }
@@ -199,7 +199,15 @@ fn terminated(data: &[u8]) -> String {
     text.strip_suffix('\0').map(str::to_string).unwrap_or(text)
 }
 
+/// The texts of a list, empty ones too: in PendingFileRenameOperations they say that a file is deleted. One NUL ends the last text, one more the
+/// list.
 fn texts(data: &[u8]) -> Vec<String> {
     let text = utf16le_lossy(data);
-    text.split('\0').filter(|part| !part.is_empty()).map(str::to_string).collect()
+    let mut parts: Vec<&str> = text.split('\0').collect();
+    for _ in 0..2 {
+        if parts.last().is_some_and(|last| last.is_empty()) {
+            parts.pop();
+        }
+    }
+    parts.into_iter().map(str::to_string).collect()
 }
