@@ -3,7 +3,7 @@
 //! A disk says where its parent is, and a guest may lie: only the file name of a hint is trusted, looked for in the
 //! image's own folder, unless the caller allows more or names the parent.
 
-use super::{Container, ContainerInfo, Variant, info, open_with_parent};
+use super::{Container, ContainerInfo, Format, Variant, info, open_with_parent};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
@@ -40,7 +40,25 @@ pub fn open_file(file: &Disk, path: &Path, options: &OpenOptions) -> Result<Cont
     let mut container = open_with_parent(file, parent.map(|(disk, _)| disk)).map_err(|e| e.in_file(path))?;
     container.info.parent = name;
     container.defects.extend(defects);
+    container.defects.extend(named_otherwise(path, &container.info));
     Ok(container)
+}
+
+/// A file that is named as a container and is none: what Hyper-V and Azure make of its name is refused there.
+fn named_otherwise(path: &Path, info: &ContainerInfo) -> Option<Defect> {
+    const NAMES: [(&str, &str); 4] = [
+        ("vhd", "footer of a VHD"),
+        ("avhd", "footer of a VHD"),
+        ("vhdx", "header of a VHDX"),
+        ("avhdx", "header of a VHDX"),
+    ];
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    let (name, lacks) =
+        NAMES.into_iter().find(|(name, _)| info.format == Format::Raw && *name == extension)?;
+    let text = format!(
+        "the file is named .{name} and has no {lacks}: it is read as a raw disk; Hyper-V and Azure refuse it"
+    );
+    Some(Defect::new("container-named-otherwise", Severity::Warning, Layer::Image, None, text))
 }
 
 /// The parent of `file` as a disk; `None` for a disk that needs none. `parents` are tried instead of what it names.
