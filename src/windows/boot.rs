@@ -17,7 +17,7 @@ pub(super) const STORE_PLACES: [(Firmware, &[&str]); 2] =
 pub struct BootLayout {
     /// UEFI for a GPT disk, BIOS for all others.
     pub firmware: Firmware,
-    /// Volumes (indices) that the firmware would start from: EFI system partitions, or the active partition.
+    /// Volumes (indices) that the firmware would start from: EFI system partitions, or the active partition; those with a store first.
     pub system: Vec<usize>,
     /// Volumes that hold boot files but are not marked as the firmware wants it.
     pub unmarked: Vec<usize>,
@@ -48,6 +48,8 @@ pub fn boot_layout(machine: &Machine) -> BootLayout {
             unmarked.push(index);
         }
     }
+    let (_, store) = STORE_PLACES[usize::from(firmware == Firmware::Bios)];
+    system.sort_by_key(|index| !has(machine, *index, store));
     BootLayout { firmware, system, unmarked }
 }
 
@@ -101,6 +103,12 @@ impl BootLayout {
                     .advice("`vmrescue partition list IMAGE` shows what is there; name one with --system N")),
             },
             several => {
+                let (_, store) = STORE_PLACES[usize::from(self.firmware == Firmware::Bios)];
+                let mut with_store = several.iter().filter(|index| has(machine, **index, store));
+                // One of them has the store: the firmware starts from there, whatever the others are for.
+                if let (Some(one), None) = (with_store.next(), with_store.next()) {
+                    return Ok(*one);
+                }
                 let list: Vec<String> =
                     several.iter().map(|index| format!("#{}", machine.volumes[*index].number)).collect();
                 Err(Error::refused(Layer::Bcd, "there are several system partitions")

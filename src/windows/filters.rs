@@ -155,10 +155,11 @@ fn judge(filter: &mut Filter, services: &[Service]) {
         Some(format!("its file cannot be loaded: {problem}"))
     } else if filter.boot
         && filter.device.is_none()
-        && service.start.is_some_and(|start| start > 0)
+        && service.effective_start().is_some_and(|start| start > 0)
         && is_disk_class(&filter.class)
     {
-        Some(format!("starts too late for the boot disk (start {})", service.start_name()))
+        let how = if service.start == Some(0) { "StartOverride" } else { service.start_name() };
+        Some(format!("starts too late for the boot disk (start {how})"))
     } else {
         None
     };

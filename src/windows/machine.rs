@@ -268,6 +268,10 @@ impl Machine {
         }
         self.give_letters(&unseen);
         self.unread.extend(unseen.list());
+        self.name_installations();
+    }
+
+    fn name_installations(&mut self) {
         for installation in &mut self.installations {
             let volume = &self.volumes[installation.volume];
             installation.path = match volume.letter {
@@ -275,6 +279,18 @@ impl Machine {
                 None => format!("#{}:\\Windows", volume.number),
             };
         }
+    }
+
+    /// Gives the volumes the letters that they have on `other`, the same disk before a change: the paths of what was changed keep their
+    /// meaning, though the change may be one of letters.
+    pub fn keep_letters(&mut self, other: &Machine) {
+        for volume in &mut self.volumes {
+            let same = other.volumes.iter().find(|old| old.number == volume.number);
+            if let Some(same) = same {
+                volume.letter = same.letter;
+            }
+        }
+        self.name_installations();
     }
 
     fn describe(&self, volume: usize, root: NodeId) -> Installation {

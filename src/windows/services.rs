@@ -15,6 +15,9 @@ pub struct Service {
     pub name: String,
     /// 0 boot, 1 system, 2 automatic, 3 on demand, 4 disabled.
     pub start: Option<u32>,
+    /// Value 0 of the key `StartOverride`, which the loader takes in place of `Start`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_override: Option<u32>,
     /// 1 kernel driver, 2 file system driver, 0x10 and 0x20 services.
     pub kind: Option<u32>,
     /// Load order group.
@@ -45,6 +48,11 @@ impl Service {
     /// True for kernel and file system drivers.
     pub fn is_driver(&self) -> bool {
         matches!(self.kind, Some(1 | 2 | 8))
+    }
+
+    /// The start that the loader goes by.
+    pub fn effective_start(&self) -> Option<u32> {
+        self.start_override.or(self.start)
     }
 
     /// The word for the start value.
@@ -192,7 +200,7 @@ fn service_of(entry: &Key<'_>, place: &str, unseen: &Unseen) -> Result<Option<Se
     };
     let texts = |name: &str| -> Result<Vec<String>> {
         Ok(match value(name)? {
-            Some(ValueData::Texts(texts)) => texts,
+            Some(ValueData::Texts(texts)) => texts.into_iter().filter(|text| !text.is_empty()).collect(),
             _ => Vec::new(),
         })
     };
@@ -205,9 +213,15 @@ fn service_of(entry: &Key<'_>, place: &str, unseen: &Unseen) -> Result<Option<Se
         Ok(parameters.value("ServiceDll")?.and_then(|value| value.as_string()))
     };
     let service_dll = unseen.seen("the parameters of a service", place, Weight::Partial, dll()).flatten();
+    let over = || -> Result<Option<u32>> {
+        let Some(key) = entry.subkey("StartOverride")? else { return Ok(None) };
+        Ok(key.value("0")?.and_then(|value| value.as_u32()))
+    };
+    let start_override = unseen.seen("StartOverride of a driver", place, Weight::Critical, over()).flatten();
     Ok(Some(Service {
         name: entry.name(),
         start,
+        start_override,
         kind,
         group: text("Group")?,
         tag: number("Tag")?,

@@ -5,6 +5,7 @@
 
 use super::device::{Device, DeviceElement};
 use super::element::{self, Format};
+use vmrescue_base::bytes::is_zero;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::guid::Guid;
 use vmrescue_base::text::{until_nul, utf16le_bytes, utf16le_lossy};
@@ -109,14 +110,17 @@ fn parse(element: u32, data_type: u32, bytes: &[u8]) -> Option<Value> {
         (Format::Device, REG_BINARY) => DeviceElement::parse(bytes).map(Value::Device),
         (Format::Text, REG_SZ) => {
             let value = Value::Text(text());
-            // Text that would not come back bit for bit (unpaired surrogates, data after the NUL) stays raw.
-            (value.encode().1 == bytes || terminated(&text())[..] == [bytes, &[0, 0]].concat())
-                .then_some(value)
+            let own = value.encode().1;
+            // Windows reads up to the first NUL, and stores have more of them. Text that would not come back otherwise (unpaired
+            // surrogates, data after the NUL) stays raw.
+            let padded = bytes.strip_prefix(&own[..]).is_some_and(is_zero);
+            (padded || own[..] == [bytes, &[0, 0]].concat()).then_some(value)
         }
         (Format::Object, REG_SZ) => text().parse().ok().map(Value::Object),
         (Format::Objects, REG_MULTI_SZ) => utf16le_lossy(bytes)
             .split('\0')
-            .filter(|part| !part.is_empty())
+            // An empty text ends the list; what stands behind it is not part of it.
+            .take_while(|part| !part.is_empty())
             .map(|part| part.parse::<Guid>().ok())
             .collect::<Option<Vec<_>>>()
             .map(Value::Objects),

@@ -73,6 +73,21 @@ impl StoreFile {
     }
 }
 
+impl StoreFile {
+    /// True when a file of the start can be restored from this copy: a program file as in [`StoreFile::is_usable_on`], or data, such as a code
+    /// page, that no manifest says should be another.
+    pub fn is_restorable_on(&self, architecture: &str) -> bool {
+        self.is_usable_on(architecture) || self.is_data() && self.hash_fits != Some(false)
+    }
+
+    /// True for a whole file of data. That it is no program file is its problem when it is looked at as one.
+    fn is_data(&self) -> bool {
+        let name = self.path.rsplit('\\').next().unwrap_or_default().to_ascii_lowercase();
+        let zeroed = self.problem.as_ref().is_some_and(|problem| problem.contains("zeros"));
+        self.payload == "other" && self.size > 0 && !zeroed && name.ends_with(".nls")
+    }
+}
+
 /// How a file outside of the store is tied to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

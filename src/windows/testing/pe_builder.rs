@@ -84,8 +84,35 @@ fn section_header(name: &[u8], rva: u32, raw: usize, place: usize, flags: u32) -
     bytes
 }
 
+/// Where the import table lies in the code section.
+const IMPORTS: usize = 0x1000;
+
+/// The import table of files named `imports`, for a section that begins at `rva`; each asks for one function by its number.
+fn import_table(imports: &[&str], rva: u32) -> Vec<u8> {
+    let names = (imports.len() + 1) * 20;
+    let thunks = names + imports.iter().map(|name| name.len() + 1).sum::<usize>();
+    let thunks = thunks.next_multiple_of(8);
+    let mut bytes = vec![0; thunks + imports.len() * 16];
+    let mut at = names;
+    for (i, name) in imports.iter().enumerate() {
+        let thunk = thunks + i * 16;
+        for (field, place) in [(0, thunk), (12, at), (16, thunk)] {
+            put(&mut bytes, i * 20 + field, &(rva + (IMPORTS + place) as u32).to_le_bytes());
+        }
+        put(&mut bytes, at, name.as_bytes());
+        put(&mut bytes, thunk, &0x8000_0000_0000_0001u64.to_le_bytes());
+        at += name.len() + 1;
+    }
+    bytes
+}
+
 /// A 64-bit PE file named `name` with this version, for `machine` (0x8664, 0xaa64), with a right checksum.
 pub fn driver(name: &str, version: &str, machine: u16) -> Vec<u8> {
+    program(name, version, machine, &[])
+}
+
+/// The same, importing from the files `imports`.
+pub fn program(name: &str, version: &str, machine: u16, imports: &[&str]) -> Vec<u8> {
     let mut text = vec![0xcc; 16 * 1024];
     // Different versions differ in their bodies, not only in their resources.
     version.bytes().chain(name.bytes()).enumerate().for_each(|(i, byte)| text[i] = byte);
@@ -125,6 +152,12 @@ pub fn driver(name: &str, version: &str, machine: u16) -> Vec<u8> {
     put(&mut bytes, optional + 112 + 20, &(resources.len() as u32).to_le_bytes());
     let table = optional + 240;
     let code_rva = RESOURCE_RVA + resource_size;
+    if !imports.is_empty() {
+        let import_table = import_table(imports, code_rva);
+        put(&mut text, IMPORTS, &import_table);
+        put(&mut bytes, optional + 112 + 8, &(code_rva + IMPORTS as u32).to_le_bytes());
+        put(&mut bytes, optional + 112 + 12, &(import_table.len() as u32).to_le_bytes());
+    }
     put(&mut bytes, table, &section_header(b".rsrc", RESOURCE_RVA, resources.len(), headers, 0x4000_0040));
     let place = headers + resources.len();
     put(&mut bytes, table + 40, &section_header(b".text", code_rva, text.len(), place, 0x6000_0020));
@@ -139,7 +172,7 @@ pub fn driver(name: &str, version: &str, machine: u16) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::driver;
+    use super::{driver, program};
     use crate::PeInfo;
 
     #[test]
@@ -148,6 +181,10 @@ mod tests {
         assert_eq!(info.file_version.as_deref(), Some("10.0.17763.7558"));
         assert_eq!(info.original_name.as_deref(), Some("ACPI.sys"));
         assert!(info.checksum_right && info.machine == 0x8664);
+        let imports = ["ntoskrnl.exe", "HAL.dll", "WMILIB.SYS"];
+        let importing = program("ACPI.sys", "10.0.17763.7558", 0x8664, &imports);
+        assert!(PeInfo::parse(&importing).unwrap().checksum_right);
+        assert_eq!(crate::pe_imports(&importing), imports);
         let mut broken = driver("ACPI.sys", "10.0.17763.7558", 0x8664);
         broken.truncate(9000);
         assert!(PeInfo::parse(&broken).is_err());
