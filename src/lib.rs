@@ -14,6 +14,7 @@
 //! disk/          whole disks: convert, merge, compact, resize, children
 //! registry/      hives
 //! windows/       one installation as objects
+//! boot/          the boot chain as one model
 //! baseline/      what a machine is set up like
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
@@ -30,6 +31,7 @@ pub use vmrescue_base::{
 pub use vmrescue_baseline as baseline;
 pub use vmrescue_batch as batch;
 pub use vmrescue_block as block;
+pub use vmrescue_boot as boot;
 pub use vmrescue_cli as cli;
 pub use vmrescue_collect as collect;
 pub use vmrescue_crypt as crypt;

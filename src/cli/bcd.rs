@@ -217,7 +217,9 @@ pub(super) fn bcd(command: Bcd) -> Result<u8> {
         }
         Bcd::Rebuild { image, system, changing } => {
             change::changes(&image, "bcd rebuild", &changing, |machine: &Machine| {
-                rebuild_boot(machine, machine.installation(image.windows)?, system)
+                let planned = rebuild_boot(machine, machine.installation(image.windows)?, system)?;
+                planned.notes.iter().for_each(|note| super::say_error(&format!("note: {note}")));
+                Ok(planned.changes)
             })
         }
     }

@@ -51,6 +51,8 @@ enum DriversCommand {
         /// Name of the service
         name: String,
         #[command(flatten)]
+        using: change::Using,
+        #[command(flatten)]
         changing: Changing,
     },
 }
@@ -67,8 +69,8 @@ pub(super) fn run(args: DriversArgs) -> Result<u8> {
         Some(DriversCommand::Restore { image, name, using, changing }) => {
             (image, "restore-driver", name, using, changing)
         }
-        Some(DriversCommand::Disable { image, name, changing }) => {
-            (image, "disable-driver", name, change::Using::default(), changing)
+        Some(DriversCommand::Disable { image, name, using, changing }) => {
+            (image, "disable-driver", name, using, changing)
         }
         None => {
             let image = args.image.as_ref().ok_or_else(super::no_image)?;

@@ -7,9 +7,10 @@
 mod encrypted;
 mod faults;
 mod hives;
+mod windows;
 
 pub use encrypted::{Secrets, encrypt, secrets};
-pub use vmrescue_windows::testing::{LogEvent, driver, event_log};
+pub use vmrescue_windows::testing::{LogEvent, driver, event_log, program};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,21 +29,12 @@ use vmrescue_windows::bcd::{Firmware, FreshSpec, PartitionRef, Store, changes, f
 const MIB: u64 = 1 << 20;
 /// Stands for the boot manager of a BIOS machine.
 const BOOTMGR: &[u8] = b"BOOTMGR stand-in made by vmrescue; there is no code in it";
+/// Stands for boot code: it stops the processor and keeps it stopped.
+const STILL: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
 const RESOURCES: &[u8] = b"language resources, in name only";
 const FONT: &[u8] = b"a font, in name only";
 /// Versions of ACPI.sys in the component store, the newer one first.
 pub const ACPI_VERSIONS: [&str; 2] = ["10.0.17763.7558", "10.0.17763.7314"];
-const DRIVERS: [(&str, u32); 8] = [
-    ("ACPI", 0),
-    ("disk", 0),
-    ("partmgr", 0),
-    ("volmgr", 0),
-    ("storvsc", 0),
-    ("vmbus", 0),
-    ("Ntfs", 0),
-    ("netvsc", 3),
-];
-
 /// Makes the disk at `path`, which must not exist: a Generation 2 machine with GPT and UEFI.
 ///
 /// # Errors
@@ -108,7 +100,11 @@ pub fn build_for(path: &Path, kind: Kind, firmware: Firmware) -> Result<()> {
     let store = fresh(&FreshSpec::new(firmware, id(first)?, id(last)?));
     match firmware {
         Firmware::Uefi => fill_system(&disk.window(system.clone())?, &store, system.start / 512)?,
-        Firmware::Bios => fill_active(&disk.window(system.clone())?, &store, system.start / 512)?,
+        Firmware::Bios => {
+            disk.write_at(0, &STILL)?;
+            fill_active(&disk.window(system.clone())?, &store, system.start / 512)?;
+            boot_code(&disk.window(system)?)?;
+        }
     }
     fill_windows(&disk.window(windows.clone())?, windows.start / 512)?;
     disk.flush()
@@ -173,21 +169,25 @@ fn fill_active(disk: &DiskMut, store: &Store, first_sector: u64) -> Result<()> {
     fs.sync()
 }
 
+/// Gives the boot sector of an NTFS volume, and its copy, something to start.
+fn boot_code(volume: &DiskMut) -> Result<()> {
+    let mut sector = volume.as_disk().read_vec(0, 512)?;
+    sector[0x54..0x54 + STILL.len()].copy_from_slice(&STILL);
+    volume.write_at(0, &sector)?;
+    volume.write_at(volume.len() - 512, &sector)
+}
+
 fn fill_windows(disk: &DiskMut, first_sector: u64) -> Result<()> {
     ntfs::format(disk, &spec("Windows", first_sector))?;
     let mut fs = open_mut(disk.clone())?;
     let fs = &mut *fs;
     let config = r"Windows\System32\config";
-    put(fs, &format!(r"{config}\SYSTEM"), &hives::system(&DRIVERS)?)?;
+    put(fs, &format!(r"{config}\SYSTEM"), &hives::system()?)?;
     put(fs, &format!(r"{config}\SOFTWARE"), &hives::software()?)?;
     put(fs, &format!(r"{config}\COMPONENTS"), &hives::components()?)?;
     for name in ["SAM", "SECURITY", "DEFAULT"] {
         put(fs, &format!(r"{config}\{name}"), &hives::empty(name)?)?;
     }
-    let kernel = r"Windows\System32";
-    put(fs, &format!(r"{kernel}\ntoskrnl.exe"), &driver("ntoskrnl.exe", ACPI_VERSIONS[0], 0x8664))?;
-    put(fs, &format!(r"{kernel}\winload.efi"), &driver("winload.efi", ACPI_VERSIONS[0], 0x8664))?;
-    put(fs, &format!(r"{kernel}\winload.exe"), &driver("winload.exe", ACPI_VERSIONS[0], 0x8664))?;
     let loader = driver("bootmgfw.efi", "10.0.17763.1", 0x8664);
     put(fs, r"Windows\Boot\EFI\bootmgfw.efi", &loader)?;
     put(fs, r"Windows\Boot\EFI\memtest.efi", &driver("memtest.efi", "10.0.17763.1", 0x8664))?;
@@ -195,20 +195,22 @@ fn fill_windows(disk: &DiskMut, first_sector: u64) -> Result<()> {
     put(fs, r"Windows\Boot\PCAT\bootmgr", BOOTMGR)?;
     put(fs, r"Windows\Boot\PCAT\memtest.exe", &driver("memtest.exe", "10.0.17763.1", 0x8664))?;
     put(fs, r"Windows\Boot\Fonts\wgl4_boot.ttf", FONT)?;
-    let drivers = make_directory(fs, r"Windows\System32\drivers")?;
-    for (name, _) in DRIVERS {
-        let file = format!("{name}.sys");
-        let versions = if name == "ACPI" { &ACPI_VERSIONS[..] } else { &ACPI_VERSIONS[..1] };
-        for version in versions.iter().rev() {
-            let component =
-                format!("amd64_{}.inf_31bf3856ad364e35_{version}_none_0a1b2c3d4e5f6071", name.to_lowercase());
-            let content = driver(&file, version, 0x8664);
-            let node = put(fs, &format!(r"Windows\WinSxS\{component}\{file}"), &content)?;
-            if *version == ACPI_VERSIONS[0] {
-                // As Windows has it: one file with a name in System32 and one in the store.
-                fs.link(node, drivers, &file)?;
-            }
-        }
+    let system32 = make_directory(fs, windows::SYSTEM32)?;
+    let drivers = make_directory(fs, windows::DRIVERS_FOLDER)?;
+    for (name, imports) in windows::PROGRAMS {
+        component(fs, name, system32, &|version| program(name, version, 0x8664, imports))?;
+    }
+    for name in windows::DATA {
+        component(fs, name, system32, &|version| {
+            format!("{name} {version}: a table in name only").into_bytes()
+        })?;
+    }
+    for (name, imports) in windows::LIBRARIES {
+        component(fs, name, drivers, &|version| program(name, version, 0x8664, imports))?;
+    }
+    for (service, _, _, _, imports) in windows::DRIVERS {
+        let name = format!("{service}.sys");
+        component(fs, &name, drivers, &|version| program(&name, version, 0x8664, imports))?;
     }
     put(
         fs,
@@ -216,6 +218,44 @@ fn fill_windows(disk: &DiskMut, first_sector: u64) -> Result<()> {
         b"This disk was made by vmrescue; nothing on it is Microsoft's.\r\n",
     )?;
     fs.sync()
+}
+
+/// What a program file of the demo's Windows holds in this version; `None` for one that it does not have.
+pub fn program_file(name: &str, version: &str) -> Option<Vec<u8>> {
+    let of = |list: &[windows::Program]| {
+        list.iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(own, imports)| ((*own).to_string(), *imports))
+    };
+    let driver = || {
+        let own =
+            windows::DRIVERS.iter().find(|driver| format!("{}.sys", driver.0).eq_ignore_ascii_case(name))?;
+        Some((format!("{}.sys", own.0), own.4))
+    };
+    let (own, imports) = of(&windows::PROGRAMS).or_else(|| of(&windows::LIBRARIES)).or_else(driver)?;
+    Some(program(&own, version, 0x8664, imports))
+}
+
+/// A file with its component in the store; of ACPI.sys there are two versions.
+fn component(
+    fs: &mut dyn FileSystemMut,
+    file: &str,
+    folder: NodeId,
+    content: &dyn Fn(&str) -> Vec<u8>,
+) -> Result<()> {
+    let versions = if file == "ACPI.sys" { &ACPI_VERSIONS[..] } else { &ACPI_VERSIONS[..1] };
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem).to_lowercase();
+    let family =
+        if file.to_lowercase().ends_with(".sys") { format!("{stem}.inf") } else { file.to_lowercase() };
+    for version in versions.iter().rev() {
+        let component = format!("amd64_{family}_31bf3856ad364e35_{version}_none_0a1b2c3d4e5f6071");
+        let node = put(fs, &format!(r"Windows\WinSxS\{component}\{file}"), &content(version))?;
+        if *version == ACPI_VERSIONS[0] {
+            // As Windows has it: one file with a name in System32 and one in the store.
+            fs.link(node, folder, file)?;
+        }
+    }
+    Ok(())
 }
 
 /// What [`break_it`] breaks.

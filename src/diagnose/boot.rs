@@ -6,13 +6,10 @@ use super::scene::Scene;
 use super::verdict::Kind;
 use super::{Applicability, Finding, Fix};
 use vmrescue_base::error::Result;
-use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::{fat, ntfs, read_file, resolve};
 use vmrescue_partition::TableKind;
-use vmrescue_windows::bcd::{Firmware, Object, Store, Value, dangling};
-use vmrescue_windows::{
-    BootLayout, Installation, Machine, PeInfo, Unread, Unseen, Weight, boot_layout, load_store,
-};
+use vmrescue_windows::bcd::{Firmware, Object, Store, dangling};
+use vmrescue_windows::{BootLayout, Machine, PeInfo, Unread, Unseen, Weight, boot_layout, load_store};
 
 pub(super) const DOCS: &[RuleDoc] = &[
     RuleDoc {
@@ -135,16 +132,6 @@ pub(super) const DOCS: &[RuleDoc] = &[
         remedy: "Point the entries at the partitions of this disk.",
         source: &["AZ-A01", "AZ-B02", "0xC000000E"],
     },
-    RuleDoc {
-        rule: "loader-missing",
-        title: "The loader of Windows is missing or damaged",
-        severity: Severity::Critical,
-        confidence: Confidence::Certain,
-        meaning: "The default entry names a loader that is not there or is no whole program file.",
-        seen: "path and systemroot of the default entry",
-        remedy: "Put it back from the component store or another machine of the same build, or rebuild the entry when it names a wrong path.",
-        source: &["AZ-B01", "AZ-B02", "WC-02"],
-    },
 ];
 
 fn finding(rule: &str, title: &str, evidence: Vec<String>, screen: &str, fix: Option<Fix>) -> Finding {
@@ -185,7 +172,7 @@ pub(super) fn findings(scene: &Scene<'_>, kind: Kind) -> Vec<Finding> {
             let place = format!("#{}", machine.volumes[volume].number);
             let files = boot_manager(machine, &layout, volume);
             found.extend(unseen.seen("boot files", &place, Weight::Critical, files).into_iter().flatten());
-            let store = store(machine, scene.installation, &layout, volume);
+            let store = store(machine, &layout, volume);
             found.extend(
                 unseen
                     .seen("the boot configuration store", &place, Weight::Critical, store)
@@ -392,12 +379,7 @@ fn boot_manager(machine: &Machine, layout: &BootLayout, volume: usize) -> Result
     Ok(vec![finding("boot-files-missing", "Boot files are missing or damaged", broken, screen, rebuild())])
 }
 
-fn store(
-    machine: &Machine,
-    installation: &Installation,
-    layout: &BootLayout,
-    volume: usize,
-) -> Result<Vec<Finding>> {
+fn store(machine: &Machine, layout: &BootLayout, volume: usize) -> Result<Vec<Finding>> {
     let path = layout.store_path(machine, volume);
     let loaded = match load_store(machine, &path) {
         Ok(Some((_, store))) => store,
@@ -413,15 +395,14 @@ fn store(
                 "boot-store-unreadable",
                 title,
                 text,
-                "0xc000000f or 0xc0000034",
+                "0xc000014c; 0xc0000034 when only its lists are damaged",
                 rebuild(),
             )]);
         }
     };
     let mut found = Vec::new();
     found.extend(menu(&path, &loaded));
-    found.extend(devices(machine, &path, &loaded));
-    found.extend(loader(machine, installation, &path, &loaded)?);
+    found.extend(devices(machine, layout, &path, &loaded));
     Ok(found)
 }
 
@@ -434,7 +415,7 @@ fn menu(path: &str, store: &Store) -> Option<Finding> {
             _ => return None,
         },
     };
-    let screen = "0xc0000034 or 0xc000000f";
+    let screen = "0xc0000034";
     Some(finding(
         "boot-store-incomplete",
         "The boot store names nothing to start",
@@ -444,7 +425,7 @@ fn menu(path: &str, store: &Store) -> Option<Finding> {
     ))
 }
 
-fn devices(machine: &Machine, path: &str, store: &Store) -> Option<Finding> {
+fn devices(machine: &Machine, layout: &BootLayout, path: &str, store: &Store) -> Option<Finding> {
     let evidence: Vec<String> = dangling(store, &machine.disk_map())
         .into_iter()
         .filter(|d| store.object(d.object).is_some_and(|object| is_started(store, object)))
@@ -454,7 +435,10 @@ fn devices(machine: &Machine, path: &str, store: &Store) -> Option<Finding> {
             format!("{path}: {{{}}} {name}: {}", d.object, d.resolution.name())
         })
         .collect();
-    let screen = "0xc000000e or 0xc0000225";
+    let screen = match layout.firmware {
+        Firmware::Bios => "0xc000000e",
+        Firmware::Uefi => "0xc0000225",
+    };
     let title = "The boot store names a partition that is not there";
     (!evidence.is_empty()).then(|| finding("boot-store-dangling-device", title, evidence, screen, rebuild()))
 }
@@ -463,52 +447,4 @@ fn devices(machine: &Machine, path: &str, store: &Store) -> Option<Finding> {
 fn is_started(store: &Store, object: &Object) -> bool {
     store.bootmgr().is_some_and(|manager| manager.id == object.id)
         || store.default_entry().is_some_and(|entry| entry.id == object.id)
-}
-
-/// The default entry's loader and directory are there.
-fn loader(
-    machine: &Machine,
-    installation: &Installation,
-    path: &str,
-    store: &Store,
-) -> Result<Option<Finding>> {
-    let Some(entry) = store.default_entry() else { return Ok(None) };
-    let elsewhere = entry.get(0x2100_0001).and_then(Value::as_device).is_none_or(|device| {
-        machine.disk_map().resolve(device).is_dangling() || device.partitions().is_empty()
-    });
-    // Of an entry on another disk, or in a RAM disk, nothing can be said here.
-    if elsewhere {
-        return Ok(None);
-    }
-    let volume = installation.path.split('\\').next().unwrap_or_default();
-    let mut evidence = Vec::new();
-    for (element, what) in [(0x1200_0002, "loader"), (0x2200_0002, "directory")] {
-        let Some(text) = entry.text(element) else {
-            evidence.push(format!("{path}: {{{}}} names no {what}", entry.id));
-            continue;
-        };
-        let guest = format!(
-            "{volume}{}",
-            if text.starts_with('\\') { text.to_string() } else { format!("\\{text}") }
-        );
-        let (index, node) = machine.resolve(&GuestPath::parse(&guest)?)?;
-        match node {
-            None => evidence.push(format!("{path}: {{{}}} names {text}, which is missing", entry.id)),
-            Some(node) if element == 0x1200_0002 => {
-                let bytes = read_file(&*machine.file_system(index)?, node, "")?;
-                if let Err(e) = PeInfo::parse(&bytes) {
-                    evidence.push(format!("{guest}: {e}"));
-                }
-            }
-            Some(_) => {}
-        }
-    }
-    let title = "The loader that the boot store names is missing or damaged";
-    let repair = if evidence.iter().any(|text| text.contains("names")) {
-        rebuild()
-    } else {
-        fix("restore-driver", &[("name", "winload.efi".into())], Applicability::Safe)
-    };
-    Ok((!evidence.is_empty())
-        .then(|| finding("loader-missing", title, evidence, "0xc000000f or 0xc0000225", repair)))
 }

@@ -29,6 +29,7 @@ const SHIPPED: &[&str] = &[
     include_str!("rules/remote-desktop-service-disabled.toml"),
     include_str!("rules/safe-mode.toml"),
     include_str!("rules/servicing-failed.toml"),
+    include_str!("rules/setup-interrupted.toml"),
     include_str!("rules/setup-unfinished.toml"),
     include_str!("rules/tls-server-off.toml"),
     include_str!("incidents/april-2019-antivirus.toml"),

@@ -3,14 +3,8 @@
 use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
 use super::{Applicability, Finding, Fix};
-
-/// Classes that the start needs, and what they are.
-const CLASSES: [(&str, &str); 4] = [
-    ("{4d36e967-e325-11ce-bfc1-08002be10318}", "disk drives"),
-    ("{4d36e96a-e325-11ce-bfc1-08002be10318}", "disk controllers"),
-    ("{4d36e97b-e325-11ce-bfc1-08002be10318}", "storage controllers"),
-    ("{71a27cdd-812a-11d0-bec7-08002be2092f}", "volumes"),
-];
+use vmrescue_boot::boot_devices;
+use vmrescue_windows::{Filter, Service, Weight, filters};
 
 pub(super) const DOCS: &[RuleDoc] = &[RuleDoc {
     rule: "filter-driver-dangling",
@@ -18,7 +12,7 @@ pub(super) const DOCS: &[RuleDoc] = &[RuleDoc {
     severity: Severity::Critical,
     confidence: Confidence::Likely,
     meaning: "UpperFilters and LowerFilters of a device class name drivers that every device of the class goes through. When one was removed or switched off without its entry, no device of the class starts, and Windows loses its disk.",
-    seen: "names in UpperFilters and LowerFilters of the classes of disks, controllers and volumes, held against the services",
+    seen: "names in UpperFilters and LowerFilters of the classes of disks, controllers, volumes and system devices, and of single devices of these classes, held against the services",
     remedy: "Take the name of a foreign filter out of the list; put back the service of one that belongs to Windows.",
     source: &["WS-02", "WC-02", "0x7B"],
 }];
@@ -28,47 +22,56 @@ const OWN: [&str; 6] = ["partmgr", "volsnap", "fvevol", "iorate", "rdyboost", "E
 
 /// Entries of filter lists without a driver behind them.
 pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    if scene.services().is_empty() {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    for (class, what) in CLASSES {
-        let path = format!(r"HKLM\SYSTEM\CurrentControlSet\Control\Class\{class}");
-        scene.keys(&path, &mut |path, key| {
-            for list in ["UpperFilters", "LowerFilters"] {
-                let value = scene.value_of(path, key, list);
-                // A value of another type names no filters.
-                let names = value.and_then(|value| value.as_multi_string()).unwrap_or_default();
-                for name in names.iter().filter(|name| !name.is_empty()) {
-                    let Some((why, fix)) = dangling(scene, name, class) else { continue };
-                    let evidence = vec![format!("{path}: {list} names {name}: {why}")];
-                    let title = format!("The filter {name} of {what} cannot be loaded");
-                    let screen = "INACCESSIBLE_BOOT_DEVICE (0x7B)";
-                    found.push(Finding::new("filter-driver-dangling", evidence, screen, fix).titled(title));
-                }
-            }
-        });
-    }
-    found
+    let Some(hive) = scene.hive("SYSTEM").filter(|_| !scene.services().is_empty()) else { return Vec::new() };
+    let set = scene.installation.control_sets.default.max(1);
+    let all = filters(&hive, set, scene.services());
+    let all = scene.unseen.seen("filters of device classes", "", Weight::Partial, all);
+    // Noted just now.
+    let all = all.unwrap_or_default();
+    let path = boot_devices(scene.machine, scene.installation, &hive, set);
+    all.iter().filter(|filter| filter.boot).filter_map(|filter| finding(filter, scene, &path)).collect()
 }
 
-/// Why a filter cannot be loaded, and what cures it; `None` when it can, or when its file is what is broken: that is named by the
-/// rule of boot drivers.
-fn dangling(scene: &Scene<'_>, name: &str, class: &str) -> Option<(String, Option<Fix>)> {
-    let own = OWN.iter().any(|known| known.eq_ignore_ascii_case(name));
-    let remove = |how| {
-        let parameters = [("name", name.to_string()), ("class", class.to_string())];
-        if own { None } else { Fix::new("remove-filter-driver", &parameters, how) }
-    };
-    let service = scene.services().iter().find(|service| service.name.eq_ignore_ascii_case(name));
-    let Some(service) = service else {
-        return Some(("there is no such service".into(), remove(Applicability::Safe)));
-    };
-    if service.start == Some(4) {
-        let enable = Fix::new("enable-boot-driver", &[("name", service.name.clone())], Applicability::Safe);
-        let fix = if own { enable } else { remove(Applicability::Safe) };
-        return Some(("its service is disabled".into(), fix));
+/// `path` are the devices that the boot disk hangs on.
+fn finding(filter: &Filter, scene: &Scene<'_>, path: &[String]) -> Option<Finding> {
+    let why = filter.problem.as_ref()?;
+    let own = OWN.iter().any(|known| known.eq_ignore_ascii_case(&filter.driver));
+    let service = scene.services().iter().find(|service| service.name.eq_ignore_ascii_case(&filter.driver));
+    // The file of a filter that belongs to Windows is named by the boot chain.
+    if own && service.is_some_and(|service| service.problem.is_some() && service.start == Some(0)) {
+        return None;
     }
-    let problem = service.problem.as_ref().filter(|_| !own)?;
-    Some((problem.clone(), remove(Applicability::Unsafe)))
+    let what = match (&filter.device, filter.class_name.as_str()) {
+        (Some(device), _) => format!("the device {device}"),
+        (None, "") => filter.class.clone(),
+        (None, name) => format!("the class {name}"),
+    };
+    let place = filter.place.value_name();
+    let evidence = vec![format!(r"HKLM\SYSTEM\{}: {place} names {}: {why}", filter.key, filter.driver)];
+    let title = format!("The filter {} of {what} cannot be loaded", filter.driver);
+    let screen = "INACCESSIBLE_BOOT_DEVICE (0x7B)";
+    let found =
+        Finding::new("filter-driver-dangling", evidence, screen, fix(filter, service, own)).titled(title);
+    // A device may be gone, and its entry stay: sure are the classes, and the devices of the boot disk.
+    let needed =
+        filter.device.as_ref().is_none_or(|device| path.iter().any(|id| id.eq_ignore_ascii_case(device)));
+    Some(if !needed {
+        Finding { severity: Severity::Warning, confidence: Confidence::Possible, ..found }
+    } else {
+        found
+    })
+}
+
+fn fix(filter: &Filter, service: Option<&Service>, own: bool) -> Option<Fix> {
+    let there = service.is_some_and(|service| service.start != Some(4));
+    // A filter that could be loaded, were its file in order, may be wanted.
+    let how = if there { Applicability::Unsafe } else { Applicability::Safe };
+    let name = ("name", filter.driver.clone());
+    if own {
+        return service.and_then(|_| Fix::new("enable-boot-driver", &[name], Applicability::Safe));
+    }
+    match &filter.device {
+        Some(device) => Fix::new("remove-device-filter", &[name, ("device", device.clone())], how),
+        None => Fix::new("remove-filter-driver", &[name, ("class", filter.class.clone())], how),
+    }
 }

@@ -17,7 +17,17 @@ pub(super) const DOCS: &[RuleDoc] = &[RuleDoc {
 
 /// The hives of the installation that could not be read.
 pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
-    let screen = "0xc0000218 or 0xc000014c; 0x74 when it is SYSTEM";
     let problems = scene.installation.problems.iter();
-    problems.map(|problem| Finding::new("hive-unreadable", vec![problem.clone()], screen, None)).collect()
+    problems
+        .map(|problem| Finding::new("hive-unreadable", vec![problem.clone()], screen(problem), None))
+        .collect()
+}
+
+/// What the screen shows: the loader reads SYSTEM, the kernel SOFTWARE.
+fn screen(problem: &str) -> &'static str {
+    match (problem.starts_with("SYSTEM"), problem.contains("missing")) {
+        (true, true) => "0xc000000f, naming \\Windows\\System32\\config\\system",
+        (true, false) => "0xc000014c, naming \\Windows\\System32\\config\\system",
+        (false, _) => "BAD_SYSTEM_CONFIG_INFO (0x74, 0xC000015C)",
+    }
 }

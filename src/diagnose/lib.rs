@@ -7,15 +7,16 @@
 
 mod binaries;
 mod boot;
+mod chain;
 mod condition;
 mod data;
 mod directory_service;
 mod disk;
-mod drivers;
 mod events;
 mod filters;
 mod history;
 mod hives;
+mod letters;
 mod pending;
 mod rule;
 mod scene;
@@ -158,8 +159,9 @@ pub fn look_at(
     findings.extend(disk::lost(machine, &unseen));
     findings.extend(disk::attributes(machine, installation));
     findings.extend(hives::findings(&scene));
-    findings.extend(drivers::findings(&scene));
+    findings.extend(chain::findings(&scene));
     findings.extend(filters::findings(&scene));
+    findings.extend(letters::findings(&scene));
     findings.extend(binaries::findings(&scene));
     let waiting =
         unseen.seen("pending updates", &installation.path, Weight::Partial, pending::findings(&scene));

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use vmrescue_base::error::{ErrorKind, Result};
 use vmrescue_base::text::fits;
+use vmrescue_boot::Chain;
 use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::{FileSystem, Metadata, NodeId, read_file};
 use vmrescue_registry::{Hive, Key, Value, ValueData};
@@ -25,6 +26,7 @@ pub(super) struct Scene<'a> {
     pub(super) unseen: &'a Unseen,
     store: OnceCell<Option<(String, Store)>>,
     services: OnceCell<Vec<Service>>,
+    chain: OnceCell<Option<Chain>>,
     updates: OnceCell<Updates>,
     events: OnceCell<BootEvents>,
 }
@@ -37,6 +39,7 @@ impl<'a> Scene<'a> {
             unseen,
             store: OnceCell::new(),
             services: OnceCell::new(),
+            chain: OnceCell::new(),
             updates: OnceCell::new(),
             events: OnceCell::new(),
         }
@@ -85,6 +88,15 @@ impl<'a> Scene<'a> {
             list.unwrap_or_default()
         };
         self.services.get_or_init(read)
+    }
+
+    /// What the boot manager, the loader and the kernel walk; `None` when the volume of Windows cannot be read.
+    pub(super) fn chain(&self) -> Option<&Chain> {
+        let walk = || {
+            let chain = vmrescue_boot::walk(self.machine, self.installation);
+            self.unseen.seen("the boot chain", &self.installation.path, Weight::Critical, chain)
+        };
+        self.chain.get_or_init(walk).as_ref()
     }
 
     pub(super) fn updates(&self) -> &Updates {

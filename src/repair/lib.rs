@@ -2,6 +2,7 @@
 //! writers, and published as one operation.
 
 mod bare;
+mod boot_record;
 mod change;
 mod content;
 mod coverage;
@@ -23,6 +24,7 @@ mod verify;
 mod volumes;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
+pub use boot_record::write_boot_record;
 pub use change::{Change, Detail};
 pub use content::Content;
 pub use coverage::{Coverage, coverage, coverage_page};

@@ -3,13 +3,15 @@
 //! is made anew from the guest's template and the known defaults.
 
 use super::change::{Change, Detail};
+use super::plan::Planned;
 use std::collections::{BTreeMap, BTreeSet};
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::Severity;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::guid::Guid;
 use vmrescue_base::time::FileTime;
 use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::{Attributes, FileSystem, NodeId, NodeKind, read_file, resolve};
-use vmrescue_registry::{DataType, HiveEditor};
+use vmrescue_registry::{DataType, Hive, HiveEditor, rebuild};
 use vmrescue_windows::bcd::names::{BOOTMGR, TYPE_BOOTMGR, TYPE_MEMDIAG, TYPE_OSLOADER, TYPE_RESUME};
 use vmrescue_windows::bcd::{
     Device, DeviceElement, Firmware, FreshSpec, HiveChange, Object, PartitionRef, Recovery, Store, Value,
@@ -32,11 +34,7 @@ const INHERIT: u32 = 0x1400_0006;
 ///
 /// # Errors
 /// `NotFound` without a system partition or boot files; `Refused` when there are several system partitions.
-pub fn rebuild_boot(
-    machine: &Machine,
-    installation: &Installation,
-    system: Option<u32>,
-) -> Result<Vec<Change>> {
+pub fn rebuild_boot(machine: &Machine, installation: &Installation, system: Option<u32>) -> Result<Planned> {
     if boot_loader(machine) == Loader::Ntldr {
         return Err(Error::refused(
             Layer::Bcd,
@@ -57,7 +55,7 @@ pub fn rebuild_boot(
     let mut files = Files {
         machine,
         firmware: layout.firmware,
-        changes: Vec::new(),
+        planned: Planned::default(),
         made: BTreeSet::new(),
         details: Vec::new(),
     };
@@ -65,25 +63,63 @@ pub fn rebuild_boot(
     let path = layout.store_path(machine, volume);
     match load_store(machine, &path) {
         Ok(Some((hive, before))) => {
-            let after = repaired(machine, &before, &spec);
-            if after.objects != before.objects && HiveEditor::new(hive).is_ok() {
-                files.changes.extend(store_changes(&path, &before, &after));
-            } else if after.objects != before.objects {
+            let after = repaired(machine, volume, &before, &spec);
+            let whole = HiveEditor::new(hive.clone()).is_ok() && !is_damaged(&hive);
+            if after.objects != before.objects && whole {
+                files.planned.changes.extend(store_changes(&path, &before, &after));
+            } else if !whole {
+                files.keep(&path)?;
                 files.write(&path, store_bytes(&after)?, "the entries of the damaged store")?;
                 files.detail(&path, None);
             }
         }
-        _ => {
+        Ok(None) => {
             let store = with_template(fresh(&spec), template(machine, installation).as_ref());
             files.write(&path, store_bytes(&store)?, "the defaults of Windows")?;
+            files.detail(&path, None);
+        }
+        // What the host cannot read says nothing of the store.
+        Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Refused | ErrorKind::Interrupted) => {
+            return Err(e);
+        }
+        Err(e) => {
+            files.keep(&path)?;
+            match salvaged(&files, &path)? {
+                Some(before) => {
+                    let store = repaired(machine, volume, &before, &spec);
+                    let note = format!("{path}: {e}; {} of its objects were kept", before.objects.len());
+                    files.planned.notes.push(note);
+                    files.write(&path, store_bytes(&store)?, "what can be read of the damaged store")?;
+                }
+                None => {
+                    files.planned.notes.push(format!("{path}: {e}; nothing of it could be kept"));
+                    let store = with_template(fresh(&spec), template(machine, installation).as_ref());
+                    files.write(&path, store_bytes(&store)?, "the defaults of Windows")?;
+                }
+            }
             files.detail(&path, None);
         }
     }
     if !files.details.is_empty() {
         let what = "as they are in \\Windows\\Boot".to_string();
-        files.changes.push(Change::FileDetails { what, details: files.details });
+        files.planned.changes.push(Change::FileDetails { what, details: files.details });
     }
-    Ok(files.changes)
+    Ok(files.planned)
+}
+
+/// True when a walk over the hive finds errors: it is then written anew, not edited.
+fn is_damaged(hive: &Hive) -> bool {
+    hive.check().iter().any(|defect| defect.severity == Severity::Error)
+}
+
+/// What can still be read of a store that does not load; `None` when it holds no object.
+fn salvaged(files: &Files<'_>, path: &str) -> Result<Option<Store>> {
+    let Some((fs, node)) = files.find(path)? else { return Ok(None) };
+    let Ok(hive) = Hive::parse(read_file(&*fs, node, "")?) else { return Ok(None) };
+    let (bytes, _lost) = rebuild(&hive)?;
+    // A hive without the key Objects is no store.
+    let store = Store::load(&Hive::parse(bytes)?).ok();
+    Ok(store.filter(|store| !store.objects.is_empty()))
 }
 
 fn description(installation: &Installation) -> String {
@@ -140,8 +176,11 @@ fn on(partition: PartitionRef) -> Value {
 }
 
 /// The store with what keeps it from starting this installation put right, and nothing else.
-fn repaired(machine: &Machine, before: &Store, spec: &FreshSpec) -> Store {
+fn repaired(machine: &Machine, system: usize, before: &Store, spec: &FreshSpec) -> Store {
     let (mut store, map, model) = (before.clone(), machine.disk_map(), fresh(spec));
+    for object in &mut store.objects {
+        come_home(machine, object, spec);
+    }
     for object in &mut store.objects {
         let target = match object.object_type {
             TYPE_BOOTMGR | TYPE_MEMDIAG => spec.system,
@@ -180,6 +219,7 @@ fn repaired(machine: &Machine, before: &Store, spec: &FreshSpec) -> Store {
     });
     complete_loader(machine, &mut store, &model, loader, spec);
     order(&mut store, loader, spec);
+    lead_somewhere(machine, system, &mut store, loader);
     // Settings that entries inherit from must be there.
     let inherited: BTreeSet<Guid> =
         store.objects.iter().filter_map(|o| o.get(INHERIT)).flat_map(|v| v.objects().to_vec()).collect();
@@ -195,6 +235,50 @@ fn repaired(machine: &Machine, before: &Store, spec: &FreshSpec) -> Store {
     if sorted == store.objects { before.clone() } else { store }
 }
 
+/// Lets a loader of an installed Windows whose files are not where it says, and are on the partition of this Windows, say so.
+fn come_home(machine: &Machine, object: &mut Object, spec: &FreshSpec) {
+    let is_plain = object.get(0x2600_0022).and_then(Value::as_boolean) != Some(true);
+    if object.object_type != TYPE_OSLOADER || !is_plain {
+        return;
+    }
+    for (device, path) in [(DEVICE, PATH), (OSDEVICE, SYSTEMROOT)] {
+        let named = object.get(device).and_then(Value::as_device).map(|element| element.device().clone());
+        let Some(Device::Partition(id)) = named else { continue };
+        let Some(text) = object.text(path) else { continue };
+        if id != spec.windows && !is_on(machine, id, text) && is_on(machine, spec.windows, text) {
+            object.elements.insert(device, on(spec.windows));
+        }
+    }
+}
+
+/// True when a path exists on a partition, or when that cannot be said.
+fn is_on(machine: &Machine, id: PartitionRef, path: &str) -> bool {
+    let map = machine.disk_map();
+    let number = map.by_id(id).map(|partition| partition.number);
+    let volume = machine.volumes.iter().find(|volume| Some(volume.number) == number);
+    let Some(fs) = volume.and_then(|volume| volume.fs.clone()) else { return false };
+    let parts: Vec<&str> = path.split('\\').filter(|part| !part.is_empty()).collect();
+    !matches!(resolve(&*fs, &parts), Ok(None))
+}
+
+/// The entry that starts by itself must lead somewhere, this once too.
+fn lead_somewhere(machine: &Machine, system: usize, store: &mut Store, loader: Guid) {
+    const BOOTSEQUENCE: u32 = 0x2400_0002;
+    for element in [BOOTSEQUENCE, DEFAULT] {
+        let way = vmrescue_boot::follow(machine, system, String::new(), store);
+        if way.astray.is_empty() || way.once != (element == BOOTSEQUENCE) {
+            continue;
+        }
+        if let Some(manager) = store.objects.iter_mut().find(|object| object.id == BOOTMGR) {
+            if way.once {
+                manager.elements.remove(&BOOTSEQUENCE);
+            } else {
+                manager.elements.insert(DEFAULT, Value::Object(loader));
+            }
+        }
+    }
+}
+
 /// The entry that starts Windows from this partition and directory.
 fn our_loader(_machine: &Machine, store: &Store, spec: &FreshSpec) -> Option<Guid> {
     let is_ours = |object: &&&Object| {
@@ -205,7 +289,9 @@ fn our_loader(_machine: &Machine, store: &Store, spec: &FreshSpec) -> Option<Gui
         });
         let root =
             object.text(SYSTEMROOT).is_none_or(|root| root.eq_ignore_ascii_case(&spec.windows_directory));
-        let plain = device.is_none_or(|device| !matches!(device.device(), Device::Ramdisk { .. }));
+        let plain = device.is_none_or(|device| {
+            !matches!(device.device(), Device::Ramdisk { .. } | Device::VirtualDisk(_) | Device::File { .. })
+        });
         here && root && plain && object.get(0x2600_0022).and_then(Value::as_boolean) != Some(true)
     };
     store.loaders().iter().find(is_ours).map(|object| object.id)
@@ -324,7 +410,7 @@ fn recovery(machine: &Machine, installation: &Installation) -> Option<Recovery> 
 struct Files<'a> {
     machine: &'a Machine,
     firmware: Firmware,
-    changes: Vec<Change>,
+    planned: Planned,
     made: BTreeSet<String>,
     /// Attributes and times that come last: writing a file changes them.
     details: Vec<Detail>,
@@ -357,7 +443,15 @@ impl Files<'_> {
                     "x86" => "bootia32.efi",
                     _ => "bootx64.efi",
                 };
-                self.copy(&format!(r"{boot}\EFI\bootmgfw.efi"), &format!(r"{system}\EFI\Boot\{name}"))
+                let fallback = format!(r"{system}\EFI\Boot\{name}");
+                if let Some(whose) = self.foreign(&fallback)? {
+                    let note = format!(
+                        "{fallback} is a boot loader of another maker ({whose}) and is kept: the firmware starts it where it has no entry for Windows"
+                    );
+                    self.planned.notes.push(note);
+                    return Ok(());
+                }
+                self.copy(&format!(r"{boot}\EFI\bootmgfw.efi"), &fallback)
             }
             Firmware::Bios => {
                 self.tree(&format!(r"{boot}\PCAT"), &format!(r"{system}\Boot"))?;
@@ -371,6 +465,31 @@ impl Files<'_> {
     fn find(&self, path: &str) -> Result<Option<(std::sync::Arc<dyn FileSystem>, NodeId)>> {
         let (volume, node) = self.machine.resolve(&GuestPath::parse(path)?)?;
         node.map(|node| self.machine.file_system(volume).map(|fs| (fs, node))).transpose()
+    }
+
+    /// Whose a whole program file is, when it is not the boot manager of Windows.
+    fn foreign(&self, path: &str) -> Result<Option<String>> {
+        let Some((fs, node)) = self.find(path)? else { return Ok(None) };
+        let Ok(pe) = PeInfo::parse(&read_file(&*fs, node, "")?) else { return Ok(None) };
+        let name = pe.original_name.unwrap_or_default().to_lowercase();
+        let own = ["bootmgfw", "bootmgr", "bootx64", "bootaa64", "bootia32"];
+        let is_own = own.iter().any(|known| name.starts_with(known));
+        Ok((!is_own).then(|| if name.is_empty() { "it has no version resource".to_string() } else { name }))
+    }
+
+    /// Keeps a file that is to be written anew beside it.
+    fn keep(&mut self, path: &str) -> Result<()> {
+        let Some((fs, node)) = self.find(path)? else { return Ok(()) };
+        let data = read_file(&*fs, node, "")?;
+        let names = std::iter::once(format!("{path}.old")).chain((2..100).map(|n| format!("{path}.old{n}")));
+        for name in names {
+            match self.find(&name)? {
+                Some((fs, node)) if read_file(&*fs, node, "")? == data => return Ok(()),
+                Some(_) => {}
+                None => return self.write(&name, data, "the store as it was"),
+            }
+        }
+        Ok(())
     }
 
     /// Copies a directory with everything below, where it exists.
@@ -425,11 +544,11 @@ impl Files<'_> {
             if !self.made.contains(&directory.to_lowercase()) && self.find(&directory)?.is_none() {
                 self.made.insert(directory.to_lowercase());
                 self.detail(&directory, None);
-                self.changes.push(Change::MakeDirectory { path: directory });
+                self.planned.changes.push(Change::MakeDirectory { path: directory });
             }
         }
         let size = data.len() as u64;
-        self.changes.push(Change::FileWrite {
+        self.planned.changes.push(Change::FileWrite {
             path: path.to_string(),
             data: data.into(),
             size,

@@ -173,7 +173,7 @@ pub(super) fn tried(
     }
     let before = defects(&machine, &changes, progress)?;
     Stage::new(&machine, &machine.writable(&container.disk)).apply(&changes)?;
-    let verdict = verify(&container.disk.as_disk(), &options.keys, &changes, &before, progress)?;
+    let verdict = verify(&container.disk.as_disk(), &machine, &options.keys, &changes, &before, progress)?;
     let bytes_changed = tx.changed_bytes()?;
     Ok((Some(Staged { tx, verdict, bytes_changed }), changes))
 }
@@ -250,7 +250,7 @@ fn run_elsewhere(
     let staged = image::open_mut(new.file(), parent)?.disk;
     let before = defects(&machine, &changes, progress)?;
     Stage::new(&machine, &machine.writable(&staged)).apply(&changes)?;
-    let verdict = verify(&staged.as_disk(), &options.keys, &changes, &before, progress)?;
+    let verdict = verify(&staged.as_disk(), &machine, &options.keys, &changes, &before, progress)?;
     drop(staged);
     let bytes_changed = new.file().len();
     new.finish()?;

@@ -106,19 +106,21 @@ pub(super) fn is_superseded(change: &Change, later: &[Change]) -> bool {
     })
 }
 
-/// Verifies the staged disk against what the changes say.
+/// Verifies the staged disk against what the changes say; `was` is the disk that they were planned on.
 ///
 /// # Errors
 /// `Disagreement` when the readers differ, or a check finds something that was not there before.
 pub(super) fn verify(
     staged: &Disk,
+    was: &Machine,
     keys: &Keys,
     changes: &[Change],
     before: &[Defect],
     progress: &dyn Progress,
 ) -> Result<Verdict> {
     // As it will lie there: BitLocker volumes are opened anew, from what is staged.
-    let machine = Machine::open_with(staged.clone(), keys)?;
+    let mut machine = Machine::open_with(staged.clone(), keys)?;
+    machine.keep_letters(was);
     let staged = &machine.disk;
     let mut verdict = Verdict::default();
     let known: BTreeSet<String> =

@@ -132,6 +132,9 @@ fn setup(rule: &str) -> Option<Setup> {
                 &format!(r"{software}\Microsoft\Windows\CurrentVersion\Setup\State"),
                 "\"ImageState\"=\"IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE\"",
             ),
+        "setup-interrupted" => Setup::default()
+            .and(r"HKEY_LOCAL_MACHINE\SYSTEM\Setup", "\"SystemSetupInProgress\"=dword:00000001")
+            .and(r"HKEY_LOCAL_MACHINE\SYSTEM\Setup\Status\ChildCompletion", "\"setup.exe\"=dword:00000001"),
         "servicing-failed" => {
             Setup::default().and(r"HKEY_LOCAL_MACHINE\COMPONENTS", "\"PoqexecFailure\"=hex:01")
         }

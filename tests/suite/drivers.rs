@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use vmrescue::demo::{ACPI_VERSIONS, build, driver};
+use vmrescue::demo::{ACPI_VERSIONS, build, program_file};
 use vmrescue::image::Kind;
 use vmrescue::progress::Silent;
 use vmrescue::repair::{Change, Options, run_changes};
@@ -297,7 +297,7 @@ fn boot_file<'a>(report: &'a Value, name: &str) -> &'a Value {
 fn signatures_and_catalogs_of_others_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
     let Some(key) = signing_key(dir.path()) else { return };
-    let content = |name: &str| driver(name, ACPI_VERSIONS[0], 0x8664);
+    let content = |name: &str| program_file(name, ACPI_VERSIONS[0]).unwrap();
     let Some(signed) = sign(dir.path(), &key, &content("disk.sys"), "disk.sys") else { return };
     let mut tampered = sign(dir.path(), &key, &content("volmgr.sys"), "volmgr.sys").unwrap();
     let middle = tampered.len() / 2;
@@ -392,7 +392,7 @@ fn the_store_tells_component_winner_and_state_and_restoring_keeps_links() {
     let dir = tempfile::tempdir().unwrap();
     let store = r"C:\Windows\WinSxS";
     let (old, new) = (ACPI_VERSIONS[1], ACPI_VERSIONS[0]);
-    let Some(manifest_old) = manifest("ACPI.sys", &driver("ACPI.sys", old, 0x8664)) else { return };
+    let Some(manifest_old) = manifest("ACPI.sys", &program_file("ACPI.sys", old).unwrap()) else { return };
     let winners = r"Microsoft\Windows\CurrentVersion\SideBySide\Winners\amd64_acpi.inf_31bf3856ad364e35_none_ffffffffffffffff\10.0";
     let folder = |version: &str| format!(r"{store}\{}", component("ACPI", version));
     let changes = [

@@ -5,6 +5,7 @@
 mod batch;
 mod bitlocker;
 mod boot;
+mod boot_chain;
 mod collect;
 mod containers;
 mod demo;

@@ -49,6 +49,10 @@ const BROKEN: &str = r#"Windows Registry Editor Version 5.00
 "SSLCertificateSHA1Hash"=hex:01,02
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Control\Session Manager]
 "BootExecute"=hex(7):61,00,75,00,74,00,6f,00,63,00,68,00,65,00,63,00,6b,00,20,00,61,00,75,00,74,00,6f,00,63,00,68,00,6b,00,20,00,2f,00,72,00,20,00,5c,00,3f,00,3f,00,5c,00,43,00,3a,00,00,00,00,00
+[HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Enum\SCSI\Other&Ven_X\0000]
+"UpperFilters"=hex(7):47,00,4f,00,4e,00,45,00,00,00,00,00
+[HKEY_LOCAL_MACHINE\SYSTEM\Setup\Status\ChildCompletion]
+"setup.exe"=dword:00000001
 [HKEY_LOCAL_MACHINE\SOFTWARE\Policies\Microsoft\Windows\System]
 "CleanupProfiles"=dword:00000001
 [HKEY_LOCAL_MACHINE\SYSTEM\ControlSet001\Control\DeviceGuard\Scenarios\HypervisorEnforcedCodeIntegrity]
@@ -84,6 +88,7 @@ fn parameters() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("disable-driver", vec!["name=netvsc"]),
         ("enable-boot-driver", vec!["name=storvsc"]),
         ("remove-filter-driver", vec!["name=partmgr"]),
+        ("remove-device-filter", vec!["name=GONE", r"device=SCSI\Other&Ven_X\0000"]),
         ("set-active", vec!["number=1"]),
         ("set-partition-type", vec!["number=1", "type=efi"]),
         ("repair-boot-sector", vec!["number=3"]),
@@ -96,8 +101,10 @@ fn parameters() -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 /// Scripts that have nothing to do on this disk, and why.
-const IDLE: [&str; 5] = [
+const IDLE: [&str; 7] = [
     "restore-partitions",   // tested in unseen.rs, on disks that lost some
+    "restore-drive-letter", // tested with the boot chain
+    "write-boot-code",      // so is this
     "restore-boot-drivers", // tested below, with and without a source
     "safe-mode-off",        // tested after safe-mode, below
     "boot-menu-off",        // tested after serial-console, below
@@ -159,7 +166,8 @@ fn every_script_works_once_is_silent_twice_and_is_undone() {
     for script in &scripts {
         let name = script.name.as_str();
         let path = dir.path().join("disk.vhdx");
-        std::fs::copy(if name == "set-active" { &bios } else { &base }, &path).unwrap();
+        let on_bios = matches!(name, "set-active" | "write-boot-code");
+        std::fs::copy(if on_bios { &bios } else { &base }, &path).unwrap();
         if !faults(name).is_empty() {
             break_it(&path, &faults(name), &Silent).unwrap();
         }

@@ -2,7 +2,7 @@
 //!
 //! Each sees the store as the steps before it leave it, so that a script can make an entry and then set its elements.
 
-use super::Planner;
+use super::{Planned, Planner};
 use crate::change::Change;
 use crate::rebuild_boot::{rebuild_boot, store_changes};
 use vmrescue_base::error::{Error, Layer, Result};
@@ -95,7 +95,8 @@ impl Planner<'_> {
             )
             .advice("rebuild it first, in a script of its own"));
         }
-        let changes = rebuild_boot(self.machine, self.installation, None)?;
+        let Planned { changes, notes, .. } = rebuild_boot(self.machine, self.installation, None)?;
+        self.planned.notes.extend(notes);
         let layout = boot_layout(self.machine);
         let path = layout.store_path(self.machine, layout.system_volume(self.machine, None)?);
         let is_store = |change: &Change| match change {

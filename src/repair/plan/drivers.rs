@@ -4,14 +4,17 @@ use super::Planner;
 use crate::change::Change;
 use crate::key_path::key_path;
 use sha2::{Digest, Sha256};
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::bytes::is_zero;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
+use vmrescue_boot::{Chain, Part};
 use vmrescue_fs::path::GuestPath;
 use vmrescue_windows::{PeInfo, StoreFile, expand_image_path, machine_name, store_versions};
 
 impl Planner<'_> {
     pub(super) fn restore(&mut self, name: &str, version: &str) -> Result<()> {
-        let is_file =
-            [".sys", ".exe", ".dll", ".efi"].iter().any(|ext| name.to_ascii_lowercase().ends_with(ext));
+        let is_file = [".sys", ".exe", ".dll", ".efi", ".nls"]
+            .iter()
+            .any(|ext| name.to_ascii_lowercase().ends_with(ext));
         let (file, place) = self.driver_place(name, is_file)?;
         let architecture = &self.installation.architecture;
         let wanted = |found: &&StoreFile| {
@@ -19,14 +22,18 @@ impl Planner<'_> {
             version.is_empty() || own == version || found.component.contains(&format!("_{version}_"))
         };
         let now = self.file(&place)?;
-        let healthy = now.as_deref().map(PeInfo::parse).and_then(|pe| pe.ok());
-        let healthy = healthy.filter(|pe| machine_name(pe.machine) == architecture && pe.checksum_right);
-        if healthy.is_some() && version.is_empty() {
+        let is_data = file.to_ascii_lowercase().ends_with(".nls");
+        let healthy = now.as_deref().is_some_and(|bytes| match PeInfo::parse(bytes) {
+            Ok(pe) => machine_name(pe.machine) == architecture && pe.checksum_right,
+            // A code page is no program file.
+            Err(_) => is_data && !is_zero(bytes),
+        });
+        if healthy && version.is_empty() {
             return Ok(());
         }
         // The whole store is gone through: only for a file that needs it.
         let versions = store_versions(self.machine, self.installation, &file)?;
-        let usable: Vec<_> = versions.iter().filter(|found| found.is_usable_on(architecture)).collect();
+        let usable: Vec<_> = versions.iter().filter(|found| found.is_restorable_on(architecture)).collect();
         if !usable.iter().any(wanted)
             && self.restore_from_source(&file, &place, version, now.as_ref(), &versions)?
         {
@@ -52,7 +59,8 @@ impl Planner<'_> {
         if self.file(&best.path)? == now {
             return Ok(());
         }
-        let own = best.pe.as_ref().and_then(|pe| pe.file_version.clone()).unwrap_or_default();
+        let own = best.pe.as_ref().and_then(|pe| pe.file_version.clone());
+        let own = own.unwrap_or_else(|| best.component_version.map(|part| part.to_string()).join("."));
         let why = format!(
             "version {own}, {} of {} copies in the component store are healthy",
             usable.len(),
@@ -62,9 +70,45 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// File name and guest path of a driver.
+    /// The boot chain of the installation, walked once.
+    fn chain(&self) -> Result<&Chain> {
+        if self.chain.get().is_none() {
+            let chain = vmrescue_boot::walk(self.machine, self.installation)?;
+            // Nobody else sets it: the planner is used by one thread.
+            return Ok(self.chain.get_or_init(|| chain));
+        }
+        self.chain.get().ok_or_else(|| Error::invalid(Layer::Windows, "the boot chain was not walked"))
+    }
+
+    /// Puts back every file of the start that is missing or broken; what no source has is noted.
+    pub(super) fn restore_boot_files(&mut self) -> Result<()> {
+        let broken: Vec<String> = self
+            .chain()?
+            .broken()
+            .filter(|(link, _)| link.is_file() && link.part != Part::SystemHive)
+            .map(|(link, _)| link.place.clone())
+            .collect();
+        for place in broken {
+            match self.restore(&place, "") {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    self.planned.notes.push(format!("{place}: {e}"));
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// File name and guest path of a driver, which is named by its file, the path of that, or its service.
     pub(super) fn driver_place(&mut self, name: &str, is_file: bool) -> Result<(String, String)> {
+        if let Some((_, file)) = name.rsplit_once('\\') {
+            return Ok((file.to_string(), name.to_string()));
+        }
         if is_file {
+            // Where the start looks for it: not every driver lies among the drivers.
+            if let Some(link) = self.chain()?.file(name) {
+                return Ok((name.to_string(), link.place.clone()));
+            }
             let folder =
                 if name.to_ascii_lowercase().ends_with(".sys") { r"System32\drivers" } else { "System32" };
             return Ok((name.to_string(), format!(r"{}\{folder}\{name}", self.installation.path)));

@@ -8,6 +8,7 @@ mod data;
 mod donor;
 mod drivers;
 mod files;
+mod letters;
 mod permissions;
 mod registry;
 
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Silent;
+use vmrescue_boot::Chain;
 use vmrescue_registry::{DataType, Hive};
 use vmrescue_windows::{Installation, Machine, Updates};
 
@@ -73,6 +75,7 @@ struct Planner<'a> {
     context: &'a Context,
     hives: BTreeMap<String, Hive>,
     updates: OnceCell<Updates>,
+    chain: OnceCell<Chain>,
     boot_store: boot::BootStore,
     planned: Planned,
 }
@@ -112,6 +115,7 @@ pub fn plan_with(
         context,
         hives: BTreeMap::new(),
         updates: OnceCell::new(),
+        chain: OnceCell::new(),
         boot_store: boot::BootStore::default(),
         planned: Planned::default(),
     };
@@ -251,7 +255,9 @@ impl Planner<'_> {
             Action::FirstBootRun { command } => {
                 self.all(super::first_boot::first_boot(self.machine, self.installation, &fill(command)))
             }
-            Action::ServiceSetStart { service, start } => self.set_start(&fill(service), &fill(start)),
+            Action::ServiceSetStart { service, start, every_control_set } => {
+                self.set_start(&fill(service), &fill(start), *every_control_set)
+            }
             Action::ServiceDisable { service } => self.disable(&fill(service)),
             Action::FileCopy { from, to } => self.copy(&fill(from), &fill(to)),
             Action::FileRename { from, to } => self.rename(&fill(from), &fill(to)),
@@ -284,6 +290,9 @@ impl Planner<'_> {
             Action::PartitionSetType { number, r#type } => {
                 self.all(sectors::set_type(self.machine, number_of(&fill(number))?, &fill(r#type)))
             }
+            Action::PartitionWriteBootCode {} => {
+                self.all(crate::boot_record::write_boot_record(self.machine))
+            }
             Action::PartitionRepairGpt {} => self.all(sectors::repair_gpt(self.machine)),
             Action::PartitionRestore {} => self.all(sectors::restore_partitions(self.machine, &Silent)),
             Action::PartitionRepairBootSector { number } => {
@@ -299,6 +308,8 @@ impl Planner<'_> {
                     }
                 })
             }
+            Action::DriveLetterSet { letter } => self.set_letter(&fill(letter)),
+            Action::BootFilesRestore {} => self.restore_boot_files(),
             Action::DriverRestore { name, version } => self.restore(&fill(name), &fill(version)),
             Action::DonorCopyTree { from, to } => self.copy_from_donor(&fill(from), &fill(to)),
             Action::DonorCopyKey { key } => self.key_from_donor(&fill(key)),

@@ -10,6 +10,7 @@ use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::resolve;
 use vmrescue_registry::reg_text::{self, Operation};
 use vmrescue_registry::{DataType, Hive, ValueData};
+use vmrescue_windows::PeInfo;
 
 impl Planner<'_> {
     pub(super) fn hive(&mut self, path: &str) -> Result<&Hive> {
@@ -232,18 +233,68 @@ impl Planner<'_> {
         Ok(())
     }
 
-    pub(super) fn set_start(&mut self, service: &str, start: &str) -> Result<()> {
+    /// Sets the start of a service, in the control set of the next start or in all that have it. A start at boot also takes away the note
+    /// (`StartOverride`) by which the loader leaves a driver out, and wants a file that can be loaded.
+    pub(super) fn set_start(&mut self, service: &str, start: &str, every_control_set: bool) -> Result<()> {
         let names = ["boot", "system", "auto", "demand", "disabled"];
         let number = names.iter().position(|name| name.eq_ignore_ascii_case(start)).ok_or_else(|| {
             Error::invalid(Layer::Script, "unknown start").expected(names.join(", ")).found(start)
         })?;
-        let key = format!(r"HKLM\SYSTEM\CurrentControlSet\Services\{service}");
-        let at = key_path(self.machine, self.installation, &key)?;
+        let current = format!(r"HKLM\SYSTEM\CurrentControlSet\Services\{service}");
+        let at = key_path(self.machine, self.installation, &current)?;
         if self.hive(&at.hive)?.key(&at.key)?.is_none() {
             return Err(Error::not_found(Layer::Windows, format!("no service {service}"))
                 .advice("`vmrescue drivers IMAGE` lists them"));
         }
-        self.set(&key, "Start", DataType::DWORD, (number as u32).to_le_bytes().to_vec(), true)
+        if number == 0 {
+            self.can_be_loaded(service)?;
+        }
+        let key = if every_control_set {
+            format!(r"HKLM\SYSTEM\AllControlSets\Services\{service}")
+        } else {
+            current
+        };
+        let data = (number as u32).to_le_bytes().to_vec();
+        self.set(&key, "Start", DataType::DWORD, data, true)?;
+        if number != 0 {
+            return Ok(());
+        }
+        for at in self.expand(&format!(r"{key}\StartOverride"))? {
+            let Some(found) = self.hive(&at.hive)?.key(&at.key)? else { continue };
+            let mut over = Vec::new();
+            for value in found.values()? {
+                if value.as_u32() != Some(0) {
+                    over.push(value.name());
+                }
+            }
+            let gone = over.into_iter().map(|name| Change::RegistryDeleteValue {
+                hive: at.hive.clone(),
+                key: at.key.clone(),
+                name,
+            });
+            self.planned.changes.extend(gone);
+        }
+        Ok(())
+    }
+
+    /// A driver without a file that the loader could map must not start at boot: that would be another error in place of this one.
+    fn can_be_loaded(&mut self, service: &str) -> Result<()> {
+        let (file, place) = self.driver_place(service, false)?;
+        let advice =
+            format!("put the file back first: vmrescue repair IMAGE restore-driver --set name={file}");
+        let Some(bytes) = self.file(&place)? else {
+            return Err(Error::not_found(
+                Layer::Windows,
+                format!("the file of the driver {service} is missing"),
+            )
+            .found(place)
+            .advice(advice));
+        };
+        PeInfo::parse(&bytes).map(drop).map_err(|e| {
+            Error::not_found(Layer::Windows, format!("the driver {service} has no file that can be loaded"))
+                .found(format!("{place}: {}", e.message()))
+                .advice(advice)
+        })
     }
 
     pub(super) fn create_key(&mut self, key: &str) -> Result<()> {
@@ -329,11 +380,13 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Switches a service off and takes it out of the filters of all device classes and devices' classes.
+    /// Switches a service off and takes it out of the filters of all device classes and devices.
     pub(super) fn disable(&mut self, service: &str) -> Result<()> {
-        self.set_start(service, "disabled")?;
+        self.set_start(service, "disabled", false)?;
         for name in ["UpperFilters", "LowerFilters"] {
-            for at in self.expand(r"HKLM\SYSTEM\CurrentControlSet\Control\Class\*")? {
+            let mut all = self.expand(r"HKLM\SYSTEM\CurrentControlSet\Control\Class\*")?;
+            all.extend(self.expand(r"HKLM\SYSTEM\CurrentControlSet\Enum\*\*\*")?);
+            for at in all {
                 let path = format!(r"HKLM\SYSTEM\{}", at.key);
                 self.remove_from_list(&path, name, service)?;
             }

@@ -84,8 +84,11 @@ pub enum Action {
     ServiceSetStart {
         /// Name of the service.
         service: String,
-        /// boot, system, auto, demand, disabled.
+        /// boot, system, auto, demand, disabled. A start at boot also deletes `StartOverride`, and wants a file that can be loaded.
         start: String,
+        /// In every control set that has it, not only in that of the next start.
+        #[serde(default)]
+        every_control_set: bool,
     },
     /// Copies a file inside the guest.
     #[serde(rename = "file.copy")]
@@ -179,6 +182,9 @@ pub enum Action {
     /// Gives the volumes that no partition names their partitions again.
     #[serde(rename = "partition.restore")]
     PartitionRestore {},
+    /// Writes boot code into a master boot record that has none.
+    #[serde(rename = "partition.write-boot-code")]
+    PartitionWriteBootCode {},
     /// Puts an NTFS boot sector and its copy right.
     #[serde(rename = "partition.repair-boot-sector")]
     PartitionRepairBootSector {
@@ -192,10 +198,19 @@ pub enum Action {
         #[serde(default)]
         volume: String,
     },
+    /// Gives the partition of Windows a drive letter in MountedDevices.
+    #[serde(rename = "drive-letter.set")]
+    DriveLetterSet {
+        /// The letter.
+        letter: String,
+    },
+    /// Puts every file of the boot chain that is missing or broken back to a healthy copy; what no source has is named.
+    #[serde(rename = "boot-files.restore")]
+    BootFilesRestore {},
     /// Puts a driver back to a healthy version of the component store.
     #[serde(rename = "driver.restore")]
     DriverRestore {
-        /// File name (`ACPI.sys`) or name of the service.
+        /// File name (`ACPI.sys`), guest path, or name of the service.
         name: String,
         /// The version to restore; the newest healthy one when empty.
         #[serde(default)]

@@ -64,6 +64,10 @@ pub(super) const SHIPPED: &[&str] = &[
     include_str!("../../../scripts/dump-configuration.toml"),
     include_str!("../../../scripts/winre-on.toml"),
     include_str!("../../../scripts/integrity-checks-off.toml"),
+    include_str!("../../../scripts/remove-device-filter.toml"),
+    include_str!("../../../scripts/setup-child-completion.toml"),
+    include_str!("../../../scripts/restore-drive-letter.toml"),
+    include_str!("../../../scripts/write-boot-code.toml"),
 ];
 
 /// The scripts that ship with the program.
