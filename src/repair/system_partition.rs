@@ -39,7 +39,7 @@ pub fn repair_system_partition(machine: &Machine, installation: &Installation) -
     let own = after.installations.iter().find(|other| after.volumes[other.volume].range.start == place);
     let own =
         own.ok_or_else(|| Error::not_found(Layer::Windows, "the installation is not found any more"))?;
-    list.extend(rebuild_boot(&after, own, number)?);
+    list.extend(rebuild_boot(&after, own, number)?.changes);
     Ok(list)
 }
 

@@ -30,8 +30,7 @@ pub(crate) fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/skipped");
     std::fs::create_dir_all(&dir).unwrap();
-    let mut list =
-        std::fs::OpenOptions::new().create(true).append(true).open(dir.join("suite.txt")).unwrap();
+    let mut list = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("suite.txt")).unwrap();
     writeln!(list, "{why}").unwrap();
 }
 
