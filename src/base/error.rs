@@ -309,11 +309,31 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+impl Error {
+    /// What is wrong, without the layer and the offset: for a [`Defect`], which has both.
+    pub fn detail(&self) -> String {
+        Text { error: self, layer: Some(self.0.layer), offset: self.0.offset }.to_string()
+    }
+}
+
+/// An error as text, less what stands ahead of it already.
+struct Text<'a> {
+    error: &'a Error,
+    /// The layer that was named.
+    layer: Option<Layer>,
+    /// The offset that was named, in that layer.
+    offset: Option<u64>,
+}
+
+impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let e = &*self.0;
-        write!(f, "{}: {}", e.layer, e.message)?;
-        if let Some(offset) = e.offset {
+        let e = &*self.error.0;
+        let same_layer = self.layer == Some(e.layer);
+        if !same_layer {
+            write!(f, "{}: ", e.layer)?;
+        }
+        f.write_str(&e.message)?;
+        if let Some(offset) = e.offset.filter(|offset| !(same_layer && self.offset == Some(*offset))) {
             write!(f, " at {offset:#x}")?;
         }
         match (&e.expected, &e.found) {
@@ -325,10 +345,20 @@ impl fmt::Display for Error {
         if let Some(file) = &e.file {
             write!(f, " in {}", file.display())?;
         }
-        if let Some(source) = &e.source {
-            write!(f, ": {source}")?;
+        match e.source.as_deref().map(|source| (source, source.downcast_ref::<Error>())) {
+            None => Ok(()),
+            Some((_, Some(error))) => {
+                let offset = e.offset.or(self.offset.filter(|_| same_layer));
+                write!(f, ": {}", Text { error, layer: Some(e.layer), offset })
+            }
+            Some((source, None)) => write!(f, ": {source}"),
         }
-        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Text { error: self, layer: None, offset: None })
     }
 }
 
@@ -389,7 +419,7 @@ impl Defect {
 
     /// An error that a lenient reader or a checker goes on after.
     pub fn from_error(code: &'static str, severity: Severity, error: &Error) -> Defect {
-        Defect::new(code, severity, error.layer(), error.offset(), error.to_string())
+        Defect::new(code, severity, error.layer(), error.offset(), error.detail())
     }
 }
 
@@ -416,6 +446,17 @@ mod tests {
             .in_file("a.vhdx");
         assert_eq!(e.to_string(), "vhdx: header signature at 0x10000 (expected head, found abcd) in a.vhdx");
         assert_eq!(e.kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn layer_and_offset_are_said_once() {
+        let inner = || Error::damaged(Layer::Hive, "a cell is too short").at(0x20).found(3);
+        let defect = Defect::from_error("hive-cells-bad", Severity::Error, &inner());
+        assert_eq!(defect.to_string(), "hive: a cell is too short (found 3) [hive-cells-bad] at 0x20");
+        let outer = Error::damaged(Layer::Hive, "the list cannot be read").at(0x20).caused_by(inner());
+        assert_eq!(outer.to_string(), "hive: the list cannot be read at 0x20: a cell is too short (found 3)");
+        let other = Error::damaged(Layer::Bcd, "no store").at(0x20).caused_by(inner());
+        assert_eq!(other.to_string(), "bcd: no store at 0x20: hive: a cell is too short at 0x20 (found 3)");
     }
 
     #[test]

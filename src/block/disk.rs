@@ -155,6 +155,14 @@ impl DiskMut {
         self.0.flush()
     }
 
+    /// See [`WritableDevice::forget_cached`].
+    ///
+    /// # Errors
+    /// Of the host.
+    pub fn forget_cached(&self, range: Range<u64>) -> Result<()> {
+        if range.is_empty() { Ok(()) } else { self.0.forget_cached(range) }
+    }
+
     /// Changes the length, where the device can.
     ///
     /// # Errors

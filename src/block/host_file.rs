@@ -67,14 +67,19 @@ pub struct FileStamp {
 
 /// Opens a file as `what` wants it. A block device that is mounted, or open in the same way elsewhere, is refused by the
 /// system when it is opened alone.
-fn open_as(path: &Path, what: Use, write: bool, new: bool) -> std::io::Result<File> {
+/// With a mode (permissions of Unix) it is made, and must not be there.
+fn open_as(path: &Path, what: Use, write: bool, new: Option<u32>) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(write).create_new(new);
+    options.read(true).write(write).create_new(new.is_some());
+    #[cfg(unix)]
+    if let Some(mode) = new {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    }
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
         const O_EXCL: i32 = 0o200;
-        if what == Use::Write && !new && std::fs::metadata(path)?.file_type().is_block_device() {
+        if what == Use::Write && new.is_none() && std::fs::metadata(path)?.file_type().is_block_device() {
             options.custom_flags(O_EXCL);
         }
     }
@@ -165,7 +170,7 @@ impl HostFile {
     /// # Errors
     /// `Busy` when somebody writes to it; otherwise as the operating system says.
     pub fn open_read(path: &Path) -> Result<HostFile> {
-        let file = open_as(path, Use::Read, false, false).map_err(|e| cannot_open(path, false, e))?;
+        let file = open_as(path, Use::Read, false, None).map_err(|e| cannot_open(path, false, e))?;
         HostFile::locked(file, path, Use::Read, false)
     }
 
@@ -183,16 +188,33 @@ impl HostFile {
     /// # Errors
     /// `Busy` when somebody else has it open; otherwise as the operating system says.
     pub fn open_write(path: &Path) -> Result<HostFile> {
-        let file = open_as(path, Use::Write, true, false).map_err(|e| cannot_open(path, true, e))?;
+        let file = open_as(path, Use::Write, true, None).map_err(|e| cannot_open(path, true, e))?;
         HostFile::locked(file, path, Use::Write, true)
     }
 
     /// Makes a new, empty file, alone in it.
     ///
     /// # Errors
-    /// `AlreadyExists`; otherwise as the operating system says.
+    /// `AlreadyExists`, also for a link of this name; otherwise as the operating system says.
     pub fn create_new(path: &Path) -> Result<HostFile> {
-        let file = open_as(path, Use::Write, true, true).map_err(|e| Error::io("cannot be made", path, e))?;
+        HostFile::create_with_mode(path, 0o666)
+    }
+
+    /// The same, for nobody but its owner.
+    ///
+    /// # Errors
+    /// As [`HostFile::create_new`].
+    pub fn create_private(path: &Path) -> Result<HostFile> {
+        HostFile::create_with_mode(path, 0o600)
+    }
+
+    /// The same, with these permissions (of Unix) less what the process takes away; no link is followed.
+    ///
+    /// # Errors
+    /// As [`HostFile::create_new`].
+    pub fn create_with_mode(path: &Path, mode: u32) -> Result<HostFile> {
+        let file =
+            open_as(path, Use::Write, true, Some(mode)).map_err(|e| Error::io("cannot be made", path, e))?;
         HostFile::locked(file, path, Use::Write, true)
     }
 
@@ -201,7 +223,7 @@ impl HostFile {
     /// # Errors
     /// As [`HostFile::open_write`].
     pub fn open_plan(path: &Path) -> Result<HostFile> {
-        let file = open_as(path, Use::Write, false, false).map_err(|e| cannot_open(path, false, e))?;
+        let file = open_as(path, Use::Write, false, None).map_err(|e| cannot_open(path, false, e))?;
         HostFile::locked(file, path, Use::Write, false)
     }
 
@@ -411,6 +433,16 @@ impl WritableDevice for HostFile {
 
     fn flush(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io("cannot be made durable", &self.path, e))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn forget_cached(&self, range: Range<u64>) -> Result<()> {
+        use rustix::fs::{Advice, fadvise};
+        // Whole pages only: a part of one would stay.
+        let (start, end) = (range.start - range.start % 4096, range.end.next_multiple_of(4096));
+        let length = std::num::NonZeroU64::new(end - start);
+        fadvise(&self.file, start, length, Advice::DontNeed)
+            .map_err(|e| Error::io("cannot be read from the medium", &self.path, e.into()))
     }
 
     fn set_length(&self, length_bytes: u64) -> Result<()> {

@@ -12,9 +12,12 @@ mod cache;
 mod disk;
 mod host_file;
 mod host_lock;
+mod host_meta;
 mod host_process;
 mod memory;
+mod output;
 mod overlay;
+mod spill;
 pub mod testing;
 mod window;
 
@@ -25,6 +28,7 @@ pub use host_process::{
     create_private, create_private_folder, disk_of, host_name, limit_memory, make_private,
 };
 pub use memory::MemoryDevice;
+pub use output::{OutputFile, OutputRules, remove_unfinished};
 pub use overlay::{Overlay, OverlayOptions, PAGE_BYTES, SavepointId};
 
 use std::ops::Range;
@@ -111,6 +115,15 @@ pub trait WritableDevice: BlockDevice {
     /// # Errors
     /// Of the medium; then nothing may be assumed about what was written since the last success.
     fn flush(&self) -> Result<()>;
+
+    /// Lets go of what the host keeps of a range in its memory, where it can: the next read asks the medium. Call it after
+    /// [`WritableDevice::flush`]; what is not durable stays.
+    ///
+    /// # Errors
+    /// Of the host.
+    fn forget_cached(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
+    }
 
     /// Changes the length; new bytes read as zero. Devices of fixed length refuse.
     ///

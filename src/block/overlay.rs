@@ -1,19 +1,22 @@
 //! Staged writes over a device that is never written: copy on write in pages, with savepoints and a spill file.
 //!
-//! A page holds the bytes as they will be. Pages beyond the memory bound go to an unnamed temporary file in
-//! `spill_dir`, so that a conversion of a large disk does not take the host's memory.
+//! A page holds the bytes as they will be; pages of zeros are kept as runs and take no room. Pages beyond the memory
+//! bound go to an unnamed temporary file in `spill_dir`, so that a conversion of a large disk does not take the host's
+//! memory. Readers share the state and read the base without holding it: one slow read stops nobody.
 
-use super::{BlockDevice, Disk, Geometry, WritableDevice};
+use super::spill::{Spill, SpilledPage};
+use super::{BlockDevice, Disk, Extent, ExtentKind, Geometry, WritableDevice};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use vmrescue_base::bytes::is_zero;
 use vmrescue_base::error::{Error, Layer, Result};
 
 /// Bytes of one page: small enough that a changed sector does not carry much along.
 pub const PAGE_BYTES: u64 = 4096;
+/// Bytes of the base that are compared with zeros at once.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// How much an overlay may keep in memory, and where the rest goes.
 #[derive(Debug, Clone)]
@@ -37,31 +40,99 @@ pub struct SavepointId(usize);
 #[derive(Clone)]
 enum Page {
     Memory(Arc<[u8]>),
-    Spilled(u64),
+    Spilled(Arc<SpilledPage>),
 }
 
-/// What a page was before a savepoint's first write to it; `None`: not staged.
-struct Savepoint {
-    length: u64,
-    base_visible: u64,
-    before: BTreeMap<u64, Option<Page>>,
+impl Page {
+    fn bytes(&self) -> Result<Arc<[u8]>> {
+        match self {
+            Page::Memory(bytes) => Ok(Arc::clone(bytes)),
+            Page::Spilled(page) => page.read(),
+        }
+    }
 }
 
+/// What is staged at one time. A page is in `pages`, or in a run of `zeros`, or not staged.
+#[derive(Clone)]
 struct State {
     length: u64,
     /// Bytes of the base that still show through; less than the base's length after a cut.
     base_visible: u64,
     pages: BTreeMap<u64, Page>,
+    /// Runs of pages that are staged as zeros: first page, and the page after the last.
+    zeros: BTreeMap<u64, u64>,
     memory: usize,
-    spill: Option<(File, u64)>,
-    savepoints: Vec<Savepoint>,
+}
+
+impl State {
+    fn empty(length: u64) -> State {
+        State { length, base_visible: length, pages: BTreeMap::new(), zeros: BTreeMap::new(), memory: 0 }
+    }
+
+    /// True for a page that is staged as zeros.
+    fn is_zeroed(&self, number: u64) -> bool {
+        self.zeros.range(..=number).next_back().is_some_and(|(_, end)| *end > number)
+    }
+
+    /// Runs of zeros that touch these pages, cut to them.
+    fn zeros_in(&self, pages: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let before = self.zeros.range(..pages.start).next_back();
+        let runs = before.into_iter().chain(self.zeros.range(pages.clone()));
+        runs.map(move |(start, end)| (*start).max(pages.start)..(*end).min(pages.end))
+            .filter(|run| run.start < run.end)
+    }
+
+    fn forget_zeros(&mut self, pages: Range<u64>) {
+        let first = self.zeros.range(..=pages.start).next_back().map_or(pages.start, |(start, _)| *start);
+        let touched: Vec<(u64, u64)> =
+            self.zeros.range(first..pages.end).map(|(start, end)| (*start, *end)).collect();
+        for (start, end) in touched.into_iter().filter(|(_, end)| *end > pages.start) {
+            self.zeros.remove(&start);
+            if start < pages.start {
+                self.zeros.insert(start, pages.start);
+            }
+            if end > pages.end {
+                self.zeros.insert(pages.end, end);
+            }
+        }
+    }
+
+    fn forget_pages(&mut self, pages: Range<u64>) {
+        let gone: Vec<u64> = self.pages.range(pages).map(|(number, _)| *number).collect();
+        for number in gone {
+            if let Some(Page::Memory(_)) = self.pages.remove(&number) {
+                self.memory -= PAGE_BYTES as usize;
+            }
+        }
+    }
+
+    /// Stages whole pages as zeros.
+    fn put_zeros(&mut self, pages: Range<u64>) {
+        if pages.is_empty() {
+            return;
+        }
+        self.forget_pages(pages.clone());
+        self.forget_zeros(pages.clone());
+        // Runs that touch become one.
+        let after = self.zeros.remove(&pages.end);
+        let before = self.zeros.range(..pages.start).next_back().map(|(start, end)| (*start, *end));
+        let start = before.filter(|(_, end)| *end == pages.start).map_or(pages.start, |(start, _)| start);
+        self.zeros.insert(start, after.unwrap_or(pages.end));
+    }
+
+    /// Bytes of a range that the base shows, from its start.
+    fn shown(&self, offset: u64, length: u64) -> u64 {
+        self.base_visible.saturating_sub(offset).min(length)
+    }
 }
 
 /// Writes staged over a base that stays as it is.
 pub struct Overlay {
     base: Disk,
     options: OverlayOptions,
-    state: Mutex<State>,
+    state: RwLock<State>,
+    savepoints: Mutex<Vec<State>>,
+    spill: Mutex<Option<Arc<Spill>>>,
 }
 
 impl Overlay {
@@ -70,88 +141,93 @@ impl Overlay {
     /// # Errors
     /// None today; the signature leaves room for a spill file that is made at once.
     pub fn new(base: Disk, options: OverlayOptions) -> Result<Arc<Overlay>> {
-        let length = base.len();
-        Ok(Arc::new(Overlay {
-            base,
-            options,
-            state: Mutex::new(State {
-                length,
-                base_visible: length,
-                pages: BTreeMap::new(),
-                memory: 0,
-                spill: None,
-                savepoints: Vec::new(),
-            }),
-        }))
+        let state = RwLock::new(State::empty(base.len()));
+        Ok(Arc::new(Overlay { base, options, state, savepoints: Mutex::default(), spill: Mutex::default() }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn looking(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changing(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The ranges whose bytes differ from the base, in order, merged; bytes written with what was there before do
-    /// not count. Bytes beyond the end of the base count always.
+    /// not count. Bytes beyond the end of the base count when they are staged as something else than zeros.
     ///
     /// # Errors
     /// Of reading the base or the spill file.
     pub fn dirty_ranges(&self) -> Result<Vec<Range<u64>>> {
-        let mut state = self.state();
+        let state = self.looking();
         let numbers: Vec<u64> = state.pages.keys().copied().collect();
         let mut ranges: Vec<Range<u64>> = Vec::new();
-        let mut add = |range: Range<u64>| match ranges.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ if range.is_empty() => {}
-            _ => ranges.push(range),
-        };
         let mut base = Ahead { disk: &self.base, numbers: &numbers, start: 0, bytes: Vec::new() };
-        for (place, number) in numbers.iter().enumerate() {
+        for (place, (number, page)) in state.pages.iter().enumerate() {
             let start = number * PAGE_BYTES;
-            let Some(bytes) = page_bytes(&mut state, *number)? else { continue };
             let end = (start + PAGE_BYTES).min(state.length);
             if start >= end {
                 continue;
             }
+            let bytes = page.bytes()?;
             let old_end = end.min(self.base.len()).max(start);
             let old = base.read(place, start..old_end)?;
-            for range in differences(old, &bytes[..old.len()]) {
-                add(start + range.start as u64..start + range.end as u64);
-            }
-            add(old_end..end);
+            ranges.extend(
+                differences(old, &bytes[..old.len()])
+                    .into_iter()
+                    .map(|range| start + range.start as u64..start + range.end as u64),
+            );
+            ranges.push(old_end..end);
+        }
+        for (first, after) in &state.zeros {
+            let end = (after * PAGE_BYTES).min(state.length).min(self.base.len());
+            self.not_zero(first * PAGE_BYTES..end, &mut ranges)?;
         }
         // Bytes of the base that a cut hid: they read as zero now, staged or not.
-        let hidden = state.base_visible..self.base.len().min(state.length);
-        if !hidden.is_empty() {
-            ranges.push(hidden);
-            ranges = merged(ranges);
-        }
-        Ok(ranges)
+        ranges.push(state.base_visible..self.base.len().min(state.length));
+        Ok(merged(ranges))
     }
 
-    /// Bytes that are staged, in memory and spilled: whole pages, whether they differ or not.
+    /// Adds the parts of a range of the base that are not zero.
+    fn not_zero(&self, range: Range<u64>, ranges: &mut Vec<Range<u64>>) -> Result<()> {
+        let (mut at, zeros) = (range.start, vec![0; PIECE_BYTES as usize]);
+        while at < range.end {
+            let extent = self.base.extent_at(at)?;
+            let end = (at + extent.length_bytes).min(range.end);
+            if extent.kind == ExtentKind::Zero {
+                at = end;
+                continue;
+            }
+            let end = end.min(at + PIECE_BYTES);
+            let old = self.base.read_vec(at, (end - at) as usize)?;
+            let differ = differences(&old, &zeros[..old.len()]).into_iter();
+            ranges.extend(differ.map(|range| at + range.start as u64..at + range.end as u64));
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Bytes that are staged, in memory, spilled and as runs of zeros: whole pages, whether they differ or not.
     pub fn staged_bytes(&self) -> u64 {
-        self.state().pages.len() as u64 * PAGE_BYTES
+        let state = self.looking();
+        let zeros: u64 = state.zeros.iter().map(|(start, end)| end - start).sum();
+        (state.pages.len() as u64 + zeros) * PAGE_BYTES
     }
 
     /// Forgets everything that is staged, because the base now holds it: readers see no difference. Savepoints go too.
     pub fn forget(&self) {
-        let mut state = self.state();
-        let length = self.base.len();
-        *state = State {
-            length,
-            base_visible: length,
-            pages: BTreeMap::new(),
-            memory: 0,
-            spill: None,
-            savepoints: Vec::new(),
-        };
+        let mut state = self.changing();
+        *state = State::empty(self.base.len());
+        self.savepoints.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.spill.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Marks the present state.
     pub fn savepoint(&self) -> SavepointId {
-        let mut state = self.state();
-        let (length, base_visible) = (state.length, state.base_visible);
-        state.savepoints.push(Savepoint { length, base_visible, before: BTreeMap::new() });
-        SavepointId(state.savepoints.len() - 1)
+        let state = self.looking();
+        let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
+        savepoints.push(state.clone());
+        SavepointId(savepoints.len() - 1)
     }
 
     /// Returns to the state of `id`; later savepoints are forgotten, `id` itself too.
@@ -159,106 +235,82 @@ impl Overlay {
     /// # Errors
     /// `Invalid` when the savepoint is gone.
     pub fn rollback(&self, id: SavepointId) -> Result<()> {
-        let mut state = self.state();
-        if id.0 >= state.savepoints.len() {
-            return Err(Error::invalid(Layer::Block, "this savepoint is gone").found(id.0));
+        let mut state = self.changing();
+        let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
+        savepoints.truncate(id.0 + 1);
+        let gone = || Error::invalid(Layer::Block, "this savepoint is gone").found(id.0);
+        if savepoints.len() <= id.0 {
+            return Err(gone());
         }
-        while state.savepoints.len() > id.0 {
-            let Some(savepoint) = state.savepoints.pop() else { break };
-            for (number, page) in savepoint.before {
-                if let Some(Page::Memory(_)) = state.pages.get(&number) {
-                    state.memory -= PAGE_BYTES as usize;
-                }
-                if let Some(page) = page {
-                    if matches!(page, Page::Memory(_)) {
-                        state.memory += PAGE_BYTES as usize;
-                    }
-                    state.pages.insert(number, page);
-                } else {
-                    state.pages.remove(&number);
-                }
-            }
-            state.length = savepoint.length;
-            state.base_visible = savepoint.base_visible;
-        }
+        *state = savepoints.pop().ok_or_else(gone)?;
         Ok(())
     }
 
-    /// The bytes of page `number` as they are now, staged or not.
-    fn current_page(&self, state: &mut State, number: u64) -> Result<Vec<u8>> {
-        if let Some(bytes) = page_bytes(state, number)? {
-            return Ok(bytes.to_vec());
-        }
+    /// The bytes of the base that page `number` shows, the rest zero.
+    fn base_page(&self, shown: u64, number: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; PAGE_BYTES as usize];
-        let start = number * PAGE_BYTES;
-        let seen = state.base_visible.saturating_sub(start).min(PAGE_BYTES) as usize;
-        if seen > 0 {
-            self.base.read_at(start, &mut bytes[..seen])?;
+        if shown > 0 {
+            self.base.read_at(number * PAGE_BYTES, &mut bytes[..shown as usize])?;
         }
         Ok(bytes)
     }
 
-    fn put_page(&self, state: &mut State, number: u64, bytes: Arc<[u8]>) -> Result<()> {
-        let old = state.pages.get(&number).cloned();
-        if let Some(savepoint) = state.savepoints.last_mut() {
-            savepoint.before.entry(number).or_insert_with(|| old.clone());
-        }
-        if matches!(old, Some(Page::Memory(_))) {
-            state.memory -= PAGE_BYTES as usize;
-        }
-        let page = if state.memory + PAGE_BYTES as usize > self.options.memory_bytes {
-            Page::Spilled(self.spill(state, &bytes)?)
-        } else {
-            state.memory += PAGE_BYTES as usize;
-            Page::Memory(bytes)
+    /// The base's part of a page that a write will touch in part, read before the state is locked for the write.
+    fn ahead(&self, number: u64) -> Result<Option<(u64, Vec<u8>)>> {
+        let shown = {
+            let state = self.looking();
+            if state.pages.contains_key(&number) || state.is_zeroed(number) {
+                return Ok(None);
+            }
+            state.shown(number * PAGE_BYTES, PAGE_BYTES)
         };
+        Ok(Some((shown, self.base_page(shown, number)?)))
+    }
+
+    /// The bytes of page `number` as they are now, staged or not; `ahead` is what was read of the base already.
+    fn current_page(&self, state: &State, number: u64, ahead: Option<(u64, Vec<u8>)>) -> Result<Vec<u8>> {
+        if let Some(page) = state.pages.get(&number) {
+            return Ok(page.bytes()?.to_vec());
+        }
+        if state.is_zeroed(number) {
+            return Ok(vec![0; PAGE_BYTES as usize]);
+        }
+        let shown = state.shown(number * PAGE_BYTES, PAGE_BYTES);
+        match ahead {
+            Some((read, bytes)) if read == shown => Ok(bytes),
+            // The file was cut, or what was staged was forgotten, in between.
+            _ => self.base_page(shown, number),
+        }
+    }
+
+    fn put_page(&self, state: &mut State, number: u64, bytes: Vec<u8>) -> Result<()> {
+        if is_zero(&bytes) {
+            state.put_zeros(number..number + 1);
+            return Ok(());
+        }
+        let was_in_memory = matches!(state.pages.get(&number), Some(Page::Memory(_)));
+        let memory = state.memory - if was_in_memory { PAGE_BYTES as usize } else { 0 };
+        let page = if memory + PAGE_BYTES as usize > self.options.memory_bytes {
+            Page::Spilled(self.spill()?.put(&bytes)?)
+        } else {
+            Page::Memory(bytes.into())
+        };
+        state.memory = memory + if matches!(page, Page::Memory(_)) { PAGE_BYTES as usize } else { 0 };
+        state.forget_zeros(number..number + 1);
         state.pages.insert(number, page);
         Ok(())
     }
 
-    /// Appends a page to the spill file; its place there. Places are not reused: savepoints may still need them.
-    fn spill(&self, state: &mut State, bytes: &[u8]) -> Result<u64> {
+    fn spill(&self) -> Result<Arc<Spill>> {
+        let mut spill = self.spill.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spill) = spill.as_ref() {
+            return Ok(Arc::clone(spill));
+        }
         let Some(dir) = &self.options.spill_dir else {
             return Err(Error::limit(Layer::Block, "more changes than the set memory holds")
                 .expected(format!("at most {} bytes", self.options.memory_bytes)));
         };
-        if state.spill.is_none() {
-            let name = format!(".vmrescue-spill-{}-{:p}", std::process::id(), std::ptr::from_ref(self));
-            let path = dir.join(name);
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path)
-                .map_err(|e| Error::io("the spill file cannot be made", &path, e))?;
-            // Removed at once where the system allows it; the open handle keeps the bytes.
-            let _gone = std::fs::remove_file(&path);
-            state.spill = Some((file, 0));
-        }
-        let Some((file, end)) = state.spill.as_mut() else { unreachable!("made just now") };
-        let place = *end;
-        let written = file.seek(SeekFrom::Start(place)).and_then(|_| file.write_all(bytes));
-        written.map_err(|e| Error::io("the spill file cannot be written", dir, e))?;
-        *end += PAGE_BYTES;
-        Ok(place)
-    }
-}
-
-/// The bytes of a staged page, from memory or the spill file.
-fn page_bytes(state: &mut State, number: u64) -> Result<Option<Arc<[u8]>>> {
-    match state.pages.get(&number) {
-        None => Ok(None),
-        Some(Page::Memory(bytes)) => Ok(Some(Arc::clone(bytes))),
-        Some(Page::Spilled(place)) => {
-            let place = *place;
-            let mut bytes = vec![0; PAGE_BYTES as usize];
-            let Some((file, _)) = state.spill.as_mut() else {
-                return Err(Error::invalid(Layer::Block, "a spilled page without a spill file"));
-            };
-            let read = file.seek(SeekFrom::Start(place)).and_then(|_| file.read_exact(&mut bytes));
-            read.map_err(|e| Error::io("the spill file cannot be read", "spill file", e))?;
-            Ok(Some(bytes.into()))
-        }
+        Ok(Arc::clone(spill.insert(Spill::create(dir)?)))
     }
 }
 
@@ -315,8 +367,9 @@ fn differences(old: &[u8], new: &[u8]) -> Vec<Range<usize>> {
     ranges
 }
 
-/// The same bytes as ranges in order that do not touch.
+/// The same bytes as ranges in order that do not touch; empty ones go.
 fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.retain(|range| range.start < range.end);
     ranges.sort_by_key(|range| range.start);
     ranges.into_iter().fold(Vec::new(), |mut done: Vec<Range<u64>>, range| {
         match done.last_mut() {
@@ -329,52 +382,106 @@ fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 impl BlockDevice for Overlay {
     fn geometry(&self) -> Geometry {
-        Geometry { length_bytes: self.state().length, ..self.base.geometry() }
+        Geometry { length_bytes: self.looking().length, ..self.base.geometry() }
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         if buf.is_empty() {
             return Ok(());
         }
-        let mut state = self.state();
         let end = offset + buf.len() as u64;
-        // The base first, in one read; then the staged pages over it.
-        let seen = state.base_visible.saturating_sub(offset).min(buf.len() as u64) as usize;
-        if seen > 0 {
-            self.base.read_at(offset, &mut buf[..seen])?;
+        let numbers = offset / PAGE_BYTES..(end - 1) / PAGE_BYTES + 1;
+        let part = |pages: &Range<u64>| {
+            let (from, to) = ((pages.start * PAGE_BYTES).max(offset), (pages.end * PAGE_BYTES).min(end));
+            (from - offset) as usize..(to - offset) as usize
+        };
+        // What is staged is noted under the lock, and read without it: pages stay what they are while somebody has them.
+        let (shown, pages, zeros) = {
+            let state = self.looking();
+            let pages: Vec<(u64, Page)> =
+                state.pages.range(numbers.clone()).map(|(number, page)| (*number, page.clone())).collect();
+            let zeros: Vec<Range<u64>> = state.zeros_in(numbers).collect();
+            (state.shown(offset, buf.len() as u64) as usize, pages, zeros)
+        };
+        let staged: usize = pages
+            .iter()
+            .map(|(number, _)| *number..number + 1)
+            .chain(zeros.iter().cloned())
+            .map(|run| part(&run).len())
+            .sum();
+        if staged < buf.len() {
+            if shown > 0 {
+                self.base.read_at(offset, &mut buf[..shown])?;
+            }
+            buf[shown..].fill(0);
         }
-        buf[seen..].fill(0);
-        let numbers: Vec<u64> = state
-            .pages
-            .range(offset / PAGE_BYTES..=(end - 1) / PAGE_BYTES)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in numbers {
-            let Some(bytes) = page_bytes(&mut state, number)? else { continue };
-            let start = number * PAGE_BYTES;
-            let from = start.max(offset);
-            let to = (start + PAGE_BYTES).min(end);
-            buf[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&bytes[(from - start) as usize..(to - start) as usize]);
+        for run in zeros {
+            buf[part(&run)].fill(0);
+        }
+        for (number, page) in pages {
+            let range = part(&(number..number + 1));
+            let skip = (offset + range.start as u64 - number * PAGE_BYTES) as usize;
+            let length = range.len();
+            buf[range].copy_from_slice(&page.bytes()?[skip..skip + length]);
         }
         Ok(())
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        let number = offset / PAGE_BYTES;
+        let (end, kind) = {
+            let state = self.looking();
+            let page = state.pages.range(number + 1..).next().map(|(number, _)| *number);
+            let run = state.zeros.range(number + 1..).next().map(|(start, _)| *start);
+            let next = page.into_iter().chain(run).min().map_or(state.length, |number| number * PAGE_BYTES);
+            let zeroed = state.zeros_in(number..u64::MAX).next().filter(|run| run.start == number);
+            let (end, kind) = match zeroed {
+                _ if state.pages.contains_key(&number) => ((number + 1) * PAGE_BYTES, Some(ExtentKind::Data)),
+                Some(run) => (run.end.saturating_mul(PAGE_BYTES), Some(ExtentKind::Zero)),
+                None if offset >= state.base_visible => (next, Some(ExtentKind::Zero)),
+                None => (next.min(state.base_visible), None),
+            };
+            (end.min(state.length), kind)
+        };
+        let most = end.saturating_sub(offset).max(1);
+        match kind {
+            Some(kind) => Ok(Extent { kind, length_bytes: most }),
+            None => {
+                let extent = self.base.extent_at(offset)?;
+                Ok(Extent { length_bytes: extent.length_bytes.min(most), ..extent })
+            }
+        }
     }
 }
 
 impl WritableDevice for Overlay {
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
-        let mut state = self.state();
+        if data.is_empty() {
+            return Ok(());
+        }
+        let end = offset + data.len() as u64;
+        let (first, last) = (offset / PAGE_BYTES, (end - 1) / PAGE_BYTES);
+        // Pages that are written in part need what the base has; it is read before others have to wait.
+        let mut head =
+            if offset.is_multiple_of(PAGE_BYTES) && (first != last || end.is_multiple_of(PAGE_BYTES)) {
+                None
+            } else {
+                self.ahead(first)?
+            };
+        let mut tail = if end.is_multiple_of(PAGE_BYTES) || last == first { None } else { self.ahead(last)? };
+        let mut state = self.changing();
         let (mut offset, mut data) = (offset, data);
         while !data.is_empty() {
             let number = offset / PAGE_BYTES;
             let within = (offset % PAGE_BYTES) as usize;
             let count = data.len().min(PAGE_BYTES as usize - within);
-            let page: Arc<[u8]> = if count == PAGE_BYTES as usize {
-                data[..count].into()
+            let page = if count == PAGE_BYTES as usize {
+                data[..count].to_vec()
             } else {
-                let mut page = self.current_page(&mut state, number)?;
+                let ahead = if number == first { head.take() } else { tail.take() };
+                let mut page = self.current_page(&state, number, ahead)?;
                 page[within..within + count].copy_from_slice(&data[..count]);
-                page.into()
+                page
             };
             self.put_page(&mut state, number, page)?;
             offset += count as u64;
@@ -385,12 +492,13 @@ impl WritableDevice for Overlay {
 
     fn zero_at(&self, range: Range<u64>) -> Result<()> {
         let zeros = [0u8; PAGE_BYTES as usize];
-        let mut offset = range.start;
-        while offset < range.end {
-            let count = (PAGE_BYTES - offset % PAGE_BYTES).min(range.end - offset);
-            self.write_at(offset, &zeros[..count as usize])?;
-            offset += count;
+        let whole = range.start.div_ceil(PAGE_BYTES)..range.end / PAGE_BYTES;
+        if whole.start >= whole.end {
+            return self.write_at(range.start, &vec![0; (range.end - range.start) as usize]);
         }
+        self.write_at(range.start, &zeros[..(whole.start * PAGE_BYTES - range.start) as usize])?;
+        self.write_at(whole.end * PAGE_BYTES, &zeros[..(range.end - whole.end * PAGE_BYTES) as usize])?;
+        self.changing().put_zeros(whole);
         Ok(())
     }
 
@@ -399,21 +507,18 @@ impl WritableDevice for Overlay {
     }
 
     fn set_length(&self, length_bytes: u64) -> Result<()> {
-        let mut state = self.state();
-        let old = state.length;
-        if length_bytes < old {
+        let mut state = self.changing();
+        if length_bytes < state.length {
             // What is cut off must read as zero when the device grows again.
             let first = length_bytes / PAGE_BYTES;
             if !length_bytes.is_multiple_of(PAGE_BYTES) {
-                let mut page = self.current_page(&mut state, first)?;
+                let mut page = self.current_page(&state, first, None)?;
                 page[(length_bytes % PAGE_BYTES) as usize..].fill(0);
-                self.put_page(&mut state, first, page.into())?;
+                self.put_page(&mut state, first, page)?;
             }
-            let gone: Vec<u64> =
-                state.pages.range(length_bytes.div_ceil(PAGE_BYTES)..).map(|(number, _)| *number).collect();
-            for number in gone {
-                self.put_page(&mut state, number, vec![0; PAGE_BYTES as usize].into())?;
-            }
+            let beyond = length_bytes.div_ceil(PAGE_BYTES)..u64::MAX;
+            state.forget_pages(beyond.clone());
+            state.forget_zeros(beyond);
             state.base_visible = state.base_visible.min(length_bytes);
         }
         state.length = length_bytes;
@@ -426,16 +531,21 @@ mod tests {
     use super::super::{DiskMut, MemoryDevice};
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Condvar;
 
     fn overlay(memory_bytes: usize) -> Arc<Overlay> {
         let base = Disk::new(Arc::new(MemoryDevice::new((0..20_000u32).map(|i| i as u8).collect())));
         Overlay::new(base, OverlayOptions { memory_bytes, spill_dir: Some(std::env::temp_dir()) }).unwrap()
     }
 
+    fn staged(over: &Arc<Overlay>) -> DiskMut {
+        DiskMut::new(Arc::clone(over) as Arc<dyn WritableDevice>)
+    }
+
     #[test]
     fn only_what_differs_is_dirty() {
         let over = overlay(1 << 20);
-        let staged = DiskMut::new(Arc::clone(&over) as Arc<dyn WritableDevice>);
+        let staged = staged(&over);
         let same = staged.as_disk().read_vec(5000, 100).unwrap();
         staged.write_at(5000, &same).unwrap();
         assert!(over.dirty_ranges().unwrap().is_empty());
@@ -451,9 +561,76 @@ mod tests {
         );
     }
 
+    #[test]
+    fn zeros_take_no_room_and_are_dirty_where_the_base_is_not_zero() {
+        let base = Disk::new(Arc::new(MemoryDevice::new(vec![7; 1 << 20])));
+        let over = Overlay::new(base, OverlayOptions { memory_bytes: 0, spill_dir: None }).unwrap();
+        let staged = staged(&over);
+        staged.set_length(8 << 40).unwrap();
+        staged.zero_at(4096..8 << 40).unwrap();
+        staged.write_at(1 << 30, &vec![0; 1 << 20]).unwrap();
+        assert_eq!(over.dirty_ranges().unwrap(), [4096..1 << 20], "beyond the base all reads as zero anyway");
+        assert_eq!(staged.as_disk().read_vec(4000, 200).unwrap(), [vec![7; 96], vec![0; 104]].concat());
+        let extent = staged.as_disk().extent_at(1 << 30).unwrap();
+        assert_eq!((extent.kind, extent.length_bytes), (ExtentKind::Zero, (8 << 40) - (1 << 30)));
+    }
+
+    #[test]
+    fn a_page_that_is_written_again_takes_no_more_of_the_spill_file() {
+        let over = overlay(0);
+        let staged = staged(&over);
+        for round in 1..100u8 {
+            staged.write_at(0, &[round; 16384]).unwrap();
+        }
+        let spill = over.spill.lock().unwrap().clone().unwrap();
+        assert!(spill.length_bytes() <= 5 * PAGE_BYTES, "{} bytes", spill.length_bytes());
+        assert_eq!(staged.as_disk().read_vec(0, 16384).unwrap(), [99; 16384]);
+    }
+
+    /// A base whose reads wait until somebody lets them go.
+    struct Slow(MemoryDevice, Mutex<bool>, Condvar);
+
+    impl BlockDevice for Slow {
+        fn geometry(&self) -> Geometry {
+            self.0.geometry()
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            let mut free = self.1.lock().unwrap();
+            while offset == 0 && !*free {
+                free = self.2.wait(free).unwrap();
+            }
+            self.0.read_at(offset, buf)
+        }
+    }
+
+    #[test]
+    fn a_slow_read_of_the_base_keeps_nobody_waiting() {
+        let slow = Arc::new(Slow(MemoryDevice::new(vec![7; 1 << 20]), Mutex::new(false), Condvar::new()));
+        let over = Overlay::new(Disk::new(Arc::clone(&slow) as _), OverlayOptions::default()).unwrap();
+        let staged = staged(&over);
+        std::thread::scope(|scope| {
+            let disk = staged.as_disk();
+            let waiting = scope.spawn(move || disk.read_vec(0, 100).unwrap());
+            let other = staged.clone();
+            let writing = scope.spawn(move || other.write_at(10, b"x").unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            // Both of them stand in the base, and the rest of the disk is read and written meanwhile.
+            staged.write_at(8192, &[9; 4096]).unwrap();
+            staged.write_at(16_000, b"part of a page").unwrap();
+            assert_eq!(staged.as_disk().read_vec(8190, 4).unwrap(), [7, 7, 9, 9]);
+            *slow.1.lock().unwrap() = true;
+            slow.2.notify_all();
+            writing.join().unwrap();
+            waiting.join().unwrap();
+        });
+        assert_eq!(staged.as_disk().read_vec(9, 3).unwrap(), [7, b'x', 7]);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Write(u64, Vec<u8>),
+        Zero(u64, u64),
         Length(u64),
         Save,
         Back,
@@ -462,18 +639,38 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (0..30_000u64, prop::collection::vec(any::<u8>(), 1..6000)).prop_map(|(o, d)| Step::Write(o, d)),
+            2 => (0..30_000u64, 0..20_000u64).prop_map(|(o, l)| Step::Zero(o, l)),
+            1 => (0..30_000u64, 1..9000usize).prop_map(|(o, l)| Step::Write(o, vec![0; l])),
             1 => (1..40_000u64).prop_map(Step::Length),
             1 => Just(Step::Save),
             1 => Just(Step::Back),
         ]
     }
 
+    /// What differs from the base lies in the dirty ranges, and what extents call zero is zero.
+    fn told(over: &Overlay, staged: &DiskMut, model: &[u8]) {
+        let dirty = over.dirty_ranges().unwrap();
+        for (at, byte) in model.iter().enumerate() {
+            let base = if at < 20_000 { at as u8 } else { 0 };
+            let inside = dirty.iter().any(|range| range.contains(&(at as u64)));
+            assert!(inside || *byte == base, "{at} differs and is not dirty");
+        }
+        let mut at = 0;
+        while at < model.len() as u64 {
+            let extent = staged.as_disk().extent_at(at).unwrap();
+            let end = at + extent.length_bytes;
+            assert!(end <= model.len() as u64);
+            assert!(extent.kind != ExtentKind::Zero || is_zero(&model[at as usize..end as usize]));
+            at = end;
+        }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(96))]
         #[test]
         fn an_overlay_is_a_vector(steps in prop::collection::vec(step(), 1..30)) {
             let over = overlay(3 * PAGE_BYTES as usize);
-            let staged = DiskMut::new(Arc::clone(&over) as Arc<dyn WritableDevice>);
+            let staged = staged(&over);
             let mut model: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
             let mut saved: Vec<(SavepointId, Vec<u8>)> = Vec::new();
             for step in steps {
@@ -487,6 +684,12 @@ mod tests {
                             prop_assert!(staged.write_at(offset, &data).is_err());
                         }
                     }
+                    Step::Zero(offset, length) => {
+                        let end = (offset + length).min(model.len() as u64);
+                        let start = offset.min(end);
+                        staged.zero_at(start..end).unwrap();
+                        model[start as usize..end as usize].fill(0);
+                    }
                     Step::Length(length) => {
                         staged.set_length(length).unwrap();
                         model.resize(length as usize, 0);
@@ -499,6 +702,7 @@ mod tests {
                 }
                 prop_assert_eq!(&staged.as_disk().read_vec(0, staged.len() as usize).unwrap(), &model);
             }
+            told(&over, &staged, &model);
         }
     }
 }

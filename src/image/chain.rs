@@ -67,7 +67,7 @@ fn named_otherwise(path: &Path, info: &ContainerInfo) -> Option<Defect> {
 /// As [`open_path`].
 pub fn open_parent(file: &Disk, path: &Path, parents: &[PathBuf]) -> Result<Option<Disk>> {
     let options = OpenOptions { parents: parents.to_vec(), follow_paths: false };
-    Ok(parent_of(file, path, &options, 0, Trust::Strict, &mut Vec::new())?.map(|(disk, _)| disk))
+    Ok(parent_of(file, path, &options, 0, Trust::Writer, &mut Vec::new())?.map(|(disk, _)| disk))
 }
 
 /// Whether a parent must be the one that its child was made on.
@@ -77,6 +77,8 @@ enum Trust {
     Strict,
     /// One that was named is taken all the same, for reading.
     Named,
+    /// It must, and must be sound: what a writer reads of a damaged parent goes into its child.
+    Writer,
 }
 
 /// What is wrong between the image at `path` and its parents: one is missing, or is not the one that its child was made on. Neither
@@ -137,6 +139,9 @@ fn parent_of(
     let parent_file = Disk::new(Arc::new(HostFile::open_read(&parent_path)?));
     let found = info(&parent_file).map_err(|e| e.in_file(&parent_path))?;
     check_identity(&child, &found, &parent_path, trust, defects)?;
+    if trust == Trust::Writer {
+        super::refuse_damaged(&parent_file).map_err(|e| e.in_file(&parent_path))?;
+    }
     let parent_path = parent_path.as_path();
     let above = parent_of(&parent_file, parent_path, options, depth + 1, trust, defects)?;
     let opened = open_with_parent(&parent_file, above.map(|(disk, _)| disk))?;
@@ -240,14 +245,15 @@ fn check_identity(
             .expected(wanted)
             .found(identity)
             .advice("the parent was changed after the child was made, or it is another disk; to look at it all the same (read-only), name it with --parent");
-        if trust == Trust::Strict {
+        if trust != Trust::Named {
             return Err(wrong);
         }
         defects.push(Defect::from_error("chain-parent-changed", Severity::Error, &wrong));
     }
-    // Some programs store the time of the file there, which a copy changes: odd, but no proof.
+    // Some programs store the time of the file there, which a copy changes: odd, but no proof. Windows stores none (0).
     if let (Some(wanted), Some(time)) = (child.parent_time, found.time)
         && wanted != time
+        && wanted != 0
     {
         let text = format!("the child remembers another time of its parent ({wanted}, found {time})");
         defects.push(Defect::new("chain-parent-time", Severity::Note, Layer::Image, None, text));

@@ -145,9 +145,20 @@ fn create_vhdx(file: &DiskMut, spec: &CreateSpec) -> Result<()> {
 /// # Errors
 /// `Invalid` for a parent that is no VHD or VHDX: Hyper-V knows no other children.
 pub fn create_child(file: &DiskMut, parent: &ContainerInfo, relative: &str, absolute: &str) -> Result<()> {
+    can_have_child(parent)?;
     match parent.format {
         Format::Vhd => create_vhd_child(file, parent, relative, absolute),
-        Format::Vhdx => create_vhdx_child(file, parent, relative, absolute),
+        _ => create_vhdx_child(file, parent, relative, absolute),
+    }
+}
+
+/// Refuses parents that can have no child.
+///
+/// # Errors
+/// `Invalid` for formats other than VHD and VHDX.
+pub fn can_have_child(parent: &ContainerInfo) -> Result<()> {
+    match parent.format {
+        Format::Vhd | Format::Vhdx => Ok(()),
         _ => Err(Error::invalid(Layer::Image, "only a VHD or VHDX can have a child")
             .found(format!("{:?}", parent.format).to_lowercase())
             .advice("convert the image into a VHDX first, or publish into a new file with --to new:FILE")),

@@ -20,11 +20,11 @@ mod vmdk;
 
 pub use chain::{OpenOptions, check_links, children, open_file, open_parent, open_path, parents};
 pub use compact::{Compacted, compact};
-pub use create::{CreateSpec, Kind, create, create_child};
+pub use create::{CreateSpec, Kind, can_have_child, create, create_child};
 pub use resize::resize;
 
 use serde::Serialize;
-use vmrescue_base::error::{Defect, Error, Layer, Result};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_block::{Disk, DiskMut};
 
 /// The container formats that are told apart.
@@ -242,10 +242,33 @@ pub fn check(file: &Disk) -> Result<Vec<Defect>> {
         Format::Vhd => vhd::check(file),
         Format::Vhdx => vhdx::check(file),
         Format::Qcow2 | Format::Vmdk => Ok(open(file).map_or_else(
-            |e| vec![Defect::from_error("container-unreadable", vmrescue_base::error::Severity::Error, &e)],
+            |e| vec![Defect::from_error("container-unreadable", Severity::Error, &e)],
             |opened| opened.defects,
         )),
     }
+}
+
+/// A writer does not start on a container that is severely damaged: it would move, or write over, what it does not
+/// understand.
+fn refuse_severe(defects: &[Defect]) -> Result<()> {
+    match defects.iter().find(|defect| defect.severity == Severity::Error) {
+        None => Ok(()),
+        Some(bad) => {
+            let text = format!("the container is damaged: {} [{}]", bad.detail, bad.code);
+            let refused = Error::refused(bad.layer, text).advice(
+                "nothing was written; copy what can be read into a new file (`vmrescue disk convert`) and work on that",
+            );
+            Err(bad.offset.into_iter().fold(refused, Error::at))
+        }
+    }
+}
+
+/// Refuses the container in `file` for writing when [`check`] finds severe damage, as [`open_mut`] does.
+///
+/// # Errors
+/// `Refused` with the first of the severe defects; of reading the file.
+pub fn refuse_damaged(file: &Disk) -> Result<()> {
+    refuse_severe(&check(file)?)
 }
 
 /// Refuses a missing parent with the way out.

@@ -278,7 +278,15 @@ impl VhdDevice {
             let text = "two blocks share bytes of the file";
             defects.push(Defect::new("vhd-blocks-overlap", Severity::Error, Layer::Vhd, pair[1], text));
         }
+        let end = self.file.len().saturating_sub(FOOTER_BYTES);
+        let last = self.disk_bytes.div_ceil(self.block_bytes).saturating_sub(1);
         for place in &places {
+            // The last block may be cut where the disk ends.
+            let least = bitmap_bytes(self.block_bytes) + self.block_length(last);
+            if place + least > end {
+                let text = "a block shares bytes with the footer";
+                defects.push(Defect::new("vhd-block-over-footer", Severity::Error, Layer::Vhd, *place, text));
+            }
             if fixed.iter().any(|range| *place < range.end && range.start < place + step) {
                 let text = "a block shares bytes with the headers or the BAT";
                 defects.push(Defect::new("vhd-block-over-header", Severity::Error, Layer::Vhd, *place, text));
@@ -286,7 +294,6 @@ impl VhdDevice {
         }
         let mut taken = fixed.to_vec();
         taken.extend(places.iter().map(|place| *place..place + step));
-        let end = self.file.len().saturating_sub(FOOTER_BYTES);
         let leaked: u64 = super::super::compact::gaps(taken, end).iter().map(|gap| gap.end - gap.start).sum();
         if leaked >= self.block_bytes {
             let text =

@@ -25,7 +25,7 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Ones' complement of the sum of all bytes, the checksum's own left out.
-fn sum(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn sum(bytes: &[u8], at: usize) -> u32 {
     let all = bytes.iter().enumerate().filter(|(i, _)| !(at..at + 4).contains(i));
     !all.fold(0u32, |sum, (_, byte)| sum.wrapping_add(u32::from(*byte)))
 }

@@ -1,7 +1,10 @@
 //! VHD: the Virtual Hard Disk Image Format Specification, version 1.0. All numbers are big-endian.
 
+mod check;
 mod device;
 mod footer;
+#[cfg(test)]
+mod tests;
 
 pub(super) use device::{BLOCK_BYTES, bitmap_bytes};
 pub(super) use footer::{DynamicHeader, FOOTER_BYTES, Footer, KIND_DIFFERENCING, KIND_DYNAMIC, KIND_FIXED};
@@ -123,12 +126,12 @@ fn refuse_orphan(parsed: &Parsed, parent: Option<&Disk>) -> Result<()> {
     Ok(())
 }
 
-/// A writer does not start on a footer or header that it cannot trust.
-fn refuse_damaged(parsed: &Parsed) -> Result<()> {
+/// A writer does not start on a footer or header that it cannot trust, nor on structures that are severely damaged.
+fn refuse_damaged(file: &Disk, parsed: &Parsed) -> Result<()> {
     let what = match &parsed.dynamic {
         _ if !parsed.at_end => "the footer at the end of the file is damaged",
         Some(header) if !header.sum_right => "the checksum of the dynamic disk header is wrong",
-        _ => return Ok(()),
+        _ => return super::refuse_severe(&check(file)?),
     };
     Err(Error::refused(Layer::Vhd, what)
         .advice("convert the disk into a new file first (`vmrescue disk convert`)"))
@@ -150,7 +153,7 @@ pub(super) fn open(file: &Disk, parent: Option<Disk>) -> Result<Container<Disk>>
 pub(super) fn open_mut(file: &DiskMut, parent: Option<Disk>) -> Result<Container<DiskMut>> {
     let parsed = parse(&file.as_disk())?;
     refuse_orphan(&parsed, parent.as_ref())?;
-    refuse_damaged(&parsed)?;
+    refuse_damaged(&file.as_disk(), &parsed)?;
     let info = info_of(&parsed, &file.as_disk());
     let disk = match parsed.dynamic {
         None => file.window(0..parsed.footer.disk_bytes)?,
@@ -163,10 +166,10 @@ pub(super) fn open_mut(file: &DiskMut, parent: Option<Disk>) -> Result<Container
 }
 
 /// Everything in the file that is no block: the copy of the footer, the header, the texts of locators, the BAT.
-fn fixed_ranges(header: &DynamicHeader) -> Vec<Range<u64>> {
-    let bat =
-        header.table_offset..header.table_offset + (u64::from(header.entries) * 4).next_multiple_of(512);
-    let mut fixed = vec![0..FOOTER_BYTES + 1024, bat];
+fn fixed_ranges(header: &DynamicHeader, at: u64) -> Vec<Range<u64>> {
+    let bat = header.table_offset
+        ..header.table_offset.saturating_add((u64::from(header.entries) * 4).next_multiple_of(512));
+    let mut fixed = vec![0..FOOTER_BYTES, at..at.saturating_add(1024), bat];
     fixed.extend(header.locator_ranges());
     fixed
 }
@@ -179,9 +182,9 @@ pub(super) fn compact(
 ) -> Result<u64> {
     let parsed = parse(&file.as_disk())?;
     refuse_orphan(&parsed, parent.as_ref())?;
-    refuse_damaged(&parsed)?;
+    refuse_damaged(&file.as_disk(), &parsed)?;
     let Some(header) = parsed.dynamic else { return Ok(0) };
-    let fixed = fixed_ranges(&header);
+    let fixed = fixed_ranges(&header, parsed.footer.data_offset);
     VhdDevice::open(file.as_disk(), Some(file.clone()), &parsed.footer, header, parent)?
         .compact(&fixed, is_free)
 }
@@ -189,8 +192,8 @@ pub(super) fn compact(
 /// See [`super::resize`].
 pub(super) fn resize(file: &DiskMut, size: u64) -> Result<()> {
     let parsed = parse(&file.as_disk())?;
-    refuse_damaged(&parsed)?;
-    let old_end = file.len() - FOOTER_BYTES;
+    refuse_damaged(&file.as_disk(), &parsed)?;
+    let (old_end, header_at) = (file.len() - FOOTER_BYTES, parsed.footer.data_offset);
     let footer = Footer { disk_bytes: size, ..parsed.footer }.to_bytes();
     let Some(mut header) = parsed.dynamic else {
         file.set_length(size.max(old_end) + FOOTER_BYTES)?;
@@ -212,7 +215,7 @@ pub(super) fn resize(file: &DiskMut, size: u64) -> Result<()> {
     }
     file.write_at(header.table_offset, &bytes)?;
     header.entries = u32::try_from(blocks).unwrap_or(u32::MAX);
-    file.write_at(FOOTER_BYTES, &header.to_bytes())?;
+    file.write_at(header_at, &header.to_bytes())?;
     file.write_at(0, &footer)?;
     file.write_at(file.len() - FOOTER_BYTES, &footer)
 }
@@ -222,13 +225,14 @@ pub(super) fn check(file: &Disk) -> Result<Vec<Defect>> {
         Ok(parsed) => parsed,
         Err(e) => return Ok(vec![Defect::from_error("vhd-unreadable", Severity::Error, &e)]),
     };
-    let mut defects = parsed.defects;
+    let mut defects = parsed.defects.clone();
+    check::structures(file, &parsed, &mut defects)?;
     if let Some(header) = parsed.dynamic {
         if file.read_vec(0, 512)? != file.read_vec(file.len() - 512, 512)? {
             let text = "the footer and its copy at the start of the file differ";
             defects.push(Defect::new("vhd-footer-copy-differs", Severity::Warning, Layer::Vhd, 0, text));
         }
-        let fixed = fixed_ranges(&header);
+        let fixed = fixed_ranges(&header, parsed.footer.data_offset);
         match VhdDevice::open(file.clone(), None, &parsed.footer, header, None) {
             Ok(device) => device.check(&fixed, &mut defects),
             Err(e) => defects.push(Defect::from_error("vhd-bat-unreadable", Severity::Error, &e)),

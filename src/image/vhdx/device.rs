@@ -16,6 +16,8 @@ const FULLY_PRESENT: u64 = 6;
 const PARTIALLY_PRESENT: u64 = 7;
 /// BAT entries of the smallest chunk of the largest disk: bounds the memory of a lying disk size.
 const MAX_BAT_ENTRIES: u64 = (vmrescue_base::limits::MAX_DISK_BYTES / ALIGN) * 2;
+/// Bad entries of one BAT after which a check has seen enough.
+const MAX_BAT_DEFECTS: usize = 1000;
 
 struct Writer {
     file: DiskMut,
@@ -373,37 +375,34 @@ impl VhdxDevice {
 
     /// Overlaps, blocks beyond the end, states that do not exist, space that nobody uses.
     pub(super) fn check(&self, fixed: &[Range<u64>], defects: &mut Vec<Defect>) {
-        let blocks = self.metadata.disk_bytes.div_ceil(self.metadata.block_bytes);
-        let mut places: Vec<(u64, u64)> = Vec::new();
-        for block in 0..blocks {
-            match self.source(block) {
-                Ok(Source::File(place) | Source::Mixed { payload: place, .. }) => places.push((place, block)),
-                Ok(_) => {}
-                Err(e) => defects.push(Defect::from_error("vhdx-bat-entry-bad", Severity::Error, &e)),
-            }
+        let first = defects.len();
+        self.check_entries(defects);
+        if defects.len() - first >= MAX_BAT_DEFECTS {
+            let text =
+                format!("more than {MAX_BAT_DEFECTS} entries of the BAT are bad; the rest was not looked at");
+            let at = self.bat_range.start;
+            defects.push(Defect::new("vhdx-bat-entry-bad", Severity::Error, Layer::Vhdx, at, text));
+            return;
         }
-        places.sort_unstable();
-        for pair in places.windows(2) {
-            let ((first, one), (second, other)) = (pair[0], pair[1]);
-            if first + self.metadata.block_bytes > second {
-                let text = format!("blocks {one} and {other} share bytes of the file");
-                defects.push(Defect::new("vhdx-blocks-overlap", Severity::Error, Layer::Vhdx, second, text));
-            }
+        let used = self.used();
+        for pair in used.windows(2).filter(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+            let text =
+                format!("{} and {} share bytes of the file", self.name(pair[0].2), self.name(pair[1].2));
+            let at = pair[1].0;
+            defects.push(Defect::new("vhdx-blocks-overlap", Severity::Error, Layer::Vhdx, at, text));
         }
-        for (place, bytes, _) in self.used() {
-            if fixed.iter().any(|range| place < range.end && range.start < place + bytes) {
-                let text = "a block shares bytes with the header, the log, the metadata or the BAT";
-                defects.push(Defect::new(
-                    "vhdx-block-over-region",
-                    Severity::Error,
-                    Layer::Vhdx,
-                    place,
-                    text,
-                ));
+        for (place, bytes, index) in &used {
+            if fixed.iter().any(|range| *place < range.end && range.start < place + bytes) {
+                let text = format!(
+                    "{} shares bytes with the header, the log, the metadata or the BAT",
+                    self.name(*index)
+                );
+                let at = *place;
+                defects.push(Defect::new("vhdx-block-over-region", Severity::Error, Layer::Vhdx, at, text));
             }
         }
         let mut taken = fixed.to_vec();
-        taken.extend(self.used().iter().map(|(place, bytes, _)| *place..*place + *bytes));
+        taken.extend(used.iter().map(|(place, bytes, _)| *place..*place + *bytes));
         let leaked: u64 =
             super::super::compact::gaps(taken, self.file.len()).iter().map(|gap| gap.end - gap.start).sum();
         if leaked >= ALIGN {
@@ -411,6 +410,81 @@ impl VhdxDevice {
                 format!("{leaked} bytes of the file belong to nothing; `disk compact` gives them back");
             defects.push(Defect::new("vhdx-space-leaked", Severity::Note, Layer::Vhdx, None, text));
         }
+    }
+
+    /// What an entry of the BAT stands for.
+    fn name(&self, index: u64) -> String {
+        let (chunk, within) = (index / (self.chunk_ratio + 1), index % (self.chunk_ratio + 1));
+        if within == self.chunk_ratio {
+            format!("the sector bitmap of chunk {chunk}")
+        } else {
+            format!("block {}", chunk * self.chunk_ratio + within)
+        }
+    }
+
+    /// Each entry for itself; stops when there are too many that are bad.
+    fn check_entries(&self, defects: &mut Vec<Defect>) {
+        let most = defects.len() + MAX_BAT_DEFECTS;
+        let blocks = self.metadata.disk_bytes.div_ceil(self.metadata.block_bytes);
+        let mut holes = 0u64;
+        for block in 0..blocks {
+            if defects.len() >= most {
+                return;
+            }
+            if let Err(e) = self.source(block) {
+                defects.push(Defect::from_error("vhdx-bat-entry-bad", Severity::Error, &e));
+            }
+            let index = self.entry_index(block);
+            self.check_reserved(index, defects);
+            holes += u64::from(!matches!(self.entry(index) & 7, FULLY_PRESENT | PARTIALLY_PRESENT));
+            if (block + 1) % self.chunk_ratio == 0 || block + 1 == blocks {
+                self.check_bitmap(self.bitmap_index(block), defects);
+            }
+        }
+        if self.metadata.leave_allocated && !self.metadata.has_parent && holes > 0 {
+            let text =
+                format!("the disk should keep all of its blocks, and {holes} of {blocks} are not there");
+            let at = self.bat_range.start;
+            defects.push(Defect::new("vhdx-fixed-hole", Severity::Note, Layer::Vhdx, at, text));
+        }
+    }
+
+    fn check_reserved(&self, index: u64, defects: &mut Vec<Defect>) {
+        let entry = self.entry(index);
+        if entry & (ALIGN - 1) & !7 == 0 {
+            return;
+        }
+        // Where nothing is, a writer replaces the whole entry.
+        let present = matches!(entry & 7, FULLY_PRESENT | PARTIALLY_PRESENT);
+        let severity = if present { Severity::Error } else { Severity::Warning };
+        let text = format!("reserved bits of the BAT entry {entry:#x} of {} are not zero", self.name(index));
+        let at = self.entry_place(index);
+        defects.push(Defect::new("vhdx-bat-reserved", severity, Layer::Vhdx, at, text));
+    }
+
+    fn check_bitmap(&self, index: u64, defects: &mut Vec<Defect>) {
+        let entry = self.entry(index);
+        let (state, place) = (entry & 7, entry & !(ALIGN - 1));
+        let mut bad = |code, severity, text: String| {
+            defects.push(Defect::new(code, severity, Layer::Vhdx, self.entry_place(index), text));
+        };
+        if !self.metadata.has_parent {
+            if state != NOT_PRESENT {
+                let text = format!("{} is there, and the disk has no parent", self.name(index));
+                bad("vhdx-bat-bitmap-unused", Severity::Note, text);
+            }
+            return;
+        }
+        if !matches!(state, NOT_PRESENT | FULLY_PRESENT) {
+            let text = format!("{} has the state {state}, which does not exist", self.name(index));
+            bad("vhdx-bat-bitmap-state", Severity::Error, text);
+        } else if state == FULLY_PRESENT
+            && (place < ALIGN || place.checked_add(ALIGN).is_none_or(|end| end > self.file.len()))
+        {
+            let text = format!("{} lies outside the file (BAT entry {entry:#x})", self.name(index));
+            bad("vhdx-bat-entry-bad", Severity::Error, text);
+        }
+        self.check_reserved(index, defects);
     }
 }
 

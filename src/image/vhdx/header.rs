@@ -11,6 +11,8 @@ use vmrescue_block::{Disk, DiskMut};
 /// One header, 2.2.2.
 #[derive(Debug, Clone)]
 pub(super) struct Header {
+    pub(super) version: u16,
+    pub(super) log_version: u16,
     pub(super) sequence: u64,
     pub(super) file_write_guid: Guid,
     pub(super) data_write_guid: Guid,
@@ -20,11 +22,13 @@ pub(super) struct Header {
 
 impl Header {
     fn parse(bytes: &[u8]) -> Option<Header> {
-        if bytes.get(..4)? != b"head" || !is_sealed(bytes, 4) || u16_at(bytes, 66)? != 1 {
+        if bytes.get(..4)? != b"head" || !is_sealed(bytes, 4) {
             return None;
         }
         let (length, offset) = (u64::from(u32_at(bytes, 68)?), u64_at(bytes, 72)?);
         Some(Header {
+            version: u16_at(bytes, 66)?,
+            log_version: u16_at(bytes, 64)?,
             sequence: u64_at(bytes, 8)?,
             file_write_guid: Guid::at(bytes, 16)?,
             data_write_guid: Guid::at(bytes, 32)?,
@@ -52,6 +56,8 @@ impl Header {
 pub(super) struct Regions {
     pub(super) bat: Range<u64>,
     pub(super) metadata: Range<u64>,
+    /// Regions that are not known: nothing is moved over them.
+    pub(super) others: Vec<Range<u64>>,
 }
 
 /// The header that counts, which of the two places it is in, and the regions.
@@ -69,9 +75,12 @@ impl Headers {
         self
     }
 
-    /// Everything in the file that is no block: the first megabyte, the log, the metadata and the BAT.
+    /// Everything in the file that is no block: the first megabyte, the log, the metadata, the BAT, and regions that
+    /// are not known.
     pub(super) fn fixed_ranges(&self) -> Vec<Range<u64>> {
-        vec![0..ALIGN, self.current.log.clone(), self.regions.bat.clone(), self.regions.metadata.clone()]
+        let Regions { bat, metadata, others } = &self.regions;
+        let known = [0..ALIGN, self.current.log.clone(), bat.clone(), metadata.clone()];
+        known.into_iter().chain(others.iter().cloned()).collect()
     }
 
     /// New write identities, and no log: what every first change of a file begins with (2.2.2).
@@ -141,6 +150,8 @@ fn parse_regions(bytes: &[u8], file_bytes: u64) -> Option<Result<Regions>> {
             *(if guid == BAT_REGION { &mut regions.bat } else { &mut regions.metadata }) = range;
         } else if u32_at(entry, 28)? & 1 != 0 {
             return Some(Err(Error::unsupported(Layer::Vhdx, "a required region is not known").found(guid)));
+        } else {
+            regions.others.push(range);
         }
     }
     if regions.bat.is_empty() || regions.metadata.is_empty() {
@@ -175,6 +186,8 @@ pub(crate) fn new_headers(file: &DiskMut, log: Range<u64>) -> Result<()> {
     file.write_at(0, b"vhdxfile")?;
     file.write_at(8, &utf16le_bytes(concat!("vmrescue ", env!("CARGO_PKG_VERSION"))))?;
     let header = Header {
+        version: 1,
+        log_version: 0,
         sequence: 0,
         file_write_guid: Guid::random(),
         data_write_guid: Guid::random(),

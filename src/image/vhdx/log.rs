@@ -2,6 +2,7 @@
 
 use super::format::{ALIGN, is_sealed};
 use super::header::Header;
+use std::ops::Range;
 use vmrescue_base::bytes::{u32_at, u64_at};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::guid::Guid;
@@ -9,6 +10,9 @@ use vmrescue_block::{Disk, DiskMut};
 
 const SECTOR: usize = 4096;
 const MAX_LOG_BYTES: u64 = 256 << 20;
+const ENTRY: &[u8] = b"loge";
+/// What is never changed through the log: the identifier and both headers.
+const HEADERS_END: u64 = 192 << 10;
 
 /// One entry that is whole.
 struct Entry {
@@ -21,7 +25,11 @@ struct Entry {
 }
 
 /// The entries to replay, oldest first.
-pub(super) struct Sequence(Vec<Entry>);
+pub(super) struct Sequence {
+    entries: Vec<Entry>,
+    /// Where the log lies in the file.
+    log: Range<u64>,
+}
 
 /// `length` bytes of the circular log from `offset`.
 fn around(log: &[u8], offset: usize, length: usize) -> Vec<u8> {
@@ -33,25 +41,40 @@ fn around(log: &[u8], offset: usize, length: usize) -> Vec<u8> {
         .collect()
 }
 
-fn entry_at(log: &[u8], offset: usize, guid: &Guid) -> Option<Entry> {
+/// The length of the entry whose first sector stands at `offset`, when nothing that can be told without summing speaks
+/// against it. No entry begins inside another one: sectors in between say `desc`, `zero` or `data`. So what passes here
+/// does not overlap, and no byte of a log is copied and summed for more than one entry, whatever its headers say.
+fn length_at(log: &[u8], offset: usize, guid: &Guid) -> Option<usize> {
     let head = log.get(offset..offset + 64)?;
-    let length = u32_at(head, 8)? as usize;
-    let fits = length >= SECTOR && length.is_multiple_of(SECTOR) && length <= log.len();
-    if &head[..4] != b"loge" || !fits || Guid::at(head, 32)? != *guid {
+    if &head[..4] != ENTRY || Guid::at(head, 32)? != *guid || u64_at(head, 16)? == 0 {
         return None;
     }
-    let bytes = around(log, offset, length);
-    let descriptors = u32_at(head, 24)? as usize;
-    let sequence = u64_at(head, 16)?;
+    let (length, tail) = (u32_at(head, 8)? as usize, u32_at(head, 12)? as usize);
+    let whole = |bytes: usize| bytes.is_multiple_of(SECTOR);
+    if length < SECTOR || !whole(length) || length > log.len() || !whole(tail) || tail >= log.len() {
+        return None;
+    }
+    if 64 + (u32_at(head, 24)? as usize).checked_mul(32)? > length {
+        return None;
+    }
+    let inside = (1..length / SECTOR).all(|sector| {
+        let at = (offset + sector * SECTOR) % log.len();
+        log.get(at..at + 4).is_some_and(|signature| signature != ENTRY)
+    });
+    inside.then_some(length)
+}
+
+fn entry_at(log: &[u8], offset: usize, guid: &Guid) -> Option<Entry> {
+    let bytes = around(log, offset, length_at(log, offset, guid)?);
     let entry = Entry {
-        sequence,
-        tail: u32_at(head, 12)?,
-        descriptors,
-        flushed_bytes: u64_at(head, 48)?,
-        last_bytes: u64_at(head, 56)?,
+        sequence: u64_at(&bytes, 16)?,
+        tail: u32_at(&bytes, 12)?,
+        descriptors: u32_at(&bytes, 24)? as usize,
+        flushed_bytes: u64_at(&bytes, 48)?,
+        last_bytes: u64_at(&bytes, 56)?,
         bytes,
     };
-    (sequence != 0 && is_sealed(&entry.bytes, 4) && entry.is_consistent()).then_some(entry)
+    (is_sealed(&entry.bytes, 4) && entry.is_consistent()).then_some(entry)
 }
 
 impl Entry {
@@ -63,16 +86,17 @@ impl Entry {
         self.bytes.get(64 + i * 32..96 + i * 32)
     }
 
-    /// Every descriptor and data sector carries the entry's sequence number.
+    /// Every descriptor and data sector carries the entry's sequence number, and descriptors name whole sectors.
     fn is_consistent(&self) -> bool {
         let mut data = 0;
         for i in 0..self.descriptors {
             let Some(descriptor) = self.descriptor(i) else { return false };
-            if u64_at(descriptor, 24) != Some(self.sequence) {
+            let whole = |at| u64_at(descriptor, at).is_some_and(|bytes| bytes.is_multiple_of(SECTOR as u64));
+            if u64_at(descriptor, 24) != Some(self.sequence) || !whole(16) {
                 return false;
             }
             match &descriptor[..4] {
-                b"zero" => {}
+                b"zero" if whole(8) => {}
                 b"desc" => {
                     if self.data(data).is_none() {
                         return false;
@@ -125,7 +149,7 @@ pub(super) fn active_sequence(file: &Disk, header: &Header) -> Result<Sequence> 
         start = next;
     }
     match best {
-        Some((_, entries)) => Ok(Sequence(entries)),
+        Some((_, entries)) => Ok(Sequence { entries, log: header.log.clone() }),
         None => Err(Error::damaged(Layer::Vhdx, "the header names a log, but the log has no whole sequence")
             .at(header.log.start)
             .advice(
@@ -151,7 +175,8 @@ fn sequence_from(log: &[u8], start: usize, guid: &Guid) -> (Vec<Entry>, usize) {
 
 /// Applies the sequence; true when something was there to apply.
 pub(super) fn replay(file: &DiskMut, sequence: &Sequence) -> Result<bool> {
-    for entry in &sequence.0 {
+    let Sequence { entries, log } = sequence;
+    for entry in entries {
         if file.len() < entry.flushed_bytes {
             return Err(Error::damaged(Layer::Vhdx, "the file is shorter than when its log was written")
                 .expected(format!("at least {:#x} bytes", entry.flushed_bytes))
@@ -165,9 +190,17 @@ pub(super) fn replay(file: &DiskMut, sequence: &Sequence) -> Result<bool> {
         for i in 0..entry.descriptors {
             let Some(descriptor) = entry.descriptor(i) else { break };
             let offset = u64_at(descriptor, 16).unwrap_or_default();
-            if &descriptor[..4] == b"zero" {
-                let length = u64_at(descriptor, 8).unwrap_or_default();
-                file.zero_at(offset..offset.saturating_add(length))?;
+            let zero = &descriptor[..4] == b"zero";
+            let length = if zero { u64_at(descriptor, 8).unwrap_or_default() } else { SECTOR as u64 };
+            let end = offset.saturating_add(length);
+            if offset < HEADERS_END || (offset < log.end && log.start < end) {
+                return Err(Error::damaged(Layer::Vhdx, "the log writes over the headers or over itself")
+                    .at(log.start)
+                    .found(format!("{offset:#x} to {end:#x}"))
+                    .advice("nothing was replayed; restore the file from a copy"));
+            }
+            if zero {
+                file.zero_at(offset..end)?;
             } else {
                 let Some(sector) = entry.data(data) else { break };
                 data += 1;
@@ -178,7 +211,7 @@ pub(super) fn replay(file: &DiskMut, sequence: &Sequence) -> Result<bool> {
             }
         }
     }
-    Ok(!sequence.0.is_empty())
+    Ok(!entries.is_empty())
 }
 
 /// One entry with one data sector, for tests of replay.

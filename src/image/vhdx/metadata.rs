@@ -8,9 +8,10 @@ use vmrescue_base::guid::Guid;
 use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 use vmrescue_block::{Disk, DiskMut};
 
-const TABLE_BYTES: u32 = 64 << 10;
-const IS_REQUIRED: u32 = 4;
-const IS_VIRTUAL_DISK: u32 = 2;
+pub(super) const TABLE_BYTES: u32 = 64 << 10;
+pub(super) const IS_REQUIRED: u32 = 4;
+pub(super) const IS_VIRTUAL_DISK: u32 = 2;
+pub(super) const IS_USER: u32 = 1;
 
 /// What the known items say.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +78,8 @@ pub(super) fn read(file: &Disk, regions: &Regions) -> Result<Metadata> {
             .ok_or_else(|| broken("an item lies outside the region").found(id))?;
         let value32 = u32_at(item, 0).unwrap_or_default();
         match id {
+            // Items of users may have any identifier, and tell nothing of the disk.
+            _ if flags & IS_USER != 0 => {}
             FILE_PARAMETERS => {
                 metadata.block_bytes = u64::from(value32);
                 let bits = u32_at(item, 4).unwrap_or_default();

@@ -5,12 +5,16 @@
 //! * [`metadata`]: the metadata region and the parent locator
 //! * [`log`]: finding the active sequence and replaying it
 //! * [`device`]: the BAT and the blocks
+//! * [`check`]: what the specification says and a reader can do without
 
+mod check;
 mod device;
 mod format;
 mod header;
 mod log;
 mod metadata;
+#[cfg(test)]
+mod tests;
 
 pub(super) use device::fixed_bat;
 pub(super) use format::{ALIGN, DEFAULT_BLOCK_BYTES};
@@ -38,6 +42,8 @@ struct Parsed {
 fn parse(file: &Disk) -> Result<Parsed> {
     let mut defects = Vec::new();
     let headers = header::read(file, &mut defects)?;
+    check::versions(&headers.current)?;
+    check::headers(file, &headers.current, &mut defects);
     let mut file = file.clone();
     let mut replayed = false;
     if !headers.current.log_guid.is_zero() {
@@ -48,7 +54,9 @@ fn parse(file: &Disk) -> Result<Parsed> {
         file = staged.as_disk();
     }
     let regions = header::read_regions(&file, &mut defects)?;
+    check::regions(&file, &headers.current.log, &mut defects);
     let metadata = metadata::read(&file, &regions)?;
+    check::metadata(&file, &regions.metadata, &mut defects)?;
     Ok(Parsed { file, headers: headers.with(regions), metadata, defects, replayed })
 }
 
@@ -93,19 +101,8 @@ pub(super) fn open(file: &Disk, parent: Option<Disk>) -> Result<Container<Disk>>
 }
 
 pub(super) fn open_mut(file: &DiskMut, parent: Option<Disk>) -> Result<Container<DiskMut>> {
-    let parsed = parse(&file.as_disk())?;
-    if parsed.metadata.has_parent && parent.is_none() {
-        return Err(parent_missing(Layer::Vhdx));
-    }
-    if parsed.replayed {
-        // The replay becomes part of what is staged; the header that forgets the log follows with the first write.
-        let sequence = log::active_sequence(&file.as_disk(), &parsed.headers.current)?;
-        log::replay(file, &sequence)?;
-    }
-    let info = info_of(&parsed, file.len());
-    let (headers, metadata) = (parsed.headers, parsed.metadata);
-    let device = VhdxDevice::open(file.as_disk(), Some(file.clone()), headers, metadata, parent)?;
-    Ok(Container { disk: DiskMut::new(Arc::new(device)), info, defects: parsed.defects })
+    let (device, info, defects) = writable(file, parent)?;
+    Ok(Container { disk: DiskMut::new(Arc::new(device)), info, defects })
 }
 
 pub(super) fn check(file: &Disk) -> Result<Vec<Defect>> {
@@ -122,8 +119,9 @@ pub(super) fn check(file: &Disk) -> Result<Vec<Defect>> {
     Ok(defects)
 }
 
-/// Opens a staged file for work on the container itself; its log is part of what is staged afterwards.
-fn writable(file: &DiskMut, parent: Option<Disk>) -> Result<VhdxDevice> {
+/// Opens a staged file for writing, unless it is severely damaged. The replay of its log becomes part of what is staged;
+/// the header that forgets the log follows with the first write.
+fn writable(file: &DiskMut, parent: Option<Disk>) -> Result<(VhdxDevice, ContainerInfo, Vec<Defect>)> {
     let parsed = parse(&file.as_disk())?;
     if parsed.metadata.has_parent && parent.is_none() {
         return Err(parent_missing(Layer::Vhdx));
@@ -131,7 +129,12 @@ fn writable(file: &DiskMut, parent: Option<Disk>) -> Result<VhdxDevice> {
     if parsed.replayed {
         log::replay(file, &log::active_sequence(&file.as_disk(), &parsed.headers.current)?)?;
     }
-    VhdxDevice::open(file.as_disk(), Some(file.clone()), parsed.headers, parsed.metadata, parent)
+    let (info, fixed) = (info_of(&parsed, file.len()), parsed.headers.fixed_ranges());
+    let (headers, metadata, mut defects) = (parsed.headers, parsed.metadata, parsed.defects);
+    let device = VhdxDevice::open(file.as_disk(), Some(file.clone()), headers, metadata, parent)?;
+    device.check(&fixed, &mut defects);
+    super::refuse_severe(&defects)?;
+    Ok((device, info, defects))
 }
 
 /// See [`super::compact`].
@@ -141,7 +144,7 @@ pub(super) fn compact(
     is_free: &dyn Fn(Range<u64>) -> bool,
 ) -> Result<u64> {
     let fixed = parse(&file.as_disk())?.headers.fixed_ranges();
-    let device = writable(file, parent)?;
+    let (device, _, _) = writable(file, parent)?;
     let dropped = device.drop_empty(is_free)?;
     device.pack(&fixed)?;
     Ok(dropped)
@@ -149,6 +152,7 @@ pub(super) fn compact(
 
 /// See [`super::resize`].
 pub(super) fn resize(file: &DiskMut, size: u64) -> Result<()> {
+    super::refuse_severe(&check(&file.as_disk())?)?;
     let mut parsed = parse(&file.as_disk())?;
     if parsed.replayed {
         log::replay(file, &log::active_sequence(&file.as_disk(), &parsed.headers.current)?)?;

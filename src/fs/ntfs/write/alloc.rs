@@ -30,6 +30,7 @@ pub(crate) struct BitMap {
     /// Changes of the operation that runs: range and the value it got.
     changes: Vec<(Range<u64>, bool)>,
     bits_before: u64,
+    free_before: u64,
 }
 
 impl BitMap {
@@ -87,8 +88,10 @@ impl BitMap {
     pub(crate) fn begin(&mut self) {
         self.changes.clear();
         self.bits_before = self.bits;
+        self.free_before = self.free;
     }
 
+    /// Takes the changes of the operation back; costs as much as they did, not as much as the map is long.
     pub(crate) fn rollback(&mut self) {
         for (range, value) in std::mem::take(&mut self.changes).into_iter().rev() {
             self.write(range, !value);
@@ -97,7 +100,7 @@ impl BitMap {
         self.bytes.truncate(
             (self.bits.div_ceil(8) as usize).next_multiple_of(8).max(self.bits.div_ceil(8) as usize),
         );
-        self.free = self.count_free();
+        self.free = self.free_before;
     }
 
     fn write(&mut self, range: Range<u64>, value: bool) {

@@ -354,6 +354,14 @@ impl Core {
         Ok(key)
     }
 
+    /// Forgets what was only read, when it became much: a walk over a large volume keeps no more than operations do. Only
+    /// between operations, which count on the blocks that they hold.
+    pub(crate) fn forget_read(&mut self) {
+        if self.blocks.len() > MAX_CACHED_BLOCKS {
+            self.blocks.retain(|_, block| block.dirty);
+        }
+    }
+
     /// The bytes of a block that is in memory, without fixups.
     pub(crate) fn held(&self, key: u64) -> &[u8] {
         self.blocks.get(&key).map_or(&[], |block| &block.bytes)

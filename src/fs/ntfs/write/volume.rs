@@ -94,7 +94,9 @@ impl VolumeMut {
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        core.forget_read();
+        core
     }
 
     /// The reading half, over a disk that has all changes.
