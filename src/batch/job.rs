@@ -2,7 +2,7 @@
 
 use super::waves::Size;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use vmrescue_base::error::{Error, Layer, Result};
 
@@ -72,6 +72,9 @@ pub struct Job {
     pub scripts: Vec<String>,
     /// Parameters of the scripts.
     pub set: BTreeMap<String, String>,
+    /// Parameters whose values are kept nowhere and go to the processes through a pipe.
+    #[serde(skip)]
+    pub secret: BTreeSet<String>,
     /// Folder for the journals of the images, instead of beside each.
     pub state_dir: Option<PathBuf>,
     /// Images at a time.
@@ -113,6 +116,7 @@ impl Default for Job {
             out: None,
             scripts: Vec::new(),
             set: BTreeMap::new(),
+            secret: BTreeSet::new(),
             state_dir: None,
             jobs: 2,
             per_disk: None,
@@ -137,6 +141,8 @@ impl Default for Job {
 pub struct Work {
     /// The words of the command after the image.
     pub words: Vec<String>,
+    /// Secret parameters of scripts, which are no words.
+    pub secrets: BTreeMap<String, String>,
     /// Seconds.
     pub time_limit: u64,
 }
@@ -196,12 +202,14 @@ impl Job {
         if own.is_some_and(|own| own.skip) {
             return None;
         }
-        let mut words = Vec::new();
+        let (mut words, mut secrets) = (Vec::new(), BTreeMap::new());
         if self.command == Verb::Repair {
             words.extend(own.and_then(|own| own.scripts.as_ref()).unwrap_or(&self.scripts).iter().cloned());
             let mut set = self.set.clone();
             set.extend(own.map(|own| own.set.clone()).unwrap_or_default());
-            words.extend(set.iter().flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]));
+            let open = set.iter().filter(|(name, _)| !self.secret.contains(*name));
+            words.extend(open.flat_map(|(name, value)| ["--set".into(), format!("{name}={value}")]));
+            secrets.extend(set.into_iter().filter(|(name, _)| self.secret.contains(name)));
         }
         if let Some(id) = own.and_then(|own| own.operation).filter(|_| self.command == Verb::Undo) {
             words.push(id.to_string());
@@ -215,6 +223,10 @@ impl Job {
         if let Some(number) = own.and_then(|own| own.windows).filter(|_| self.command != Verb::Undo) {
             words.extend(["--windows".into(), number.to_string()]);
         }
-        Some(Work { words, time_limit: own.and_then(|own| own.time_limit).unwrap_or(self.time_limit) })
+        Some(Work {
+            words,
+            secrets,
+            time_limit: own.and_then(|own| own.time_limit).unwrap_or(self.time_limit),
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! Claims on images, for several machines that share one job and one folder: no server, one file a claim.
 //!
-//! A claim is a file `KEY.NUMBER.json` that is made with "only when it is not there", which shared storage does atomically. The highest number
+//! A claim is a file `KEY/NUMBER.json` that is made with "only when it is not there", which shared storage does atomically. The highest number
 //! counts. Its owner gives signs of life by moving the time at which it expires; a claim that has expired is followed by the next number,
 //! and the old owner finds that out before it writes to the image ([`Claim::check`]). The clocks of the machines must agree to
 //! within the time that a claim holds.
@@ -76,16 +76,26 @@ fn key_of(image: &Path) -> String {
 }
 
 fn file_of(dir: &Path, key: &str, number: u32) -> PathBuf {
-    dir.join(format!("{key}.{number:06}.json"))
+    dir.join(key).join(format!("{number:06}.json"))
 }
 
-/// The highest number of a claim, 0 without any.
+/// The highest number of a claim on an image, 0 without any: its own folder is listed, whatever else is claimed.
 fn highest(dir: &Path, key: &str) -> Result<u32> {
-    let entries = std::fs::read_dir(dir).map_err(|e| Error::io("cannot be read", dir, e))?;
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let numbers = names
-        .filter_map(|name| name.strip_prefix(key)?.strip_prefix('.')?.strip_suffix(".json")?.parse().ok());
-    Ok(numbers.max().unwrap_or(0))
+    let folder = dir.join(key);
+    let failed = |e| Error::io("cannot be read", &folder, e);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut highest = 0;
+    for entry in entries {
+        // Other names are files on their way.
+        let name = entry.map_err(failed)?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
+        highest = highest.max(number.unwrap_or(0));
+    }
+    Ok(highest)
 }
 
 impl Leases {
@@ -94,8 +104,9 @@ impl Leases {
     /// # Errors
     /// Of the host.
     pub fn take(&self, image: &Path) -> Result<Taken> {
-        std::fs::create_dir_all(&self.dir).map_err(|e| Error::io("cannot be made", &self.dir, e))?;
         let key = key_of(image);
+        let folder = self.dir.join(&key);
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io("cannot be made", &folder, e))?;
         loop {
             let number = highest(&self.dir, &key)?;
             if number > 0 {

@@ -27,4 +27,4 @@ pub use report::{csv, html};
 pub use run::{Ending, Watch, run_batch};
 pub use state::{Entry, Outcome, State};
 pub use waves::{Size, Wave, waves};
-pub use worker::{BATCH, CLAIM, KeyWords, MEMORY, WORKER, Worker, mark};
+pub use worker::{BATCH, CLAIM, KeyWords, MEMORY, SECRETS_ON_INPUT, Secrets, WORKER, Worker, mark};

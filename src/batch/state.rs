@@ -4,12 +4,16 @@
 
 use super::job::{Job, Verb};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use vmrescue_base::error::{Error, Layer, Result};
+
+/// Reports that a batch makes again with every run.
+const REPORTS: [&str; 3] = ["report.csv", "report.html", "report.json"];
 
 /// How far an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +161,7 @@ impl State {
                         .in_file(&path)
                         .caused_by(e)
                 })?;
-                if (old.command, &old.scripts, &old.set) != (job.command, &job.scripts, &job.set) {
+                if (old.command, &old.scripts, &old.set) != (job.command, &job.scripts, &kept(job)) {
                     return Err(Error::refused(Layer::Batch, "this folder belongs to another job")
                         .in_file(&path)
                         .found(format!("{} {}", old.command.name(), old.scripts.join(" ")))
@@ -165,13 +169,15 @@ impl State {
                 }
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                refuse_foreign(folder)?;
                 let header = Header {
                     id: vmrescue_base::guid::Guid::random().to_string(),
                     command: job.command,
                     scripts: job.scripts.clone(),
-                    set: job.set.clone(),
+                    set: kept(job),
                 };
-                let bytes = serde_json::to_vec_pretty(&header).unwrap_or_default();
+                let bytes = serde_json::to_vec_pretty(&header)
+                    .map_err(|e| Error::invalid(Layer::Batch, "the state cannot be written").caused_by(e))?;
                 vmrescue_transaction::write_durably(&path, &bytes)?;
             }
             Err(e) => return Err(Error::io("cannot be read", &path, e)),
@@ -179,21 +185,32 @@ impl State {
         State::open(folder)
     }
 
-    /// Opens the state in a folder, making both when they are not there. Lines that cannot be read (the last one of a crash) are not there.
+    /// Opens the state in a folder, making both when they are not there. A last line without an end, which a crash left and
+    /// nobody was told of, is cut off.
     ///
     /// # Errors
-    /// Of the host.
+    /// `Damaged` for any other line that cannot be read: it may name an operation that can be undone; of the host.
     pub fn open(folder: &Path) -> Result<State> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io("cannot be made", folder, e))?;
-        let header = std::fs::read(folder.join("batch.json")).ok();
-        let header: Option<Header> = header.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let header = read_header(&folder.join("batch.json"))?;
         let path = folder.join("state.jsonl");
         let failed = |e| Error::io("cannot be read", &path, e);
-        let mut file = OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed)?;
-        let (known, mut end, torn) = read_lines(&file).map_err(failed)?;
+        match std::fs::symlink_metadata(&path) {
+            Ok(there) if !there.is_file() => {
+                return Err(Error::refused(
+                    Layer::Batch,
+                    "the state is a link or a device, not a file of this folder",
+                )
+                .in_file(&path)
+                .advice("use another folder with --out"));
+            }
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        let file = OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed)?;
+        let (known, end, torn) = read_lines(&file, &path)?;
         if torn {
-            file.write_all(b"\n").map_err(|e| Error::io("cannot be written", &path, e))?;
-            end += 1;
+            file.set_len(end).map_err(|e| Error::io("cannot be written", &path, e))?;
         }
         let id = header.map(|header| header.id).unwrap_or_default();
         Ok(State { log: Mutex::new(Log { file, end }), path, known: Mutex::new(known), id })
@@ -275,22 +292,112 @@ impl State {
     }
 }
 
-/// The last line of each image, the length of the file, and whether its last line has no end.
-fn read_lines(file: &File) -> std::io::Result<(BTreeMap<PathBuf, Known>, u64, bool)> {
+/// What stands in the state of a job's parameters: secret ones as a hash, which tells two of them apart.
+fn kept(job: &Job) -> BTreeMap<String, String> {
+    let keep = |(name, value): (&String, &String)| {
+        let hash = || format!("sha256:{}", vmrescue_base::text::hex(&Sha256::digest(value.as_bytes())));
+        (name.clone(), if job.secret.contains(name) { hash() } else { value.clone() })
+    };
+    job.set.iter().map(keep).collect()
+}
+
+/// A folder that is new to this program gets reports: none of somebody else's is written over.
+fn refuse_foreign(folder: &Path) -> Result<()> {
+    match REPORTS.iter().map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_ok()) {
+        None => Ok(()),
+        Some(path) => {
+            Err(Error::refused(Layer::Batch, "the folder has a report that this program did not make")
+                .in_file(path)
+                .advice("use another folder with --out"))
+        }
+    }
+}
+
+/// What the folder belongs to; `None` for a folder that belongs to nothing yet.
+fn read_header(path: &Path) -> Result<Option<Header>> {
+    match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot be read", path, e)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+            Error::damaged(Layer::Batch, "the folder's job cannot be read").in_file(path).caused_by(e)
+        }),
+    }
+}
+
+/// The last line of each image, the length of all whole lines, and whether something without an end follows them.
+fn read_lines(file: &File, path: &Path) -> Result<(BTreeMap<PathBuf, Known>, u64, bool)> {
     let mut reader = BufReader::new(file);
-    let (mut known, mut at, mut line, mut torn) = (BTreeMap::new(), 0u64, Vec::new(), false);
+    let (mut known, mut at, mut line, mut number) = (BTreeMap::new(), 0u64, Vec::new(), 0u64);
     loop {
         line.clear();
-        let count = reader.read_until(b'\n', &mut line)?;
+        number += 1;
+        let count = reader.read_until(b'\n', &mut line).map_err(|e| Error::io("cannot be read", path, e))?;
         if count == 0 {
-            return Ok((known, at, torn));
+            return Ok((known, at, false));
         }
-        torn = line.last() != Some(&b'\n');
-        if let Ok(mut entry) = serde_json::from_slice::<Entry>(&line) {
+        if line.last() != Some(&b'\n') {
+            return Ok((known, at, true));
+        }
+        if count > 1 {
+            let mut entry: Entry = serde_json::from_slice(&line).map_err(|e| {
+                Error::damaged(Layer::Batch, format!("line {number} of the state cannot be read"))
+                    .at(at)
+                    .in_file(path)
+                    .caused_by(e)
+                    .advice(
+                        "it may name an operation on an image: restore the file, or remove the line when the image's own history is enough",
+                    )
+            })?;
             entry.result = serde_json::Value::Null;
-            let place = (at, count - usize::from(!torn));
-            known.insert(entry.image.clone(), Known { entry, line: place });
+            known.insert(entry.image.clone(), Known { entry, line: (at, count - 1) });
         }
         at += count as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmrescue_base::ErrorKind;
+
+    #[test]
+    fn a_torn_end_is_cut_off_and_no_other_line_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        state.note(Entry::new(Path::new("a"), Outcome::Clean, "")).unwrap();
+        state.note(Entry::new(Path::new("b"), Outcome::Failed, "why")).unwrap();
+        drop(state);
+        let path = dir.path().join("state.jsonl");
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 1..20 {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let state = State::open(dir.path()).unwrap();
+            assert_eq!(state.all().len(), 1, "{cut}");
+            state.note(Entry::new(Path::new("c"), Outcome::Clean, "")).unwrap();
+            drop(state);
+            assert_eq!(State::open(dir.path()).unwrap().all().len(), 2, "{cut}");
+        }
+        let mut bad = whole.clone();
+        bad[3] = b'#';
+        std::fs::write(&path, &bad).unwrap();
+        let e = State::open(dir.path()).map(drop).unwrap_err();
+        assert!(e.kind() == ErrorKind::Damaged && e.to_string().contains("line 1"), "{e}");
+        assert_eq!(std::fs::read(&path).unwrap(), bad, "what cannot be read is left as it is");
+    }
+
+    #[test]
+    fn a_folder_with_somebody_elses_report_is_refused_and_secrets_are_hashed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("report.csv"), "mine").unwrap();
+        let mut job = Job { set: [("password".to_string(), "hidden".to_string())].into(), ..Job::default() };
+        job.secret.insert("password".into());
+        assert_eq!(State::open_for(dir.path(), &job).map(drop).unwrap_err().kind(), ErrorKind::Refused);
+        std::fs::remove_file(dir.path().join("report.csv")).unwrap();
+        State::open_for(dir.path(), &job).unwrap();
+        State::open_for(dir.path(), &job).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("batch.json")).unwrap();
+        assert!(text.contains("sha256:") && !text.contains("hidden"), "{text}");
+        job.set.insert("password".into(), "other".into());
+        assert!(State::open_for(dir.path(), &job).is_err());
     }
 }

@@ -3,7 +3,9 @@
 use super::job::{Verb, Work};
 use super::lease::{Claim, Leases, Taken};
 use super::state::{Entry, Outcome};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,13 +41,30 @@ pub struct Worker {
     pub leases: Option<Leases>,
 }
 
-/// Words of a command that open BitLocker volumes: given to the processes, kept nowhere.
+/// Environment of a worker: its secrets come through standard input, as a [`Secrets`] in JSON.
+pub const SECRETS_ON_INPUT: &str = "VMRESCUE_WORKER_SECRETS";
+
+/// What opens BitLocker volumes: given to the processes, kept nowhere.
 #[derive(Clone, Default)]
-pub struct KeyWords(pub Vec<String>);
+pub struct KeyWords {
+    /// Words of a command; they name files and can be read by everybody on this machine.
+    pub words: Vec<String>,
+    /// Recovery passwords, which go through a pipe.
+    pub recovery_passwords: Vec<String>,
+}
+
+/// What a process gets through its standard input.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Recovery passwords of BitLocker volumes.
+    pub recovery_passwords: Vec<String>,
+    /// Secret parameters of scripts.
+    pub set: BTreeMap<String, String>,
+}
 
 impl std::fmt::Debug for KeyWords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KeyWords({})", self.0.len())
+        write!(f, "KeyWords({})", self.words.len() + self.recovery_passwords.len())
     }
 }
 
@@ -96,8 +115,10 @@ impl Worker {
             }
         }
         let mut command = Command::new(&self.program);
-        command.arg(self.verb.name()).arg(image).arg("--json").args(&work.words).args(&self.keys.0);
-        let ended = self.finished(&mut command, limit, claim);
+        command.arg(self.verb.name()).arg(image).arg("--json").args(&work.words).args(&self.keys.words);
+        let secrets =
+            Secrets { recovery_passwords: self.keys.recovery_passwords.clone(), set: work.secrets.clone() };
+        let ended = self.finished(&mut command, limit, claim, &secrets);
         if self.verb.writes() && ended.code.is_none() {
             // Killed, perhaps while it was publishing. What cannot be finished is told by the next run.
             self.recover(image, limit);
@@ -140,7 +161,7 @@ impl Worker {
         if let Some(dir) = &self.state_dir {
             recover.arg("--state-dir").arg(dir);
         }
-        let ended = self.finished(&mut recover, limit, None);
+        let ended = self.finished(&mut recover, limit, None, &Secrets::default());
         match outcome(&ended) {
             Outcome::Clean => Recovery::Done,
             other => Recovery::Refused(Box::new(Entry::new(image, other, ended.message))),
@@ -148,8 +169,19 @@ impl Worker {
     }
 
     /// Runs a process to its end.
-    fn finished(&self, command: &mut Command, limit: Duration, claim: Option<&Claim>) -> Ended {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    fn finished(
+        &self,
+        command: &mut Command,
+        limit: Duration,
+        claim: Option<&Claim>,
+        secrets: &Secrets,
+    ) -> Ended {
+        let told = !secrets.recovery_passwords.is_empty() || !secrets.set.is_empty();
+        let input = if told { Stdio::piped() } else { Stdio::null() };
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if told {
+            command.env(SECRETS_ON_INPUT, "1");
+        }
         command.env(WORKER, "1").env(BATCH, &self.batch);
         if let Some(memory) = self.memory_mib {
             command.env(MEMORY, memory.to_string());
@@ -166,8 +198,14 @@ impl Worker {
                 return ended;
             }
         };
-        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let (input, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         std::thread::scope(|scope| {
+            if let Some(mut input) = input {
+                scope.spawn(move || {
+                    // A process that does not read them says so itself, by its own error.
+                    let _told = serde_json::to_writer(&mut input, secrets);
+                });
+            }
             let out = scope.spawn(move || read_all(out));
             let err = scope.spawn(move || read_all(err));
             let stopped = wait(&mut child, limit, claim);

@@ -124,6 +124,9 @@ impl OutputRules {
         if path.extension().is_some_and(|end| end == STATE_EXTENSION) {
             return Err(refused("this name belongs to the history of an image"));
         }
+        if !folder_of(path).is_dir() {
+            return Err(Error::not_found(Layer::Host, "the folder for the file does not exist").in_file(path));
+        }
         // A link is a thing of its own here: it would be replaced, not what it leads to.
         match std::fs::symlink_metadata(path) {
             Err(e) if e.kind() == IoKind::NotFound => Ok(()),

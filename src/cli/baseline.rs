@@ -1,6 +1,7 @@
 //! `baseline`: what a golden image is set up like, and what differs from it.
 
 use super::identity::say_of;
+use super::output::Output;
 use super::{CLEAN, FINDINGS, Image, look, say, say_json};
 use clap::Subcommand;
 use serde_json::json;
@@ -18,6 +19,8 @@ pub(super) enum BaselineCommand {
         /// File to write
         #[arg(long, short, value_name = "FILE")]
         out: PathBuf,
+        #[command(flatten)]
+        output: Output,
     },
     /// Hold an image against a baseline; exit 1 when something that matters differs
     Compare {
@@ -33,7 +36,7 @@ pub(super) enum BaselineCommand {
 
 pub(super) fn run(command: BaselineCommand) -> Result<u8> {
     match command {
-        BaselineCommand::Create { image, out } => create(&image, &out),
+        BaselineCommand::Create { image, out, output } => create(&image, &out, output),
         BaselineCommand::Compare { image, golden, policy } => against(&image, &golden, policy.as_deref()),
     }
 }
@@ -43,11 +46,13 @@ fn of(image: &Image) -> Result<Baseline> {
     baseline(&machine, machine.installation(image.windows)?)
 }
 
-fn create(image: &Image, out: &Path) -> Result<u8> {
+fn create(image: &Image, out: &Path, output: Output) -> Result<u8> {
+    let rules = output.rules(image)?;
+    rules.check(out)?;
     let found = of(image)?;
     let text = serde_json::to_string_pretty(&found)
         .map_err(|e| Error::invalid(Layer::Cli, "the baseline cannot be written").caused_by(e))?;
-    std::fs::write(out, text + "\n").map_err(|e| Error::io("cannot be written", out, e))?;
+    rules.write(out, (text + "\n").as_bytes())?;
     if image.json {
         say_json("baseline-created", json!({"file": out}))?;
     } else {

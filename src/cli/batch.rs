@@ -1,6 +1,8 @@
 //! `batch`: one job over many images, resumable, in waves, shared by machines, with reports.
 
 use super::keys::KeyArgs;
+use super::output;
+use super::settings::Settings;
 use super::watch::Lines;
 use super::{CLEAN, ERROR, FINDINGS, agreed, say, say_json};
 use clap::{Args, Subcommand};
@@ -90,9 +92,8 @@ pub(super) enum Batch {
         /// Name of a script; may be repeated
         #[arg(long)]
         script: Vec<String>,
-        /// Parameter of a script
-        #[arg(long = "set", value_name = "NAME=VALUE")]
-        set: Vec<String>,
+        #[command(flatten)]
+        set: Settings,
         /// Folder for journals and history, instead of beside each image
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
@@ -184,7 +185,7 @@ impl Manner {
     /// Keys are read here too, so that one that is none is told once and not by each image.
     fn new(yes: bool, json: bool, keys: &KeyArgs) -> Result<Manner> {
         keys.keys()?;
-        Ok(Manner { yes, json, keys: KeyWords(keys.words()) })
+        Ok(Manner { yes, json, keys: keys.words() })
     }
 }
 
@@ -227,7 +228,7 @@ pub(super) fn batch(args: BatchArgs) -> Result<u8> {
         }
         Batch::Repair { images, script, set, state_dir, yes } => {
             let mut job = job_of(Verb::Repair, &images);
-            (job.scripts, job.set, job.state_dir) = (script, super::assignments(&set)?, state_dir);
+            (job.scripts, job.set, job.state_dir) = (script, set.named()?, state_dir);
             run(&job, &Manner::new(yes, images.json, &images.keys)?)
         }
         Batch::Undo { out, images, state_dir, yes } => undo(&out, &images, state_dir, yes),
@@ -281,7 +282,17 @@ fn worker_of(job: &Job, batch: &str, keys: &KeyWords) -> Result<Worker> {
     })
 }
 
+/// The job, with the names of its secret parameters.
+fn with_secrets(job: &Job) -> Result<Job> {
+    let known = super::scripts::known(None)?;
+    // A script that is not there is told by every worker.
+    let chosen: Vec<_> =
+        job.scripts.iter().filter_map(|name| super::scripts::script(&known, name).ok()).collect();
+    Ok(Job { secret: super::settings::names_of_secrets(&chosen), ..job.clone() })
+}
+
 fn run(job: &Job, manner: &Manner) -> Result<u8> {
+    let job = &with_secrets(job)?;
     let out = job.out.clone().ok_or_else(|| {
         Error::invalid(Layer::Batch, "no folder for the state")
             .advice("add out = \"DIR\" to the job, or --out")
@@ -361,23 +372,21 @@ fn report(
     total: usize,
     stopped: Option<&str>,
 ) -> Result<()> {
-    let write = |name: &str, text: String| {
-        let path = out.join(name);
-        std::fs::write(&path, text).map_err(|e| Error::io("cannot be written", &path, e))
-    };
-    write("report.csv", csv(entries))?;
-    write("report.html", html(entries, verb.name(), total, stopped))?;
+    let rules = output::of_batch(entries.iter().map(|entry| entry.image.as_path()))?;
+    rules.write(&out.join("report.csv"), csv(entries).as_bytes())?;
+    rules.write(&out.join("report.html"), html(entries, verb.name(), total, stopped).as_bytes())?;
     let path = out.join("report.json");
-    let failed = |e| Error::io("cannot be written", &path, e);
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).map_err(failed)?);
+    let failed = output::failed(&path);
+    let mut file = std::io::BufWriter::new(rules.create(&path)?);
     let head = document(verb, entries, total, stopped).to_string();
     let head = head.strip_suffix('}').unwrap_or(&head);
     write!(file, "{{\"schema\":\"vmrescue.batch/1\",{},\"images\":[", head.trim_start_matches('{'))
-        .map_err(failed)?;
+        .map_err(&failed)?;
     for (place, entry) in entries.iter().enumerate() {
-        write!(file, "{}{}", if place == 0 { "\n" } else { ",\n" }, full(state, entry)?).map_err(failed)?;
+        write!(file, "{}{}", if place == 0 { "\n" } else { ",\n" }, full(state, entry)?).map_err(&failed)?;
     }
-    writeln!(file, "\n]}}").and_then(|()| file.flush()).map_err(failed)
+    writeln!(file, "\n]}}").map_err(&failed)?;
+    file.into_inner().map_err(|e| failed(e.into_error()))?.finish()
 }
 
 fn status(out: &Path, json: bool) -> Result<u8> {
@@ -483,14 +492,14 @@ fn undo(out: &Path, chosen: &[String], state_dir: Option<PathBuf>, yes: bool) ->
 /// One job, for a scheduler that may deliver it twice: a second run finds nothing to do.
 fn run_one(path: &Path, keys: &KeyArgs) -> Result<u8> {
     keys.keys()?;
-    let job = Job::read(path)?;
+    let job = with_secrets(&Job::read(path)?)?;
     let [image] = &plan_images(&job)?[..] else {
         return Err(Error::invalid(Layer::Batch, "run-one wants a job with one image").in_file(path));
     };
     let work =
         job.work_of(image).ok_or_else(|| Error::invalid(Layer::Batch, "the job leaves its image out"))?;
     let state = job.out.as_ref().map(|out| State::open_for(out, &job)).transpose()?;
-    let words = KeyWords(keys.words());
+    let words = keys.words();
     let worker = worker_of(&job, state.as_ref().map_or("", |state| state.id()), &words)?;
     let _stop = super::stop::on_request();
     let mut entry = worker.work_on(image, &work)?;

@@ -1,6 +1,7 @@
 //! `bcd`: the boot configuration store of a disk, or a store in a file of its own.
 
 use super::identity::say_of;
+use super::output::Output;
 use super::registry::{hive_at, is_bare};
 use super::{CLEAN, Changing, Image, change, look, say};
 use clap::{Args, Subcommand};
@@ -123,6 +124,8 @@ pub(super) enum Bcd {
         at: Where,
         /// The new file
         file: PathBuf,
+        #[command(flatten)]
+        output: Output,
     },
     /// Replace the store by a file that was exported
     Import {
@@ -199,12 +202,9 @@ pub(super) fn bcd(command: Bcd) -> Result<u8> {
         Bcd::Timeout { at, seconds, changing } => {
             edit(&at, &format!("bcd timeout {seconds}"), &changing, |store, _| store.set_timeout(seconds))
         }
-        Bcd::Export { at, file } => {
+        Bcd::Export { at, file, output } => {
             let (hive, _, _) = opened(&at)?;
-            let mut out =
-                std::fs::File::create_new(&file).map_err(|e| Error::io("cannot be made", &file, e))?;
-            std::io::Write::write_all(&mut out, hive.bytes())
-                .map_err(|e| Error::io("cannot be written", &file, e))?;
+            output.rules(&at.image)?.write(&file, hive.bytes())?;
             say(&format!("{}", file.display()))?;
             Ok(CLEAN)
         }

@@ -2,7 +2,8 @@
 
 use super::next::Words;
 use super::progress::Bars;
-use super::{CLEAN, Changing, FINDINGS, Image, agreed, assignments, look, say, say_error, say_json, scripts};
+use super::settings::Settings;
+use super::{CLEAN, Changing, FINDINGS, Image, agreed, look, say, say_error, say_json, scripts};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::{NodeKind, read_file};
 use vmrescue_registry::Hive;
 use vmrescue_repair::{
-    Change, Content, Context, Ending, FixPlan, FixPlans, Missing, Options, Outcome, Planned, Script, Source,
-    Target, plan_on_disk, plan_with, run_changes, run_fixes, run_on_hive, with_unfinished,
+    Change, Content, Context, Ending, FixPlan, FixPlans, Missing, Options, Outcome, Planned, Script, Secrets,
+    Source, Target, plan_on_disk, plan_with, run_changes, run_fixes, run_on_hive, with_unfinished,
 };
 use vmrescue_windows::{Machine, Unread};
 
@@ -28,9 +29,12 @@ pub(super) fn options(image: &Image, changing: &Changing) -> Result<Options> {
     let target = Target::parse(&changing.target).ok_or_else(|| {
         Error::invalid(Layer::Cli, "--to wants in-place, child:FILE or new:FILE").found(&changing.target)
     })?;
+    super::stop::clean_up();
     Ok(Options {
         target,
         dry_run: changing.dry_run,
+        strict: changing.strict,
+        secrets: Secrets::default(),
         windows: image.windows,
         state_dir: changing.state_dir.clone(),
         command: super::worker::command_words(),
@@ -51,7 +55,7 @@ pub(super) fn changes(
     let asked = |machine: &Machine| {
         let list = with_unfinished(machine, planned(machine)?, changing.discard())?;
         if !image.json {
-            show_plan(title, &list)?;
+            show_plan(title, &list, &Secrets::default())?;
         }
         if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
             no = true;
@@ -74,7 +78,7 @@ pub(super) fn on_hive(
     let asked = |hive: &Hive| {
         let list = planned(hive)?;
         if !image.json {
-            show_plan(title, &list)?;
+            show_plan(title, &list, &Secrets::default())?;
         }
         if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
             no = true;
@@ -86,9 +90,9 @@ pub(super) fn on_hive(
     tell(image, title, changing, &outcome, &Told::asked(no))
 }
 
-fn show_plan(title: &str, list: &[Change]) -> Result<()> {
+fn show_plan(title: &str, list: &[Change], secrets: &Secrets) -> Result<()> {
     say(title)?;
-    list.iter().try_for_each(|change| say(&format!("  - {change}")))
+    list.iter().try_for_each(|change| say(&format!("  - {}", change.words(secrets))))
 }
 
 /// What there is to tell of a change beside its outcome.
@@ -102,6 +106,8 @@ struct Told {
     notes: Vec<String>,
     /// What the rules say afterwards.
     judged: Option<Judged>,
+    /// What is neither shown nor kept.
+    secrets: Secrets,
 }
 
 impl Told {
@@ -129,11 +135,12 @@ impl Told {
     }
 }
 
-fn change_json(title: &str, changing: &Changing, outcome: &Outcome, told: &Told) -> Value {
-    let plan: Vec<String> = outcome.changes.iter().map(ToString::to_string).collect();
+fn change_json(title: &str, changing: &Changing, outcome: &Outcome, told: &Told) -> Result<Value> {
+    let plan: Vec<String> = outcome.changes.iter().map(|change| change.words(&told.secrets)).collect();
+    let kept = outcome.changes.iter().map(|change| change.kept(&told.secrets)).collect::<Result<Vec<_>>>()?;
     let mut document = json!({
         "title": title, "outcome": told.ending(changing, outcome), "dry_run": changing.dry_run, "plan": plan,
-        "changes": outcome.changes, "verified": outcome.verdict, "operation": outcome.operation,
+        "changes": kept, "verified": outcome.verdict, "operation": outcome.operation,
         "bytes_changed": outcome.bytes_changed, "could_not": told.missing, "notes": told.notes,
     });
     if let Some(judged) = &told.judged {
@@ -143,14 +150,14 @@ fn change_json(title: &str, changing: &Changing, outcome: &Outcome, told: &Told)
         document["verdict"] = json!(judged.verdict);
         document["could_not_look"] = json!(judged.could_not_look);
     }
-    document
+    Ok(document)
 }
 
 fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, told: &Told) -> Result<u8> {
     let ending = told.ending(changing, outcome);
     let code = told.code(ending);
     if image.json {
-        say_json("change", change_json(title, changing, outcome, told))?;
+        say_json("change", change_json(title, changing, outcome, told)?)?;
         return Ok(code);
     }
     told.notes.iter().for_each(|note| say_error(&format!("note: {note}")));
@@ -167,6 +174,10 @@ fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, told
             let file = changing.target.split_once(':').map_or("", |(_, file)| file);
             say(&format!("done: {file} holds the result; {} is as it was", image.image.display()))?;
         }
+        (Ending::WouldChange, _) => say(&format!(
+            "would change {} bytes of the image file; nothing was written",
+            outcome.bytes_changed
+        ))?,
         (ending, _) => say(ending.words())?,
     }
     told.missing.iter().try_for_each(|missing| say(&format!("could not: {missing}")))?;
@@ -313,8 +324,12 @@ impl Using {
     }
 
     /// Asks for each step that is marked as unsafe; `--yes` alone does not agree to them.
-    fn agreed_to(&self, consents: &[String]) -> Result<bool> {
+    fn agreed_to(&self, consents: &[String], dry_run: bool) -> Result<bool> {
         for why in consents.iter().filter(|_| !self.allow_unsafe) {
+            if dry_run && std::io::stdin().is_terminal() {
+                say_error(&format!("would ask: {why}"));
+                continue;
+            }
             if !std::io::stdin().is_terminal() {
                 return Err(Error::refused(Layer::Script, "a step needs your consent")
                     .found(why)
@@ -331,11 +346,11 @@ impl Using {
 pub(super) fn repair(
     image: &Image,
     names: &[String],
-    set: &[String],
+    set: &Settings,
     using: &Using,
     changing: &Changing,
 ) -> Result<u8> {
-    let (given, context) = (assignments(set)?, using.context(&image.keys()?, changing.discard())?);
+    let context = using.context(&image.keys()?, changing.discard())?;
     let known = scripts::known(using.folder.as_deref())?;
     if names.is_empty() {
         return repair_safe(image, &known, &context, changing);
@@ -343,7 +358,9 @@ pub(super) fn repair(
     let chosen = names.iter().map(|name| scripts::script(&known, name)).collect::<Result<Vec<_>>>()?;
     let titles: Vec<&str> = chosen.iter().map(|script| script.title.as_str()).collect();
     let title = titles.join("; ");
-    let (mut told, mut before, mut run) = (Told::default(), None, Vec::new());
+    let (given, secrets) = set.given(&chosen)?;
+    let (mut told, mut before, mut run) =
+        (Told { secrets: secrets.clone(), ..Told::default() }, None, Vec::new());
     let planned = |machine: &Machine| {
         before = Some(diagnosed(image, machine, &[])?.findings);
         let (mut list, mut consents) = (Vec::new(), Vec::new());
@@ -365,13 +382,14 @@ pub(super) fn repair(
         }
         let list = with_unfinished(machine, list, changing.discard())?;
         if !image.json {
-            show_plan(&title, &list)?;
+            show_plan(&title, &list, &secrets)?;
         }
         let agrees = |list: &[Change]| -> Result<bool> {
-            if list.is_empty() || changing.dry_run {
+            if list.is_empty() {
                 return Ok(true);
             }
-            Ok(using.agreed_to(&consents)? && agreed(changing.yes, "Apply this?")?)
+            let agrees = using.agreed_to(&consents, changing.dry_run)?;
+            Ok(agrees && (changing.dry_run || agreed(changing.yes, "Apply this?")?))
         };
         if agrees(&list)? {
             return Ok(list);
@@ -379,7 +397,8 @@ pub(super) fn repair(
         told.no = true;
         Ok(Vec::new())
     };
-    let outcome = run_changes(&image.image, &title, planned, &options(image, changing)?, &Bars::new())?;
+    let options = Options { secrets: secrets.clone(), ..options(image, changing)? };
+    let outcome = run_changes(&image.image, &title, planned, &options, &Bars::new())?;
     if changing.target == "in-place" && !changing.dry_run && !told.no {
         let judged = judge(image, before.unwrap_or_default(), Some(run))?;
         told.judged = Some(judged);
@@ -444,7 +463,7 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
         let list = plans.changes();
         if !image.json {
             super::diagnose::say_findings_with(&before, &Words::of(image, None))?;
-            show_plan(title, &list)?;
+            show_plan(title, &list, &Secrets::default())?;
         }
         if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
             told.no = true;
@@ -505,7 +524,7 @@ pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
         }
         let list = with_unfinished(machine, list, changing.discard())?;
         if !image.json {
-            show_plan(title, &list)?;
+            show_plan(title, &list, &Secrets::default())?;
         }
         if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
             told.no = true;
@@ -612,7 +631,7 @@ pub(super) fn mkdir(image: &Image, path: &str, changing: &Changing) -> Result<u8
 pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Result<u8> {
     changes(image, &format!("cp {from} {to}"), changing, |machine| {
         let (fs, node, parsed) = look::node_of(machine, from)?;
-        let data = read_file(&*fs, node, &parsed.stream)?;
-        write_of(machine, to, data.into(), from.to_string())
+        let data = Content::of_guest(&fs, node, &parsed.stream)?;
+        write_of(machine, to, data, from.to_string())
     })
 }

@@ -1,5 +1,6 @@
 //! `vmrescue collect`: what support people ask for, as one archive with a manifest.
 
+use super::output::Output;
 use super::{CLEAN, FINDINGS, Image, identity, look, say, size};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ pub(super) struct CollectArgs {
     /// A new archive (FILE.zip), or a new or empty folder
     #[arg(short, long, value_name = "OUT", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// How much is taken
     #[arg(long, value_enum, default_value_t = Much::Support)]
     profile: Much,
@@ -80,11 +83,11 @@ pub(super) fn collect(args: &CollectArgs) -> Result<u8> {
         .out
         .as_ref()
         .ok_or_else(|| Error::invalid(Layer::Cli, "no archive was named").advice("add -o FILE.zip"))?;
-    // The documents first: a failure there leaves no half archive behind.
+    // The archive is made under its name when it is whole.
+    let mut sink = Sink::create(out, &args.output.rules(image)?)?;
     let documents: Vec<(&str, std::result::Result<Vec<u8>, String>)> =
         DOCUMENTS.iter().map(|(name, words)| (*name, document(image, words))).collect();
     let identity = identity::image(image)?;
-    let mut sink = Sink::create(out)?;
     let mut taken: Vec<Taken> = Vec::new();
     let mut failed: Vec<Value> = Vec::new();
     for (name, content) in documents {

@@ -55,7 +55,7 @@ pub(super) fn diagnose(arguments: &DiagnoseArgs) -> Result<u8> {
     let defects = look::container_defects(image, &container);
     let all = looked(image, &machine, &defects, &own.concat())?;
     if let Some(file) = &arguments.page.html {
-        super::inspect::report(image, &container, &machine, file, all.clone())?;
+        super::inspect::report(image, &container, &machine, (file, arguments.page.output), all.clone())?;
     }
     let verdict = worst(&all);
     if image.json {

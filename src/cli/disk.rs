@@ -93,6 +93,9 @@ pub(super) enum DiskCommand {
         /// Bytes of a block, or with K, M
         #[arg(long)]
         block_size: Option<String>,
+        /// Replace a file that is there (never the source or its parents)
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -166,6 +169,7 @@ fn options(common: &Common, state_dir: Option<PathBuf>) -> DiskOptions {
     DiskOptions {
         parents: common.parent.clone(),
         follow_paths: common.follow_paths,
+        force: false,
         state_dir,
         command: super::keys::words().skip(1).collect(),
     }
@@ -183,16 +187,11 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
         DiskCommand::Create { target, format, size, block_size, sector_size, common } => {
             create(&target, &format, size.as_deref(), block_size.as_deref(), sector_size, &common)
         }
-        DiskCommand::Convert { source, target, format, block_size, common } => {
+        DiskCommand::Convert { source, target, format, block_size, force, common } => {
+            super::stop::clean_up();
             let block = block_size.as_deref().map(bytes).transpose()?;
-            let holes = disk::convert(
-                &source,
-                &target,
-                kind(&format)?,
-                block,
-                &options(&common, None),
-                &Bars::new(),
-            )?;
+            let options = DiskOptions { force, ..options(&common, None) };
+            let holes = disk::convert(&source, &target, kind(&format)?, block, &options, &Bars::new())?;
             if !holes.is_empty() {
                 return tell_holes(&source, &target, &format, &holes, &common);
             }
@@ -201,6 +200,7 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
             tell(&common, "convert", json!({"target": target, "format": format, "file_size": length}), &text)
         }
         DiskCommand::Snapshot { image, child, common } => {
+            super::stop::clean_up();
             disk::child_of(&image, &child)?.finish()?;
             let text = format!("{} is a child of {}", child.display(), image.display());
             tell(&common, "snapshot", json!({"child": child, "parent": image}), &text)
@@ -368,6 +368,7 @@ fn create(
     sector_size: u32,
     common: &Common,
 ) -> Result<u8> {
+    super::stop::clean_up();
     if let Some(family) = format.to_ascii_lowercase().strip_suffix("-child") {
         let parent = common.parent.first().ok_or_else(|| {
             Error::invalid(Layer::Cli, "a child needs its parent").advice("add --parent FILE")

@@ -1,6 +1,7 @@
 //! `vmrescue drivers IMAGE`: services and drivers, what the boot needs first.
 
 use super::identity::{say_of, tell};
+use super::settings::Settings;
 use super::{CLEAN, Changing, Image, change, look, say};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -77,7 +78,7 @@ pub(super) fn run(args: DriversArgs) -> Result<u8> {
             return show(image, &args);
         }
     };
-    let (names, set) = ([script.to_string()], [format!("name={name}")]);
+    let (names, set) = ([script.to_string()], Settings::of("name", &name));
     change::repair(&image, &names, &set, &using, &changing)
 }
 

@@ -1,6 +1,7 @@
 //! `inspect`: everything about the disk and its installations; and the HTML report, which `diagnose` writes too.
 
 use super::identity::{self, say_of, tell};
+use super::output::Output;
 use super::{CLEAN, Image, look, say, size};
 use clap::Args;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub(super) struct PageArgs {
     /// Write a report as one self-contained HTML file
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
@@ -49,7 +52,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
             Err(e) if e.kind() == ErrorKind::Refused => vec![look_at_disk(&machine, &defects)],
             all => all?,
         };
-        write_page(image, &machine, &inspection, file, all)?;
+        write_page(image, &machine, &inspection, (file, args.page.output), all)?;
     }
     if image.json {
         let mut document = serde_json::to_value(&inspection)
@@ -75,7 +78,7 @@ pub(super) fn report(
     image: &Image,
     container: &Container<Disk>,
     machine: &Machine,
-    file: &Path,
+    file: (&Path, Output),
     diagnoses: Vec<Diagnosis>,
 ) -> Result<()> {
     write_page(image, machine, &Inspection::new(container, machine), file, diagnoses)
@@ -85,10 +88,11 @@ fn write_page(
     image: &Image,
     machine: &Machine,
     inspection: &Inspection,
-    file: &Path,
+    (file, output): (&Path, Output),
     diagnoses: Vec<Diagnosis>,
 ) -> Result<()> {
-    replaceable(file)?;
+    let rules = output.rules(image)?;
+    rules.check(file)?;
     let list = &machine.installations;
     let with_files = |i: &Installation| {
         let set = i.control_sets.default.max(1);
@@ -110,7 +114,7 @@ fn write_page(
         sha256: sha256.as_str().map(String::from),
         made: FileTime::now(),
     };
-    std::fs::write(file, html(&page)).map_err(|e| Error::io("the report cannot be written", file, e))
+    rules.write(file, html(&page).as_bytes())
 }
 
 /// Starts, stops and crashes that the event logs tell; that logs cannot be read is among the findings.
@@ -123,22 +127,4 @@ fn happenings(machine: &Machine, installation: &Installation) -> Vec<PageEvent> 
         group.times.iter().map(move |time| PageEvent { time: *time, crash, text: text.clone() })
     });
     all.collect()
-}
-
-/// Only reports are written over: a slip of the keyboard must not cost an image.
-fn replaceable(file: &Path) -> Result<()> {
-    use std::io::Read;
-    let mut first = Vec::new();
-    match std::fs::File::open(file) {
-        Ok(open) => open.take(15).read_to_end(&mut first),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => Err(e),
-    }
-    .map_err(|e| Error::io("cannot be read", file, e))?;
-    if first.is_empty() || first == b"<!doctype html>" {
-        return Ok(());
-    }
-    Err(Error::refused(Layer::Cli, "there is a file of that name, and it is no report")
-        .in_file(file)
-        .advice("name another file"))
 }

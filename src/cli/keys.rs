@@ -1,9 +1,12 @@
 //! Keys of BitLocker volumes on the command line; none of them comes into the history of an image or into a message.
 
 use clap::Args;
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_batch::KeyWords;
 use vmrescue_crypt::Keys;
 use zeroize::Zeroizing;
 
@@ -69,8 +72,23 @@ pub(super) struct KeyArgs {
     password_file: Vec<PathBuf>,
 }
 
+/// A secret in a file, or on standard input for `-`; the end of the last line is the editor's, everything else its own.
+///
+/// # Errors
+/// Of the host.
+pub(super) fn secret_in(file: &str) -> Result<Zeroizing<String>> {
+    let text = text_of(Path::new(file))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(Zeroizing::new(text.strip_suffix('\r').unwrap_or(text).to_string()))
+}
+
 fn text_of(path: &Path) -> Result<Zeroizing<String>> {
     let failed = |e| Error::io("a password cannot be read", path, e);
+    if path == Path::new("-") {
+        let mut text = Zeroizing::new(String::new());
+        std::io::stdin().lock().take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
+        return Ok(Zeroizing::new(text.trim_start_matches('\u{feff}').to_string()));
+    }
     if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE_BYTES {
         return Err(Error::limit(Layer::Cli, "size of a file with passwords").in_file(path));
     }
@@ -94,10 +112,10 @@ fn read(files: &[PathBuf], passwords: &[Hidden], password_files: &[PathBuf]) -> 
         }
     }
     for path in password_files {
-        let text = text_of(path)?;
-        // The end of the line is the editor's, everything else is the password's.
-        let text = text.strip_suffix('\n').unwrap_or(&text);
-        keys = keys.with_passphrase(text.strip_suffix('\r').unwrap_or(text));
+        keys = keys.with_passphrase(&secret_in(&path.to_string_lossy())?);
+    }
+    for text in &super::worker::secrets().recovery_passwords {
+        keys = keys.with_recovery_password(text)?;
     }
     Ok(keys)
 }
@@ -111,14 +129,17 @@ impl KeyArgs {
         read(&self.recovery_key, &self.recovery_password, &self.password_file)
     }
 
-    /// The same options as words of a command, for a process that this one starts.
-    pub(super) fn words(&self) -> Vec<String> {
+    /// The same options for a process that this one starts: names of files as words, passwords apart from them.
+    pub(super) fn words(&self) -> KeyWords {
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let (files, passwords): (Vec<&Hidden>, Vec<&Hidden>) =
+            self.recovery_password.iter().partition(|text| text.0.starts_with('@'));
         let mut words = Vec::new();
         words.extend(self.recovery_key.iter().flat_map(|p| ["--recovery-key".into(), path(p)]));
-        words.extend(self.recovery_password.iter().flat_map(|t| ["--recovery-password".into(), t.0.clone()]));
+        words.extend(files.iter().flat_map(|t| ["--recovery-password".into(), t.0.clone()]));
         words.extend(self.password_file.iter().flat_map(|p| ["--password-file".into(), path(p)]));
-        words
+        let recovery_passwords = passwords.iter().map(|text| text.0.clone()).collect();
+        KeyWords { words, recovery_passwords }
     }
 }
 
@@ -127,17 +148,63 @@ pub(super) fn words() -> impl Iterator<Item = String> {
     std::env::args_os().map(|word| word.to_string_lossy().into_owned())
 }
 
-/// The words of a command without recovery passwords: what may be kept.
+/// Names of parameters whose values are left out of what is kept, besides `password`.
+static SECRET: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The value of this parameter stands in nothing that is kept.
+pub(super) fn hide(name: &str) {
+    SECRET.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string());
+}
+
+/// `name=value` with the value left out when the parameter is secret.
+fn assignment(word: &str) -> String {
+    match word.split_once('=') {
+        Some((name, _))
+            if name.eq_ignore_ascii_case("password")
+                || SECRET.lock().unwrap_or_else(PoisonError::into_inner).contains(name) =>
+        {
+            format!("{name}={HIDDEN}")
+        }
+        _ => word.to_string(),
+    }
+}
+
+/// True for a key of SAM or SECURITY, and for a file of theirs.
+fn names_secrets(word: &str) -> bool {
+    let is = |part: Option<&str>, names: &[&str]| {
+        part.is_some_and(|part| names.iter().any(|name| part.eq_ignore_ascii_case(name)))
+    };
+    let mut parts = word.split(['\\', '/']).filter(|part| !part.is_empty());
+    let (first, second) = (parts.next(), parts.next());
+    let secret = &["SAM", "SECURITY"];
+    is(word.rsplit(['\\', '/']).next(), secret)
+        || (is(first, &["HKLM", "HKEY_LOCAL_MACHINE"]) && is(second, secret))
+}
+
+/// The words of a command without recovery passwords, secret parameters and data of SAM and SECURITY: what may be kept.
 pub(super) fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String> {
+    let words: Vec<String> = words.collect();
+    let is_reg = words.iter().take(2).any(|word| word == "reg");
+    let secret_data = is_reg && words.iter().any(|word| names_secrets(word));
     let mut kept: Vec<String> = Vec::new();
     for word in words {
         let is_file = |text: &str| text.starts_with('@');
-        let follows = kept.last().is_some_and(|last| last == "--recovery-password");
-        match word.strip_prefix("--recovery-password=") {
-            Some(text) if !is_file(text) => kept.push(format!("--recovery-password={HIDDEN}")),
-            _ if follows && !is_file(&word) => kept.push(HIDDEN.into()),
-            _ => kept.push(word),
-        }
+        let after = |option: &str| kept.last().is_some_and(|last| last == option);
+        let is_type = |last: &String| vmrescue_registry::DataType::from_name(last).is_some();
+        let next = if let Some(text) = word.strip_prefix("--recovery-password=") {
+            if is_file(text) { word } else { format!("--recovery-password={HIDDEN}") }
+        } else if after("--recovery-password") {
+            if is_file(&word) { word } else { HIDDEN.into() }
+        } else if let Some(text) = word.strip_prefix("--set=") {
+            format!("--set={}", assignment(text))
+        } else if after("--set") {
+            assignment(&word)
+        } else if secret_data && kept.last().is_some_and(is_type) {
+            HIDDEN.into()
+        } else {
+            word
+        };
+        kept.push(next);
     }
     kept
 }
@@ -145,6 +212,29 @@ pub(super) fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secret_parameters_and_data_do_not_come_into_the_history() {
+        let kept = |line: &str| without_secrets(line.split(' ').map(String::from)).join(" ");
+        assert_eq!(
+            kept("repair d enable-admin --set user=a --set password=b --set=password=c"),
+            "repair d enable-admin --set user=a --set password=(not kept) --set=password=(not kept)"
+        );
+        hide("token");
+        assert_eq!(
+            kept("repair d x --set token=b --set-file password=f"),
+            "repair d x --set token=(not kept) --set-file password=f"
+        );
+        for place in [r"d hklm\SAM\SAM\Domains", r"d HKEY_LOCAL_MACHINE\security\Policy", "/tmp/SAM Domains"]
+        {
+            assert_eq!(
+                kept(&format!("reg set {place} V REG_BINARY 0011 --yes")),
+                format!("reg set {place} V REG_BINARY (not kept) --yes")
+            );
+        }
+        let open = r"reg set d HKLM\SOFTWARE\SAM2 V REG_SZ text --yes";
+        assert_eq!(kept(open), open);
+    }
 
     #[test]
     fn recovery_passwords_do_not_come_into_the_history() {

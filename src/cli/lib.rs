@@ -19,11 +19,13 @@ mod keys;
 mod look;
 mod mount;
 mod next;
+mod output;
 mod partition;
 mod progress;
 mod registry;
 mod scripts;
 mod serve;
+mod settings;
 mod stat;
 mod state;
 mod stop;
@@ -126,12 +128,15 @@ impl Image {
 /// How a change is made.
 #[derive(Debug, Args)]
 struct Changing {
-    /// Show the plan, write nothing; exit 1 when it would change something
+    /// Show the plan, try and verify it in memory, write nothing; exit 1 when it would change something
     #[arg(long)]
     dry_run: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    /// Refuse what a second, independent reader cannot verify
+    #[arg(long)]
+    strict: bool,
     /// Folder for journals and history, instead of beside the image
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -199,6 +204,8 @@ enum Command {
         /// Whole trees
         #[arg(short, long)]
         recursive: bool,
+        #[command(flatten)]
+        output: output::Output,
     },
     /// Everything known about a file
     Stat {
@@ -256,9 +263,8 @@ enum Command {
         image: Image,
         /// Names of scripts, or files of your own
         scripts: Vec<String>,
-        /// Parameter of a script
-        #[arg(long = "set", value_name = "NAME=VALUE")]
-        set: Vec<String>,
+        #[command(flatten)]
+        set: settings::Settings,
         #[command(flatten)]
         using: change::Using,
         #[command(flatten)]
@@ -427,7 +433,9 @@ fn run(command: Command) -> Result<u8> {
         Command::Check { image, repair, changing } => check::check(&image, repair, &changing),
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),
-        Command::Get { image, path, out, recursive } => look::get(&image, &path, &out, recursive),
+        Command::Get { image, path, out, recursive, output } => {
+            look::get(&image, &path, &out, recursive, output)
+        }
         Command::Stat { image, path } => stat::stat(&image, &path),
         Command::Find { image, path, name, kind, min_size } => {
             tree::find(&image, &path, &tree::Wanted { name, kind, min_size })
@@ -544,14 +552,16 @@ fn agreed(yes: bool, question: &str) -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// `name=value` words as a map.
-fn assignments(words: &[String]) -> Result<BTreeMap<String, String>> {
+/// `name=value` words of an option as a map.
+fn assignments(option: &str, words: &[String]) -> Result<BTreeMap<String, String>> {
     words
         .iter()
         .map(|word| {
             let pair = word.split_once('=').map(|(name, value)| (name.to_string(), value.to_string()));
             pair.ok_or_else(|| {
-                Error::invalid(vmrescue_base::Layer::Cli, "--set wants NAME=VALUE").found(word)
+                // What was typed there may be a secret.
+                Error::invalid(vmrescue_base::Layer::Cli, format!("{option} wants NAME=VALUE"))
+                    .found(format!("{} characters without =", word.chars().count()))
             })
         })
         .collect()

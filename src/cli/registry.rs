@@ -1,6 +1,7 @@
 //! `reg`: keys by the paths that users type, or inside a hive file of its own.
 
 use super::identity::say_of;
+use super::output::Output;
 use super::progress::Bars;
 use super::{CLEAN, Changing, FINDINGS, Image, change, look, say, say_error};
 use clap::Subcommand;
@@ -43,6 +44,8 @@ pub(super) enum Reg {
         key: String,
         /// The .reg file; standard output when absent
         file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Apply a .reg file (version 4 or 5)
     Import {
@@ -106,7 +109,7 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
         Reg::Query { image, key, recursive, search, deleted } => {
             query(&image, key.as_deref().unwrap_or(""), recursive, search.as_deref(), deleted)
         }
-        Reg::Export { image, key, file } => export(&image, &key, file.as_deref()),
+        Reg::Export { image, key, file, output } => export(&image, &key, file.as_deref(), output),
         Reg::Import { image, file, changing } => import(&image, &file, &changing),
         Reg::Set { image, key, name, data_type, data, changing } => {
             let kind = DataType::from_name(&data_type).ok_or_else(|| {
@@ -310,15 +313,14 @@ fn full_path(image: &Image, path: &str) -> Result<String> {
     Ok(std::iter::once(first.as_str()).chain(parts.iter().skip(1).copied()).collect::<Vec<_>>().join("\\"))
 }
 
-fn export(image: &Image, key: &str, file: Option<&Path>) -> Result<u8> {
+fn export(image: &Image, key: &str, file: Option<&Path>, output: Output) -> Result<u8> {
     let (hive, at) = key_of(image, key)?;
     let found = hive.key(&at)?.ok_or_else(|| no_key(key))?;
     let mut text = reg_text::HEADER.to_string();
     reg_text::key_text(&found, &full_path(image, key)?, &mut text)?;
     match file {
         Some(file) => {
-            std::fs::write(file, reg_text::file_bytes(&text))
-                .map_err(|e| Error::io("cannot be written", file, e))?;
+            output.rules(image)?.write(file, &reg_text::file_bytes(&text))?;
             say(&format!("{}", file.display()))?;
         }
         None => super::written(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()))?,

@@ -69,6 +69,11 @@ pub(super) fn listen() {
     SET.get_or_init(|| ctrlc::set_handler(asked).is_ok());
 }
 
+/// From here on files are made: the end of the program takes away those that are not whole.
+pub(super) fn clean_up() {
+    listen();
+}
+
 /// A flag that becomes true when the user asks to stop, for those who look at it.
 pub(super) fn on_request() -> &'static AtomicBool {
     DOING.store(Doing::Asking as u8, Ordering::SeqCst);
@@ -93,5 +98,6 @@ pub(super) fn ignore() {
 
 #[expect(clippy::exit, reason = "the user asked; every write is safe against a crash")]
 fn leave() {
+    vmrescue_block::remove_unfinished();
     std::process::exit(130);
 }

@@ -1,6 +1,7 @@
 //! `vmrescue timeline`: everything on the disk that has a time, sorted; or a body file for `mactime` of The Sleuth Kit.
 
 use super::events::When;
+use super::output::Output;
 use super::{CLEAN, Image, identity, look, say_error};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -8,6 +9,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::time::FileTime;
+use vmrescue_block::OutputFile;
 use vmrescue_windows::timeline::{Entry, SourceKind, Subject, Timeline, Wanted, last_life, macb, subjects};
 
 /// How lines are written.
@@ -48,6 +50,8 @@ pub(super) struct TimelineArgs {
     /// File for the lines, instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) fn timeline(args: &TimelineArgs) -> Result<u8> {
@@ -69,8 +73,10 @@ pub(super) fn timeline(args: &TimelineArgs) -> Result<u8> {
         std::io::ErrorKind::BrokenPipe => Error::new(ErrorKind::Interrupted, Layer::Cli, "broken pipe"),
         _ => Error::io("cannot be written", &name, e),
     };
-    let sink: Box<dyn Write> = match &args.out {
-        Some(path) => Box::new(std::fs::File::create(path).map_err(failed)?),
+    let create = |path: &PathBuf| args.output.rules(&args.image)?.create(path);
+    let mut file = args.out.as_ref().map(create).transpose()?;
+    let sink: Box<dyn Write + '_> = match &mut file {
+        Some(file) => Box::new(file),
         None => Box::new(std::io::stdout().lock()),
     };
     let mut out = BufWriter::with_capacity(1 << 16, sink);
@@ -97,6 +103,8 @@ pub(super) fn timeline(args: &TimelineArgs) -> Result<u8> {
         all.defects
     };
     out.flush().map_err(failed)?;
+    drop(out);
+    file.map_or(Ok(()), OutputFile::finish)?;
     for defect in &defects {
         say_error(&format!("warning: {defect}"));
     }

@@ -3,10 +3,11 @@
 use super::{CLEAN, Changing, Image, change, look, say};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
 use vmrescue_fs::path::GuestPath;
-use vmrescue_fs::{FileSystem, NodeId, NodeKind, Order, read_file};
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, Order};
 use vmrescue_repair::{Change, Content};
 use vmrescue_windows::Machine;
 
@@ -154,21 +155,14 @@ pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Re
             return Err(Error::invalid(Layer::Cli, "a directory cannot be copied into itself").found(to));
         }
         let mut list = Vec::new();
-        cp_below(
-            machine,
-            &*fs,
-            node,
-            (from.trim_end_matches('\\'), to.trim_end_matches('\\')),
-            0,
-            &mut list,
-        )?;
+        cp_below(machine, &fs, node, (from.trim_end_matches('\\'), to.trim_end_matches('\\')), 0, &mut list)?;
         Ok(list)
     })
 }
 
 fn cp_below(
     machine: &Machine,
-    fs: &dyn FileSystem,
+    fs: &Arc<dyn FileSystem>,
     node: NodeId,
     (from, to): (&str, &str),
     depth: usize,
@@ -188,11 +182,11 @@ fn cp_below(
         NodeKind::File => {
             for stream in fs.streams(node)? {
                 let suffix = if stream.name.is_empty() { String::new() } else { format!(":{}", stream.name) };
-                let data = read_file(fs, node, &stream.name)?;
+                let data = Content::of_guest(fs, node, &stream.name)?;
                 list.extend(change::write_of(
                     machine,
                     &format!("{to}{suffix}"),
-                    data.into(),
+                    data,
                     format!("{from}{suffix}"),
                 )?);
             }

@@ -1,6 +1,7 @@
 //! `vmrescue updates IMAGE`: packages, builds, what is pending, and the story of the last update.
 
 use super::identity::{say_of, tell};
+use super::settings::Settings;
 use super::{CLEAN, Changing, Image, change, look, say};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -51,7 +52,7 @@ fn read(machine: &Machine, installation: &Installation, events: bool) -> Result<
 /// Reverts, then tells what Windows will see.
 fn revert(image: &Image, changing: &Changing) -> Result<u8> {
     let names = ["revert-pending-updates".to_string()];
-    let code = change::repair(image, &names, &[], &change::Using::default(), changing)?;
+    let code = change::repair(image, &names, &Settings::default(), &change::Using::default(), changing)?;
     if code == CLEAN && !image.json && !changing.dry_run && changing.target == "in-place" {
         let (_, machine, _) = look::open(image)?;
         let (_, story) = read(&machine, machine.installation(image.windows)?, false)?;

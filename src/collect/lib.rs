@@ -16,6 +16,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::time::FileTime;
+use vmrescue_block::{OutputFile, OutputRules};
 use vmrescue_fs::FileSystem;
 use vmrescue_fs::NodeId;
 
@@ -46,8 +47,8 @@ pub struct Taken {
 pub enum Sink {
     /// One archive.
     Zip(Box<zip::ZipWriter>),
-    /// A folder.
-    Folder(PathBuf),
+    /// A folder, and how files are made in it.
+    Folder(PathBuf, OutputRules),
 }
 
 impl Sink {
@@ -55,18 +56,18 @@ impl Sink {
     ///
     /// # Errors
     /// `AlreadyExists` when there is something; of the host.
-    pub fn create(path: &Path) -> Result<Sink> {
+    pub fn create(path: &Path, rules: &OutputRules) -> Result<Sink> {
         if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("zip")) {
-            return Ok(Sink::Zip(Box::new(zip::ZipWriter::create(path)?)));
+            return Ok(Sink::Zip(Box::new(zip::ZipWriter::create(path, rules)?)));
         }
-        std::fs::create_dir_all(path).map_err(|e| Error::io("cannot be made", path, e))?;
+        rules.create_folder(path)?;
         let mut inside = std::fs::read_dir(path).map_err(|e| Error::io("cannot be read", path, e))?;
         if inside.next().is_some() {
             let there =
                 Error::new(vmrescue_base::ErrorKind::AlreadyExists, Layer::Host, "the folder is not empty");
             return Err(there.in_file(path).advice("name a new folder, or a file ending in .zip"));
         }
-        Ok(Sink::Folder(path.to_path_buf()))
+        Ok(Sink::Folder(path.to_path_buf(), rules.clone()))
     }
 
     /// Copies a file of the guest. What keeps it from being read whole is in [`Taken::error`].
@@ -127,15 +128,12 @@ impl Sink {
                 zip.begin(name, size, time)?;
                 None
             }
-            Sink::Folder(folder) => {
+            Sink::Folder(folder, rules) => {
                 let path = name.split('/').fold(folder.clone(), |path, part| path.join(part));
                 if let Some(parent) = path.parent() {
-                    std::fs::create_dir_all(parent).map_err(|e| Error::io("cannot be made", parent, e))?;
+                    rules.create_folder(parent)?;
                 }
-                Some((
-                    std::fs::File::create_new(&path).map_err(|e| Error::io("cannot be made", &path, e))?,
-                    path,
-                ))
+                Some(rules.create(&path)?)
             }
         };
         loop {
@@ -147,16 +145,17 @@ impl Sink {
             total += count as u64;
             hash.update(piece);
             match (&mut *self, &mut folder_file) {
-                (Sink::Folder(_), Some((file, path))) => {
-                    file.write_all(piece).map_err(|e| Error::io("cannot be written", path, e))?;
+                (Sink::Folder(..), Some(file)) => {
+                    file.write_all(piece).map_err(|e| Error::io("cannot be written", file.path(), e))?;
                 }
                 (Sink::Zip(zip), _) => zip.write(piece)?,
-                (Sink::Folder(_), None) => {}
+                (Sink::Folder(..), None) => {}
             }
         }
         if let Sink::Zip(zip) = self {
             zip.end()?;
         }
+        folder_file.map_or(Ok(()), OutputFile::finish_quickly)?;
         Ok((total, vmrescue_base::text::hex(&hash.finalize())))
     }
 
@@ -167,7 +166,7 @@ impl Sink {
     pub fn finish(self) -> Result<()> {
         match self {
             Sink::Zip(zip) => zip.finish(),
-            Sink::Folder(_) => Ok(()),
+            Sink::Folder(..) => Ok(()),
         }
     }
 }

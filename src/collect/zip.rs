@@ -5,11 +5,11 @@
 use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output, create_comp_flags_from_zip_params,
 };
-use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::time::FileTime;
+use vmrescue_block::{OutputFile, OutputRules};
 
 /// Announced sizes from here on get a zip64 entry: deflate may add a little to what does not shrink.
 const LARGE: u64 = 0xf000_0000;
@@ -40,7 +40,7 @@ struct Open {
 
 /// An archive that is being written.
 pub struct ZipWriter {
-    file: BufWriter<File>,
+    file: BufWriter<OutputFile>,
     path: PathBuf,
     place: u64,
     entries: Vec<Entry>,
@@ -48,12 +48,12 @@ pub struct ZipWriter {
 }
 
 impl ZipWriter {
-    /// A new archive; never over a file that is there.
+    /// An archive that has its name when it is finished, as `rules` allow.
     ///
     /// # Errors
     /// `AlreadyExists`; of the host.
-    pub fn create(path: &Path) -> Result<ZipWriter> {
-        let file = File::create_new(path).map_err(|e| Error::io("the archive cannot be made", path, e))?;
+    pub fn create(path: &Path, rules: &OutputRules) -> Result<ZipWriter> {
+        let file = rules.create(path)?;
         Ok(ZipWriter {
             file: BufWriter::with_capacity(1 << 18, file),
             path: path.into(),
@@ -158,8 +158,7 @@ impl ZipWriter {
         let tail = tail(entries.len() as u64, self.place - start, start);
         self.raw(&tail)?;
         let failed = |e| Error::io("the archive cannot be written", &self.path, e);
-        self.file.flush().map_err(failed)?;
-        self.file.get_ref().sync_all().map_err(failed)
+        self.file.into_inner().map_err(|e| failed(e.into_error()))?.finish()
     }
 }
 

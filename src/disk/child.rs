@@ -4,16 +4,16 @@ use super::NewFile;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
-use vmrescue_block::{Disk, HostFile};
+use vmrescue_block::{Disk, HostFile, OutputRules};
 use vmrescue_image as image;
-use vmrescue_image::CreateSpec;
+use vmrescue_image::{ContainerInfo, CreateSpec};
 
 /// Makes an empty disk.
 ///
 /// # Errors
 /// `AlreadyExists`; `Invalid` for sizes that the format cannot hold.
 pub fn create_disk(path: &Path, spec: &CreateSpec) -> Result<()> {
-    let new = NewFile::create(path)?;
+    let new = NewFile::create(path, &OutputRules::new(false))?;
     image::create(new.file(), spec)?;
     new.finish()
 }
@@ -23,6 +23,27 @@ pub fn create_disk(path: &Path, spec: &CreateSpec) -> Result<()> {
 /// # Errors
 /// `AlreadyExists`; `Invalid` for parents that can have no child.
 pub fn child_of(parent: &Path, child: &Path) -> Result<NewFile> {
+    let info = parent_info(parent)?;
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|e| Error::io("the path cannot be made absolute", path, e))
+    };
+    let (parent, child_path) = (absolute(parent)?, absolute(child)?);
+    let folder = child_path.parent().unwrap_or(Path::new("/"));
+    let new = NewFile::create(child, &OutputRules::new(false).of_image(&parent)?)?;
+    image::create_child(
+        new.file(),
+        &info,
+        &windows_text(&relative(folder, &parent)),
+        &windows_text(&parent),
+    )?;
+    Ok(new)
+}
+
+/// What a child of the image at `parent` has to know of it.
+///
+/// # Errors
+/// `Invalid` for kinds that can have no child; `Refused` for a parent that would still change.
+pub fn parent_info(parent: &Path) -> Result<ContainerInfo> {
     let file = Disk::new(Arc::new(HostFile::open_read(parent)?));
     // A child shows what its parent holds: that must be one of its states, all the way up. A chain that cannot be followed is
     // refused by whoever opens it.
@@ -36,19 +57,9 @@ pub fn child_of(parent: &Path, child: &Path) -> Result<NewFile> {
             .in_file(parent)
             .advice("let a repair publish into it once, or convert it; a child needs a parent that does not change"));
     }
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|e| Error::io("the path cannot be made absolute", path, e))
-    };
-    let (parent, child_path) = (absolute(parent)?, absolute(child)?);
-    let folder = child_path.parent().unwrap_or(Path::new("/"));
-    let new = NewFile::create(child)?;
-    image::create_child(
-        new.file(),
-        &info,
-        &windows_text(&relative(folder, &parent)),
-        &windows_text(&parent),
-    )?;
-    Ok(new)
+    image::can_have_child(&info)?;
+    image::refuse_damaged(&file).map_err(|e| e.in_file(parent))?;
+    Ok(info)
 }
 
 /// The way from a folder to a file, both absolute.

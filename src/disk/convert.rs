@@ -49,7 +49,8 @@ pub fn convert(
         return Err(Error::invalid(Layer::Vhd, "a VHD has 512-byte sectors, this disk has 4096")
             .advice("convert into a VHDX or into a raw file"));
     }
-    let new = NewFile::create(target)?;
+    let rules = super::outputs_of(source, &options.opening(), options.force)?;
+    let new = NewFile::create(target, &rules)?;
     image::create(new.file(), &spec)?;
     let disk = image::open_mut(new.file(), None)?.disk;
     let holes = Mutex::new(Vec::new());

@@ -11,13 +11,16 @@ mod new_file;
 #[cfg(test)]
 mod tests;
 
-pub use child::{child_of, create_disk};
+pub use child::{child_of, create_disk, parent_info};
 pub use convert::{convert, copy_disk};
 pub use maintain::{compact, resize};
 pub use merge::{Merged, merge};
 pub use new_file::NewFile;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use vmrescue_base::error::Result;
+use vmrescue_block::OutputRules;
+use vmrescue_image::{self as image, OpenOptions};
 
 /// How an operation on a disk runs.
 #[derive(Debug, Clone, Default)]
@@ -26,15 +29,23 @@ pub struct DiskOptions {
     pub parents: Vec<PathBuf>,
     /// Follow the paths that an image names out of its own folder.
     pub follow_paths: bool,
+    /// A new file may replace one that is there, but never the disk or a parent of it.
+    pub force: bool,
     /// Where the state lies.
     pub state_dir: Option<PathBuf>,
     /// The words of the command line, for the history.
     pub command: Vec<String>,
 }
 
+/// What may be made of a disk: nothing that replaces it or one of its parents, and nothing more open to others.
+fn outputs_of(source: &Path, opening: &OpenOptions, force: bool) -> Result<OutputRules> {
+    let rules = OutputRules::new(force).of_image(source)?;
+    image::parents(source, opening)?.iter().try_fold(rules, |rules, parent| rules.of_parent(parent))
+}
+
 impl DiskOptions {
-    fn opening(&self) -> vmrescue_image::OpenOptions {
-        vmrescue_image::OpenOptions { parents: self.parents.clone(), follow_paths: self.follow_paths }
+    fn opening(&self) -> OpenOptions {
+        OpenOptions { parents: self.parents.clone(), follow_paths: self.follow_paths }
     }
 
     fn record(&self, title: &str, changes: serde_json::Value) -> vmrescue_transaction::Record {

@@ -1,43 +1,28 @@
-//! A new file that carries its name only when it is whole: written beside, made durable, renamed.
+//! A new disk that carries its name only when it is whole: written beside, made durable, renamed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
-use vmrescue_block::{DiskMut, HostFile};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_block::{DiskMut, OutputFile, OutputRules, WritableDevice};
 
 /// A file under construction. Dropping it without [`NewFile::finish`] removes it.
 pub struct NewFile {
-    path: PathBuf,
-    part: PathBuf,
+    output: OutputFile,
     file: DiskMut,
-    finished: bool,
 }
 
 impl NewFile {
-    /// Begins a file that will be `path`.
+    /// Begins a file that will be `path`, as `rules` allow.
     ///
     /// # Errors
-    /// `AlreadyExists`; `Refused` when another program is writing the same file.
-    pub fn create(path: &Path) -> Result<NewFile> {
-        if path.exists() {
-            return Err(Error::new(ErrorKind::AlreadyExists, Layer::Host, "the file exists already")
-                .in_file(path)
-                .advice("name another file, or remove this one first"));
-        }
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or(path.as_os_str()));
-        name.push(".part");
-        let part = path.with_file_name(name);
-        let made = match HostFile::create_new(&part) {
-            // What an earlier run left; a lock would show that it still runs.
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                let old = HostFile::open_write(&part)?;
-                vmrescue_block::WritableDevice::set_length(&old, 0)?;
-                old
-            }
-            made => made?,
-        };
-        Ok(NewFile { path: path.to_path_buf(), part, file: DiskMut::new(Arc::new(made)), finished: false })
+    /// `AlreadyExists`; `Refused` for what must not be replaced; `Invalid` for a pipe, which cannot hold a disk.
+    pub fn create(path: &Path, rules: &OutputRules) -> Result<NewFile> {
+        let output = rules.create(path)?;
+        let device = output
+            .device()
+            .ok_or_else(|| Error::invalid(Layer::Host, "a disk needs a file of its own").in_file(path))?;
+        let file = DiskMut::new(Arc::clone(&device) as Arc<dyn WritableDevice>);
+        Ok(NewFile { output, file })
     }
 
     /// The file, for container writers.
@@ -49,23 +34,7 @@ impl NewFile {
     ///
     /// # Errors
     /// Of the host; then the file is gone.
-    pub fn finish(mut self) -> Result<()> {
-        self.file.flush()?;
-        if self.path.exists() {
-            return Err(Error::new(ErrorKind::AlreadyExists, Layer::Host, "the file appeared meanwhile")
-                .in_file(&self.path));
-        }
-        std::fs::rename(&self.part, &self.path)
-            .map_err(|e| Error::io("the new file cannot be named", &self.path, e))?;
-        self.finished = true;
-        vmrescue_transaction::sync_folder(&self.path)
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            let _removed = std::fs::remove_file(&self.part);
-        }
+    pub fn finish(self) -> Result<()> {
+        self.output.finish()
     }
 }

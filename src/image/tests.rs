@@ -67,7 +67,7 @@ proptest! {
             let place = interesting[index.index(interesting.len())] + u64::from(*value) % 100;
             if place < file.len() { file.write_at(place, &[*value]).unwrap(); }
         }
-        let sound = |file: &DiskMut| check(&file.as_disk()).unwrap().iter().all(|d| d.severity != vmrescue_base::Severity::Error);
+        let sound = |file: &DiskMut| check(&file.as_disk()).unwrap().iter().all(|d| d.severity != Severity::Error);
         // A writer that starts on a container without errors leaves one without errors, and holds what was written.
         if sound(&file) && let Ok(opened) = open_mut(&file, None) && opened.disk.len() >= 3 << 20 {
             let data = vec![0x5a; 70_000];

@@ -178,7 +178,10 @@ impl Session {
             match &published {
                 Ok(None) => {}
                 Ok(Some(done)) => tell(&Ok(*done)),
-                Err(e) => tell(&Err(Error::new(e.kind(), e.layer(), e.to_string()))),
+                Err(e) => {
+                    let same = Error::new(e.kind(), e.layer(), e.detail());
+                    tell(&Err(e.offset().into_iter().fold(same, Error::at)));
+                }
             }
         }
         published
@@ -297,7 +300,7 @@ fn facts(fs: &dyn FileSystem, node: NodeId) -> Result<Agreed> {
 fn compare(node: NodeId, ours: Result<Agreed>, theirs: Result<Agreed>) -> Result<()> {
     let agree = match (&ours, &theirs) {
         (Ok(ours), Ok(theirs)) => ours == theirs,
-        (Err(_), Err(_)) => true,
+        // What neither can read was not verified.
         _ => false,
     };
     if agree {
@@ -316,4 +319,26 @@ fn compare(node: NodeId, ours: Result<Agreed>, theirs: Result<Agreed>) -> Result
 /// A word for all operations of one session.
 pub fn session_word() -> String {
     format!("mount-{:x}-{}", FileTime::now().0, std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_neither_decoder_can_read_is_no_agreement() {
+        let bad = || Err(Error::damaged(Layer::Ntfs, "no record"));
+        let facts = || Ok(Some((1, 1, 0, vmrescue_fs::Times::default(), Vec::new(), Vec::new())));
+        for (ours, theirs, agree) in [
+            (facts(), facts(), true),
+            (Ok(None), Ok(None), true),
+            (bad(), bad(), false),
+            (facts(), bad(), false),
+            (bad(), facts(), false),
+            (facts(), Ok(None), false),
+        ] {
+            let found = compare(NodeId(7), ours, theirs);
+            assert_eq!(found.is_ok(), agree, "{found:?}");
+        }
+    }
 }

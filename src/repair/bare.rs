@@ -4,6 +4,7 @@ use super::change::Change;
 use super::run::{Options, Outcome, Target};
 use super::verify::{Verdict, other_value};
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result, Severity};
@@ -158,7 +159,7 @@ fn verify(bytes: &[u8], changes: &[Change], known: &BTreeSet<String>) -> Result<
         if super::verify::is_superseded(change, &changes[place + 1..]) {
             continue;
         }
-        let asked = std::panic::catch_unwind(|| other_value(bytes, change));
+        let asked = std::panic::catch_unwind(AssertUnwindSafe(|| other_value(bytes, change)));
         let found = asked
             .unwrap_or_else(|_| Err("the crate nt-hive panics on the staged hive".into()))
             .map_err(disagreement)?;

@@ -2,6 +2,10 @@
 
 use super::content::Content;
 use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::text::utf16le_bytes;
 use vmrescue_base::time::FileTime;
 use vmrescue_registry::{DataType, ValueData};
 
@@ -190,6 +194,8 @@ pub enum Change {
     },
 }
 
+/// Stands where a secret stood.
+const NOT_KEPT: &str = "(not kept)";
 /// Most repairs of a file system that are shown.
 const SHOWN: usize = 40;
 
@@ -203,6 +209,63 @@ impl Change {
             | Change::RegistryRenameKey { hive, key, .. }
             | Change::RegistryDeleteKey { hive, key } => Some((hive, key)),
             _ => None,
+        }
+    }
+}
+
+/// True for hives whose data are secrets of the machine and its users, whatever is in them.
+fn is_secret_hive(hive: &str) -> bool {
+    let name = hive.rsplit(['\\', '/']).next().unwrap_or(hive);
+    name.eq_ignore_ascii_case("SAM") || name.eq_ignore_ascii_case("SECURITY")
+}
+
+/// Stands for bytes that are not kept: enough to tell whether two are the same.
+fn hash(bytes: &[u8]) -> String {
+    format!("sha256:{}", vmrescue_base::text::hex(&Sha256::digest(bytes)))
+}
+
+/// The words of a change of a value that nobody shall read.
+fn hashed(hive: &str, key: &str, value: &str, kind: &str, data: &[u8], was: bool) -> String {
+    let name = hive.rsplit(['\\', '/']).next().unwrap_or(hive);
+    let value = if value.is_empty() { "(default)" } else { value };
+    let what = if was { "replaces a value" } else { "was not there" };
+    format!("set {name}\\{key}  {value} = {kind} {}  ({what})", hash(data))
+}
+
+/// What was given for secret parameters: it is kept nowhere.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
+
+impl Secrets {
+    /// Values that are kept nowhere; empty ones hide nothing.
+    pub fn new(values: impl IntoIterator<Item = String>) -> Secrets {
+        let mut values: Vec<String> = values.into_iter().filter(|value| !value.is_empty()).collect();
+        // The longest first: one may hold another.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Secrets(values)
+    }
+
+    fn are_in(&self, data: &[u8]) -> bool {
+        let holds = |part: &[u8]| !part.is_empty() && data.windows(part.len()).any(|window| window == part);
+        self.0.iter().any(|value| holds(value.as_bytes()) || holds(&utf16le_bytes(value)))
+    }
+
+    fn out_of(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_string(), |text, value| text.replace(value.as_str(), NOT_KEPT))
+    }
+
+    fn out_of_json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.out_of(text),
+            Value::Array(list) => list.iter_mut().for_each(|value| self.out_of_json(value)),
+            Value::Object(map) => map.values_mut().for_each(|value| self.out_of_json(value)),
+            _ => {}
         }
     }
 }
@@ -229,6 +292,43 @@ pub(super) fn words(data_type: u32, data: &[u8]) -> String {
     }
 }
 
+impl Change {
+    /// The change as it may be kept and shown: data of SAM and SECURITY, and all that holds a secret, as a hash.
+    ///
+    /// # Errors
+    /// None for changes of this program.
+    pub fn kept(&self, secrets: &Secrets) -> Result<Value> {
+        let mut kept = serde_json::to_value(self)
+            .map_err(|e| Error::invalid(Layer::Script, "a change cannot be written down").caused_by(e))?;
+        if let Change::RegistrySet { hive, data, .. } = self
+            && (is_secret_hive(hive) || secrets.are_in(data))
+        {
+            kept["data"] = Value::String(hash(data));
+            if !kept["was"].is_null() {
+                kept["was"] = Value::String(NOT_KEPT.into());
+            }
+        }
+        if let Change::DiskWrite { data, .. } = self
+            && secrets.are_in(data)
+        {
+            kept["data"] = Value::String(hash(data));
+        }
+        secrets.out_of_json(&mut kept);
+        Ok(kept)
+    }
+
+    /// The change in words that may be kept and shown.
+    pub fn words(&self, secrets: &Secrets) -> String {
+        match self {
+            Change::RegistrySet { hive, key, name, data_type, data, was } if secrets.are_in(data) => {
+                let kind = DataType(*data_type).name();
+                secrets.out_of(&hashed(hive, key, name, &kind, data, was.is_some()))
+            }
+            _ => secrets.out_of(&self.to_string()),
+        }
+    }
+}
+
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = |hive: &str| hive.rsplit('\\').next().unwrap_or(hive).to_string();
@@ -236,6 +336,9 @@ impl std::fmt::Display for Change {
             Change::RegistrySet { hive, key, name: value, data_type, data, was } => {
                 let value = if value.is_empty() { "(default)" } else { value };
                 let kind = DataType(*data_type).name();
+                if is_secret_hive(hive) {
+                    return f.write_str(&hashed(hive, key, value, &kind, data, was.is_some()));
+                }
                 write!(f, "set {}\\{key}  {value} = {kind} {}", name(hive), words(*data_type, data))?;
                 match was {
                     Some(was) => write!(f, "  (was {was})"),
@@ -293,5 +396,41 @@ impl std::fmt::Display for Change {
                 write!(f, "end the hibernation of #{volume}  ({lost})")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(hive: &str, text: &str) -> Change {
+        Change::RegistrySet {
+            hive: hive.into(),
+            key: "Key".into(),
+            name: "Value".into(),
+            data_type: 1,
+            data: utf16le_bytes(text),
+            was: Some("\"old\"".into()),
+        }
+    }
+
+    #[test]
+    fn secrets_are_kept_as_hashes() {
+        let secrets = Secrets::new(["Pa\"ss\\word".to_string(), String::new()]);
+        for hive in [r"C:\Windows\System32\config\SAM", r"C:\Windows\System32\config\security", "/tmp/Sam"] {
+            let (change, none) = (set(hive, "hidden"), Secrets::default());
+            let kept = change.kept(&none).unwrap().to_string() + &change.words(&none) + &change.to_string();
+            assert!(kept.contains("sha256:") && !kept.contains("hidden") && !kept.contains("old"), "{kept}");
+            assert!(!kept.contains("104,0,105,0"), "{kept}");
+        }
+        let system = r"C:\Windows\System32\config\SYSTEM";
+        let kept = set(system, "open").kept(&secrets).unwrap().to_string();
+        assert!(!kept.contains("sha256") && kept.contains("old"), "{kept}");
+        let change = set(system, "net user x Pa\"ss\\word");
+        let kept = change.kept(&secrets).unwrap().to_string() + &change.words(&secrets);
+        assert!(kept.contains("sha256:") && !kept.contains("Pa\\\"ss") && !kept.contains("Pa\"ss"), "{kept}");
+        let file = Change::FileDelete { path: "C:\\Pa\"ss\\word".into() };
+        let kept = file.kept(&secrets).unwrap().to_string() + &file.words(&secrets);
+        assert!(!kept.contains("word"), "{kept}");
     }
 }

@@ -67,7 +67,7 @@ pub fn run_fixes(
     progress: &dyn Progress,
 ) -> Result<(Outcome, Vec<Missing>)> {
     let mut plans = FixPlans::default();
-    if options.target != Target::InPlace || options.dry_run {
+    if options.target != Target::InPlace {
         let one = |machine: &Machine| {
             plans = planned(machine)?;
             Ok(plans.changes())

@@ -12,6 +12,7 @@ mod first_boot;
 mod fixes;
 mod key_path;
 mod plan;
+mod postcondition;
 mod rebuild_boot;
 mod run;
 mod script;
@@ -21,11 +22,13 @@ mod source;
 mod stage;
 mod system_partition;
 mod verify;
+#[cfg(test)]
+mod verify_tests;
 mod volumes;
 
 pub use bare::{read_hive, replace_hive, run_on_hive};
 pub use boot_record::write_boot_record;
-pub use change::{Change, Detail};
+pub use change::{Change, Detail, Secrets};
 pub use content::Content;
 pub use coverage::{Coverage, coverage, coverage_page};
 pub use ending::{Ending, Missing};

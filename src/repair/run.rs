@@ -1,17 +1,18 @@
 //! The whole way of a repair: open, plan, stage, verify, publish.
 
-use super::change::Change;
+use super::change::{Change, Secrets};
 use super::plan::plan;
+use super::postcondition::Before;
 use super::script::Script;
 use super::stage::Stage;
-use super::verify::{Verdict, defects, verify};
+use super::verify::{self, Verdict};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::progress::Progress;
-use vmrescue_block::DiskMut;
+use vmrescue_block::{DiskMut, OutputRules};
 use vmrescue_crypt::Keys;
 use vmrescue_disk as disk;
 use vmrescue_image as image;
@@ -48,9 +49,36 @@ pub struct Options {
     pub keys: Keys,
     /// The last word before the image is written.
     pub gate: Option<Gate>,
+    /// Refuse what a second reader could not verify.
+    pub strict: bool,
+    /// What stands in no record.
+    pub secrets: Secrets,
 }
 
 impl Options {
+    /// What the history says of changes.
+    pub(super) fn record(&self, title: &str, changes: &[Change]) -> Result<Record> {
+        let words: Vec<String> = changes.iter().map(|change| change.words(&self.secrets)).collect();
+        let kept = changes.iter().map(|change| change.kept(&self.secrets)).collect::<Result<Vec<_>>>()?;
+        Ok(Record {
+            title: title.to_string(),
+            command: self.command.clone(),
+            plan: serde_json::json!(words),
+            changes: serde_json::json!(kept),
+            session: None,
+        })
+    }
+
+    /// Refuses what only one reader looked at, when that is asked for.
+    pub(super) fn accepts(&self, verdict: &Verdict) -> Result<()> {
+        let Some(first) = verdict.only_one_reader.first().filter(|_| self.strict) else { return Ok(()) };
+        let more = verdict.only_one_reader.len() - 1;
+        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+        Err(Error::refused(Layer::Verify, "not everything could be verified by a second reader")
+            .found(format!("{first}{more}"))
+            .advice("nothing was written; leave --strict out to accept what one reader says"))
+    }
+
     /// Asks the gate, when there is one.
     pub(super) fn pass_gate(&self) -> Result<()> {
         self.gate.as_ref().map_or(Ok(()), |Gate(gate)| gate())
@@ -145,7 +173,11 @@ pub fn run_changes(
     progress: &dyn Progress,
 ) -> Result<Outcome> {
     if options.target != Target::InPlace {
-        return run_elsewhere(path, planned, options, progress);
+        if !options.dry_run {
+            return run_elsewhere(path, planned, options, progress);
+        }
+        // The same changes, tried in memory, once it is clear that the new file could be made.
+        check_target(path, options)?;
     }
     let (staged, changes) = tried(path, planned, options, progress)?;
     publish(staged, title, changes, options, progress)
@@ -158,7 +190,7 @@ pub(super) struct Staged {
     bytes_changed: u64,
 }
 
-/// Stages and verifies what `planned` makes of the disk; nothing is staged for a plan, or when nothing is to do.
+/// Stages and verifies what `planned` makes of the disk; nothing is staged when nothing is to do.
 pub(super) fn tried(
     path: &Path,
     planned: impl FnOnce(&Machine) -> Result<Vec<Change>>,
@@ -168,17 +200,19 @@ pub(super) fn tried(
     let (tx, container) = open_staged(path, options)?;
     let machine = Machine::open_with(container.disk.as_disk(), &options.keys)?;
     let changes = planned(&machine)?;
-    if changes.is_empty() || options.dry_run {
+    if changes.is_empty() {
         return Ok((None, changes));
     }
-    let before = defects(&machine, &changes, progress)?;
+    let before = Before::of(&machine, &changes, &tx.before(), progress)?;
     Stage::new(&machine, &machine.writable(&container.disk)).apply(&changes)?;
-    let verdict = verify(&container.disk.as_disk(), &machine, &options.keys, &changes, &before, progress)?;
+    let view = verify::Staged { disk: container.disk.as_disk(), file: tx.file().as_disk() };
+    let verdict = verify::verify(&view, &machine, &options.keys, &changes, &before, progress)?;
+    options.accepts(&verdict)?;
     let bytes_changed = tx.changed_bytes()?;
     Ok((Some(Staged { tx, verdict, bytes_changed }), changes))
 }
 
-/// Writes what was staged into the image.
+/// Writes what was staged into the image; a dry run forgets it.
 pub(super) fn publish(
     staged: Option<Staged>,
     title: &str,
@@ -187,17 +221,33 @@ pub(super) fn publish(
     progress: &dyn Progress,
 ) -> Result<Outcome> {
     let Some(staged) = staged else { return Ok(Outcome { changes, ..Outcome::none() }) };
-    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    let record = Record {
-        title: title.to_string(),
-        command: options.command.clone(),
-        plan: serde_json::json!(words),
-        changes: serde_json::json!(changes),
-        session: None,
-    };
+    if options.dry_run {
+        let Staged { verdict, bytes_changed, .. } = staged;
+        return Ok(Outcome { changes, verdict: Some(verdict), operation: None, bytes_changed });
+    }
+    let record = options.record(title, &changes)?;
     options.pass_gate()?;
     let operation = staged.tx.publish(record, progress)?;
     Ok(Outcome { changes, verdict: Some(staged.verdict), operation, bytes_changed: staged.bytes_changed })
+}
+
+/// What may be made of the image at `path`.
+fn outputs_of(path: &Path, options: &Options) -> Result<OutputRules> {
+    let opening = OpenOptions { parents: options.parents.clone(), follow_paths: false };
+    let rules = OutputRules::new(false).of_image(path)?;
+    image::parents(path, &opening)?.iter().try_fold(rules, |rules, parent| rules.of_parent(parent))
+}
+
+/// Fails where [`run_elsewhere`] would fail to make its file.
+fn check_target(path: &Path, options: &Options) -> Result<()> {
+    match &options.target {
+        Target::InPlace => Ok(()),
+        Target::New(file) => outputs_of(path, options)?.check(file),
+        Target::Child(file) => {
+            disk::parent_info(path)?;
+            outputs_of(path, options)?.check(file)
+        }
+    }
 }
 
 /// Runs changes on a new child or copy of the image, which gets its name only when all went well. No journal is needed:
@@ -218,13 +268,13 @@ fn run_elsewhere(
     }
     let machine = Machine::open_with(source.disk.clone(), &options.keys)?;
     let changes = planned(&machine)?;
-    if changes.is_empty() || options.dry_run {
+    if changes.is_empty() {
         return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
     }
     let (new, parent) = match &options.target {
         Target::Child(file) => (disk::child_of(path, file)?, Some(source.disk.clone())),
         Target::New(file) => {
-            let new = disk::NewFile::create(file)?;
+            let new = disk::NewFile::create(file, &outputs_of(path, options)?)?;
             let geometry = source.disk.geometry();
             let kind = kind_like(&source.info);
             let sector = geometry.logical_sector_bytes;
@@ -248,11 +298,14 @@ fn run_elsewhere(
         Target::InPlace => return Err(Error::invalid(Layer::Transaction, "no new file was named")),
     };
     let staged = image::open_mut(new.file(), parent)?.disk;
-    let before = defects(&machine, &changes, progress)?;
+    let before = Before::of(&machine, &changes, &new.file().as_disk(), progress)?;
     Stage::new(&machine, &machine.writable(&staged)).apply(&changes)?;
-    let verdict = verify(&staged.as_disk(), &machine, &options.keys, &changes, &before, progress)?;
-    drop(staged);
+    let view = verify::Staged { disk: staged.as_disk(), file: new.file().as_disk() };
+    let verdict = verify::verify(&view, &machine, &options.keys, &changes, &before, progress)?;
+    options.accepts(&verdict)?;
+    drop((staged, view));
     let bytes_changed = new.file().len();
+    options.pass_gate()?;
     new.finish()?;
     Ok(Outcome { changes, verdict: Some(verdict), operation: None, bytes_changed })
 }

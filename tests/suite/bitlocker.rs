@@ -548,7 +548,7 @@ fn an_encrypted_machine_is_diagnosed_repaired_and_undone() {
     assert_eq!(code(&into), 0, "{}", text(&into));
     assert_eq!(Sha256::digest(std::fs::read(&path).unwrap()), before, "the parent stays");
     let out = dir.path().join("batch");
-    let many = vmrescue(&[
+    let words = [
         "batch",
         "diagnose",
         child.to_str().unwrap(),
@@ -556,13 +556,37 @@ fn an_encrypted_machine_is_diagnosed_repaired_and_undone() {
         out.to_str().unwrap(),
         "--recovery-password",
         known.recovery_password,
-    ]);
+    ];
+    let (many, seen) = watched(&words, known.recovery_password);
     assert_eq!(code(&many), 0, "{}", text(&many));
+    assert!(seen.is_empty(), "in the list of processes: {seen:?}");
     assert!(!holds(&everything(&out), known.recovery_password.as_bytes()));
     // Inspected, and the log of the volume's state.
     let inspected = with(&["inspect", image, "--json"]);
     assert_eq!(code(&inspected), 0, "{}", text(&inspected));
     assert!(text(&inspected).contains("\"unlocked_by\": \"recovery password {"), "{}", text(&inspected));
+}
+
+/// Runs a command, and notes the other processes whose words hold `secret` meanwhile.
+fn watched(words: &[&str], secret: &str) -> (Output, Vec<String>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmrescue"));
+    let piped = std::process::Stdio::piped;
+    let mut child = command.args(words).stdout(piped()).stderr(piped()).spawn().unwrap();
+    let (own, mut seen) = (child.id().to_string(), Vec::new());
+    while child.try_wait().unwrap().is_none() {
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // Processes come and go while they are looked at.
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            // A process that is just being begun still has the words of its parent.
+            if name != own && line.contains(secret) && line.contains("vmrescue") && !line.contains(" batch ")
+            {
+                seen.push(line);
+            }
+        }
+    }
+    (child.wait_with_output().unwrap(), seen)
 }
 
 /// Other programs see and change an encrypted volume through us.

@@ -11,6 +11,7 @@ mod containers;
 mod demo;
 mod diagnose;
 mod drivers;
+mod edges;
 mod events;
 mod fat;
 mod forensic;
@@ -30,6 +31,8 @@ mod ntfs_read;
 mod ntfs_replay;
 mod ntfs_writer;
 mod oracle;
+#[cfg(unix)]
+mod outputs;
 mod publishing;
 mod registry_corpus;
 mod registry_oracles;

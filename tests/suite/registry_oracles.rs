@@ -211,7 +211,7 @@ fn reg_works_on_images_and_on_bare_hives() {
         assert!(ok(&["reg", "import", target, reg.to_str().unwrap(), "--yes"]).contains("nothing to do"));
         assert!(ok(&["reg", "query", target, key]).contains("0x7"));
         let out = dir.path().join("out.reg");
-        ok(&["reg", "export", target, key, out.to_str().unwrap()]);
+        ok(&["reg", "export", target, key, out.to_str().unwrap(), "--force"]);
         let exported = vmrescue::registry::reg_text::parse(&std::fs::read(&out).unwrap()).unwrap();
         assert_eq!(exported.len(), 5);
         ok(&["reg", "rename", target, key, "Renamed", "--yes"]);

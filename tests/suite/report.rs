@@ -93,7 +93,7 @@ fn nothing_of_the_disk_becomes_markup_and_the_page_needs_nothing_else() {
 }
 
 #[test]
-fn a_file_that_is_no_report_is_not_replaced() {
+fn a_report_replaces_no_image_and_a_file_only_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("d.vhdx");
     build(&image, Kind::VhdxDynamic).unwrap();
@@ -104,9 +104,10 @@ fn a_file_that_is_no_report_is_not_replaced() {
     }
     assert!(std::fs::read(&image).unwrap() == before);
     let page = dir.path().join("r.html");
-    for _ in 0..2 {
-        let output = vmrescue(&["diagnose", image.to_str().unwrap(), "--html", page.to_str().unwrap()]);
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for (more, code) in [(&[][..], 0), (&[], 2), (&["--force"], 0)] {
+        let words = ["diagnose", image.to_str().unwrap(), "--html", page.to_str().unwrap()];
+        let output = vmrescue(&[&words[..], more].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
     }
     assert!(
         std::fs::read_to_string(&page)

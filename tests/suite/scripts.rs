@@ -151,7 +151,7 @@ fn every_script_works_once_is_silent_twice_and_is_undone() {
                 Some(hive) => {
                     let out = host.to_str().unwrap();
                     let config = r"C:\Windows\System32\config";
-                    ok(&["get", well.to_str().unwrap(), &format!(r"{config}\{hive}"), out]);
+                    ok(&["get", well.to_str().unwrap(), &format!(r"{config}\{hive}"), out, "--force"]);
                 }
                 None => std::fs::write(&host, content).unwrap(),
             }

@@ -2,11 +2,13 @@
 
 use super::Planner;
 use crate::change::{Change, words};
+use crate::content::Content;
 use crate::source::Donor;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_DIRECTORY_DEPTH;
 use vmrescue_base::text::fits;
-use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
+use vmrescue_fs::path::GuestPath;
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, resolve};
 use vmrescue_registry::Key;
 use vmrescue_windows::hive_of;
 
@@ -54,15 +56,12 @@ impl Planner<'_> {
         match kind {
             NodeKind::Reparse => Ok(()),
             NodeKind::File => {
-                let data = read_file(&*donor.fs, node, "")?;
-                if self.file(to)?.as_ref() != Some(&data) {
-                    let (size, from) = (data.len() as u64, donor.name.clone());
-                    self.planned.changes.push(Change::FileWrite {
-                        path: to.to_string(),
-                        data: data.into(),
-                        size,
-                        from,
-                    });
+                let data = Content::of_guest(&donor.fs, node, "")?;
+                let (volume, there) = self.machine.resolve(&GuestPath::parse(to)?)?;
+                let fs = self.machine.file_system(volume)?;
+                if !there.map(|there| data.is_in(&*fs, there, "")).transpose()?.unwrap_or(false) {
+                    let (size, from) = (data.length_bytes(), donor.name.clone());
+                    self.planned.changes.push(Change::FileWrite { path: to.to_string(), data, size, from });
                 }
                 Ok(())
             }

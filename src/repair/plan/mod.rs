@@ -62,10 +62,24 @@ pub struct Planned {
 pub(super) struct Words<'a>(&'a BTreeMap<String, String>);
 
 impl Words<'_> {
+    /// Once: what a value itself says in `${...}` may come from the guest, and stays as it is.
     fn fill(&self, text: &str) -> String {
-        self.0
-            .iter()
-            .fold(text.to_string(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value))
+        let (mut filled, mut rest) = (String::with_capacity(text.len()), text);
+        while let Some(start) = rest.find("${") {
+            filled.push_str(&rest[..start]);
+            let name = rest[start + 2..].split_once('}').map(|(name, _)| name);
+            match name.and_then(|name| Some((name, self.0.get(name)?))) {
+                Some((name, value)) => {
+                    filled.push_str(value);
+                    rest = &rest[start + name.len() + 3..];
+                }
+                None => {
+                    filled.push_str("${");
+                    rest = &rest[start + 2..];
+                }
+            }
+        }
+        filled + rest
     }
 }
 
@@ -329,4 +343,19 @@ fn number_of(text: &str) -> Result<u32> {
         None => text.parse(),
     };
     number.map_err(|_| Error::invalid(Layer::Script, "this is no number").found(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_filled_in_once() {
+        let values = [("a", "${b}"), ("b", "secret"), ("item", "x${a}")];
+        let values = values.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        let fill = |text: &str| Words(&values).fill(text);
+        assert_eq!(fill("${a} ${item}-${b}"), "${b} x${a}-secret");
+        assert_eq!(fill("${c} $ {a} ${ ${a"), "${c} $ {a} ${ ${a");
+        assert_eq!(fill("${x${b}"), "${xsecret");
+    }
 }

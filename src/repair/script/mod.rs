@@ -86,6 +86,9 @@ pub struct Parameter {
     pub documentation: String,
     /// Its value when none is given; without a default it must be given.
     pub default: Option<String>,
+    /// Nobody but the user may read it: it stands in no history and in no report.
+    #[serde(default)]
+    pub secret: bool,
     /// What it may be.
     #[serde(default, rename = "type")]
     pub kind: ParameterType,
