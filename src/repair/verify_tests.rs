@@ -86,7 +86,7 @@ fn a_broken_writer_is_refused_for_every_kind_of_change() {
     let link = Change::FileLink { path: new.clone(), target: one.clone(), why: "a test".into() };
     let delete = |path: &str| Change::FileDelete { path: path.into() };
     let label = ntfs::FormatSpec { label: "again".into(), ..ntfs::FormatSpec::default() };
-    let format = super::format_volume(&machine, 1, &label, true).unwrap();
+    let format = super::format_volume(&machine, 1, &super::Making::Ntfs(label), true).unwrap();
     // What is said, and what a broken writer makes of it; first of all always: nothing.
     let kinds: Vec<(Vec<Change>, Vec<Vec<Change>>)> = vec![
         (vec![write(&new, "new")], vec![vec![write(&new, "old")], vec![write(&two, "new")]]),
