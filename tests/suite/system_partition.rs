@@ -136,6 +136,8 @@ fn an_empty_or_foreign_system_partition_is_made_anew() {
     repaired(&image, "system-partition-no-file-system", dir.path());
     let window = writer(&image).window(range).unwrap();
     vmrescue::fs::ntfs::format(&window, &vmrescue::fs::ntfs::FormatSpec::default()).unwrap();
+    // The program wants the image for itself.
+    drop(window);
     repaired(&image, "system-partition-not-fat", dir.path());
     // Asked for NTFS, an EFI system partition gets FAT.
     let name = image.to_str().unwrap();
