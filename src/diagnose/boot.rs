@@ -254,7 +254,7 @@ fn boot_sectors(machine: &Machine) -> Result<Vec<Finding>> {
     for volume in &machine.volumes {
         let Some(partition) = &volume.partition else { continue };
         let kind = volume.fs.as_ref().map(|fs| fs.info().kind);
-        if kind.is_some_and(|kind| kind.starts_with("FAT")) {
+        if kind.is_some_and(|kind| kind.starts_with("fat")) {
             let window = machine.disk.window(volume.range.clone())?;
             if !fat::is_fat(&window.read_vec(0, 512.min(window.len() as usize))?) {
                 let text = "the boot sector is damaged; its copy in sector 6 is whole".to_string();

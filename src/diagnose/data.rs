@@ -342,7 +342,7 @@ mod tests {
         let rules = shipped().unwrap();
         let names: std::collections::BTreeSet<&str> = rules.iter().map(|rule| rule.rule.as_str()).collect();
         assert_eq!(names.len(), rules.len());
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/diagnose");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let files: Vec<DataRule> =
             ["rules", "incidents"].iter().flat_map(|dir| DataRule::load(&root.join(dir)).unwrap()).collect();
         assert_eq!(files.len(), rules.len(), "a file of rules/ or incidents/ is not in the list");

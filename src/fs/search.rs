@@ -236,14 +236,14 @@ impl Search<'_> {
         let ends = |start: u64| start.checked_add(length).is_some_and(|end| end <= self.disk.len());
         if ends(at) && has_table(at) {
             let evidence = vec![format!("its boot sector at {at:#x}")];
-            return Some(self.opened(at..at + length, "FAT", evidence, None));
+            return Some(self.opened(at..at + length, "fat", evidence, None));
         }
         let start = at.checked_sub(6 * sector).filter(|_| fat_32)?;
         if ends(start) && has_table(start) {
             let evidence =
                 vec![format!("the copy of its boot sector at {at:#x}; the boot sector itself is damaged")];
             let copy = self.disk.read_vec(at, sector as usize).ok()?;
-            return Some(self.opened(start..start + length, "FAT", evidence, Some(copy)));
+            return Some(self.opened(start..start + length, "fat", evidence, Some(copy)));
         }
         None
     }

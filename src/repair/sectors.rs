@@ -132,8 +132,8 @@ pub fn restore_partitions(machine: &Machine, progress: &dyn Progress) -> Result<
     let bios = found.iter().any(|volume| volume.bios) && !found.iter().any(|volume| volume.efi);
     let what = format!("give {} volumes a partition: {}", found.len(), list.join(", "));
     let new = |volume: &FoundVolume, active: bool| NewPartition {
-        type_guid: if volume.efi && volume.kind.starts_with("FAT") { EFI_SYSTEM } else { BASIC_DATA },
-        mbr_type: if volume.kind.starts_with("FAT") { 0x0c } else { 7 },
+        type_guid: if volume.efi && volume.kind.starts_with("fat") { EFI_SYSTEM } else { BASIC_DATA },
+        mbr_type: if volume.kind.starts_with("fat") { 0x0c } else { 7 },
         range: volume.range.clone(),
         name: if volume.efi { "EFI system partition".into() } else { "Basic data partition".into() },
         active,

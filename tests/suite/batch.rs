@@ -84,7 +84,7 @@ const RECIPES: [Recipe; 29] = {
         (Uefi, VhdxDynamic, &[StoreWithoutDefault], Fate::Clean),
         (Uefi, VhdxDynamic, &[BootManagerMissing], Fate::Clean),
         (Bios, VhdDynamic, &[BootManagerMissing], Fate::Clean),
-        (Uefi, VhdxDynamic, &[LoaderMissing], Fate::Left),
+        (Uefi, VhdxDynamic, &[LoaderMissing], Fate::Clean),
         (Uefi, VhdxDynamic, &[GptPrimary], Fate::Clean),
         (Uefi, VhdDynamic, &[GptBackup], Fate::Clean),
         (Uefi, VhdxDynamic, &[SystemPartitionUnmarked], Fate::Clean),

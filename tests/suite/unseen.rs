@@ -51,6 +51,7 @@ fn system_hive(dir: &Path, bytes: &[u8]) -> (usize, Hive) {
         base.to_str().unwrap(),
         r"C:\Windows\System32\config\SYSTEM",
         out.to_str().unwrap(),
+        "--force",
     ]);
     assert_eq!(code(&got), 0, "{}", text(&got));
     let hive = std::fs::read(&out).unwrap();

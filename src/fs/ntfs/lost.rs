@@ -116,7 +116,12 @@ fn volume_with(disk: &Disk, at: u64, length: usize, sector_bytes: u32) -> Option
                 .and_then(|place| record_at(disk, place, length))
                 .is_some_and(|record| is_mft_record(&record))
         };
-        let score = u32::from(there(mft.first)) + u32::from(there(mirror.first));
+        // $MFTMirr has four records: where $MFT begins there is the ninth as well.
+        let is_mft =
+            mft.first.checked_mul(cluster).and_then(|offset| start.checked_add(offset)).is_some_and(|base| {
+                next(8, base).is_some_and(|record| data_of(&record, b"$\0B\0a\0d\0").is_some())
+            });
+        let score = u32::from(there(mft.first)) + u32::from(there(mirror.first)) + u32::from(is_mft);
         if score > 0 && best.is_none_or(|(_, known)| score > known) {
             best = Some((start, score));
         }
