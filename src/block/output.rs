@@ -152,7 +152,7 @@ impl OutputRules {
             match there.canonicalize() {
                 Ok(found) => break found,
                 Err(e) if e.kind() == IoKind::NotFound && there.parent().is_some() => {
-                    there = folder_of(there)
+                    there = folder_of(there);
                 }
                 Err(e) => return Err(Error::io("cannot be looked at", there, e)),
             }

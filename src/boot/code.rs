@@ -33,7 +33,7 @@ pub(crate) fn look(machine: &Machine, layout: &BootLayout, walk: &mut Walk<'_>) 
         broken,
     });
     let Some(volume) = layout.system.first().map(|index| &machine.volumes[*index]) else { return Ok(()) };
-    if !volume.fs.as_ref().is_some_and(|fs| fs.info().kind == "ntfs") {
+    if volume.fs.as_ref().is_none_or(|fs| fs.info().kind != "ntfs") {
         return Ok(());
     }
     let sector = machine.disk.read_vec(volume.range.start, 512)?;

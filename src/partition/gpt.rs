@@ -387,7 +387,8 @@ pub(super) fn add(
         let usable =
             (2 + array_sectors) * sector..(disk.len() / sector).saturating_sub(1 + array_sectors) * sector;
         let range = &new.range;
-        let aligned = range.start % sector == 0 && range.end % sector == 0 && range.start < range.end;
+        let aligned =
+            range.start.is_multiple_of(sector) && range.end.is_multiple_of(sector) && range.start < range.end;
         let inside = range.start >= usable.start && range.end <= usable.end;
         let used = |entry: &[u8]| Guid::at(entry, 0).is_some_and(|guid| !guid.is_zero());
         let overlaps = header.entries.chunks_exact(bytes).filter(|entry| used(entry)).any(|entry| {

@@ -216,7 +216,7 @@ pub fn gaps(table: &Table, disk_bytes: u64) -> Vec<Range<u64>> {
     taken.sort_by_key(|range| range.start);
     let end = disk_bytes.saturating_sub(back) / sector * sector;
     let (mut at, mut found) = (front, Vec::new());
-    for range in taken.into_iter().chain([end..end]) {
+    for range in taken.into_iter().chain(std::iter::once(end..end)) {
         if range.start > at {
             found.push(at..range.start);
         }

@@ -156,7 +156,7 @@ fn each_file_of_the_start_is_missed_and_named_with_its_code() {
                 let changes = plan(&machine, &machine.installations[0], &script, &fix.parameters);
                 match changes.unwrap().as_slice() {
                     [Change::FileLink { path, .. }] => {
-                        assert!(path.eq_ignore_ascii_case(place), "{path} {place}")
+                        assert!(path.eq_ignore_ascii_case(place), "{path} {place}");
                     }
                     other => panic!("{place} {fault:?}: {other:?}"),
                 }

@@ -121,9 +121,8 @@ pub(super) fn damaged(what: impl Into<String>) -> Error {
 /// The entry of `cluster` in the bytes of a table from its beginning, or from where `cluster` counts from.
 pub(super) fn decode(kind: Kind, bytes: &[u8], at: usize, cluster: u32) -> Option<u32> {
     match kind {
-        Kind::Fat12 => {
-            u16_at(bytes, at).map(|pair| u32::from(if cluster % 2 == 0 { pair & 0xFFF } else { pair >> 4 }))
-        }
+        Kind::Fat12 => u16_at(bytes, at)
+            .map(|pair| u32::from(if cluster.is_multiple_of(2) { pair & 0xFFF } else { pair >> 4 })),
         Kind::Fat16 => u16_at(bytes, at).map(u32::from),
         Kind::Fat32 => u32_at(bytes, at).map(|value| value & 0x0FFF_FFFF),
     }

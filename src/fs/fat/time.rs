@@ -37,7 +37,7 @@ pub(super) fn to_dos(time: FileTime) -> (u16, u16, u8) {
     }
     let date = (year - FIRST_YEAR) << 9 | month << 5 | day;
     let of_day = seconds.rem_euclid(86_400);
-    let clock = (of_day / 3600) << 11 | (of_day / 60 % 60) << 5 | of_day % 60 / 2;
+    let clock = (of_day / 3600) << 11 | (of_day / 60 % 60) << 5 | (of_day % 60 / 2);
     let centiseconds = time.0 % 10_000_000 / CENTISECOND + (of_day % 2) as u64 * 100;
     // All fit: the parts were reduced above.
     (date as u16, clock as u16, centiseconds as u8)

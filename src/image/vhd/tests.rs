@@ -46,7 +46,8 @@ fn header(file: &DiskMut, change: impl Fn(&mut [u8])) {
 #[test]
 fn every_broken_rule_is_told_and_a_writer_refuses_what_is_severe() {
     use Severity::{Error, Note, Warning};
-    let cases: [(&str, Severity, fn(&DiskMut)); 13] = [
+    type Case = (&'static str, Severity, fn(&DiskMut));
+    let cases: [Case; 13] = [
         ("vhd-version", Error, |f| footers(f, |b| b[13] = 2)),
         ("vhd-saved-state", Warning, |f| footers(f, |b| b[84] = 1)),
         ("vhd-reserved", Note, |f| footers(f, |b| b[500] = 1)),
@@ -54,10 +55,10 @@ fn every_broken_rule_is_told_and_a_writer_refuses_what_is_severe() {
         ("vhd-reserved", Note, |f| header(f, |b| b[1000] = 1)),
         ("vhd-footer-copy-differs", Warning, |f| f.write_at(100, b"x").unwrap()),
         ("vhd-table-misplaced", Error, |f| {
-            header(f, |b| b[28..32].copy_from_slice(&0x10_0000u32.to_be_bytes()))
+            header(f, |b| b[28..32].copy_from_slice(&0x10_0000u32.to_be_bytes()));
         }),
         ("vhd-structures-overlap", Error, |f| {
-            header(f, |b| b[16..24].copy_from_slice(&1024u64.to_be_bytes()))
+            header(f, |b| b[16..24].copy_from_slice(&1024u64.to_be_bytes()));
         }),
         ("vhd-blocks-overlap", Error, |f| {
             let first = f.as_disk().read_vec(BAT, 4).unwrap();

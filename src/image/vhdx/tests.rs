@@ -111,16 +111,16 @@ fn every_broken_rule_is_told_and_a_writer_refuses_what_is_severe() {
             resealed(f, &HEADER_PLACES[..1], HEADER_BYTES, |h| h[20] ^= 1);
         }),
         ("vhdx-log-misplaced", Error, |f| {
-            headers(f, |h| h[72..80].copy_from_slice(&(LOG + 4096).to_le_bytes()))
+            headers(f, |h| h[72..80].copy_from_slice(&(LOG + 4096).to_le_bytes()));
         }),
         ("vhdx-log-misplaced", Error, |f| {
-            headers(f, |h| h[72..80].copy_from_slice(&(1u64 << 40).to_le_bytes()))
+            headers(f, |h| h[72..80].copy_from_slice(&(1u64 << 40).to_le_bytes()));
         }),
         ("vhdx-log-misplaced", Error, |f| headers(f, |h| h[68..72].fill(0))),
         ("vhdx-log-version", Warning, |f| headers(f, |h| h[64] = 1)),
         ("vhdx-region-table-bad", Warning, |f| put(f, REGION_PLACES[1] + 20, &[0xff])),
         ("vhdx-region-tables-differ", Error, |f| {
-            resealed(f, &REGION_PLACES[1..], REGION_BYTES, |t| t[30] ^= 1)
+            resealed(f, &REGION_PLACES[1..], REGION_BYTES, |t| t[30] ^= 1);
         }),
         ("vhdx-region-count", Error, |f| regions(f, |t| t[8..12].copy_from_slice(&3000u32.to_le_bytes()))),
         ("vhdx-region-reserved", Warning, |f| regions(f, |t| t[12] = 1)),
