@@ -141,7 +141,8 @@ fn an_empty_or_foreign_system_partition_is_made_anew() {
     repaired(&image, "system-partition-not-fat", dir.path());
     // Asked for NTFS, an EFI system partition gets FAT.
     let name = image.to_str().unwrap();
-    writer(&image).zero_at(system(&image).1).unwrap();
+    let range = system(&image).1;
+    writer(&image).zero_at(range).unwrap();
     let done = vmrescue(&["disk", "format", name, "--volume", &number.to_string(), "--fs", "ntfs", "--yes"]);
     assert!(done.status.success() && text(&done).contains("FAT32"), "{}", text(&done));
 }

@@ -201,7 +201,7 @@ fn services_that_cannot_be_read_are_not_absent() {
         assert_eq!(services["weight"], "critical");
         assert!(document["findings"].as_array().unwrap().iter().any(|f| f["rule"] == "could-not-look"));
         let page = dir.join("page.html");
-        let html = vmrescue(&["inspect", path, "--html", page.to_str().unwrap()]);
+        let html = vmrescue(&["inspect", path, "--html", page.to_str().unwrap(), "--force"]);
         assert_eq!(code(&html), 0, "{}", text(&html));
         let page = std::fs::read_to_string(&page).unwrap();
         assert!(page.contains("could not be told") || page.contains("will not boot"), "the page is green");
