@@ -26,8 +26,7 @@
 //! ```
 
 pub use vmrescue_base::{
-    Defect, Error, ErrorKind, Layer, Result, Severity, bytes, error, guid, limits, names, progress, text,
-    time,
+    Defect, Error, ErrorKind, Layer, Result, Severity, bytes, error, guid, limits, progress, text, time,
 };
 pub use vmrescue_baseline as baseline;
 pub use vmrescue_batch as batch;

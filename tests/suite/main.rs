@@ -36,7 +36,6 @@ mod outputs;
 mod publishing;
 mod registry_corpus;
 mod registry_oracles;
-mod registry_rules;
 mod report;
 mod scripts;
 mod system_partition;
