@@ -1,7 +1,7 @@
 //! Our FAT against programs that nobody here wrote: fsck.fat, mtools and The Sleuth Kit read what we write after random
 //! changes, and we read what mkfs.fat and mtools make.
 
-use crate::oracle::{corpus, run, skipped, tool};
+use crate::oracle::{corpus, run, tool};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -453,22 +453,21 @@ fn full_volumes_and_full_roots_stay_whole() {
 #[test]
 fn the_corpus_is_read() {
     let Some(corpus) = corpus() else { return };
-    for name in ["fat16.raw", "fat32_small.raw"] {
-        let path = corpus.join("02-ntfs/dfir_ntfs").join(name);
-        if !path.is_file() {
-            skipped(&format!("{} is not there", path.display()));
-            continue;
-        }
-        let volume = reader(&path);
-        let all = everything(&volume);
-        let Some(mut fls) = tool("fls") else { return };
-        let output = run(fls.args(["-r", "-p", "-u"]).arg(&path));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        for path in all.keys() {
-            assert!(text.contains(path.as_str()), "{name}: {path} in\n{text}");
-        }
-        assert!(!all.is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    // The Sleuth Kit does not open the other sample, FAT32 with few clusters.
+    let name = "fat16.raw";
+    let packed = corpus.join("02-ntfs/dfir_ntfs").join(format!("{name}.gz"));
+    let path = dir.path().join(name);
+    std::fs::write(&path, run(Command::new("gzip").arg("-dc").arg(&packed)).stdout).unwrap();
+    let volume = reader(&path);
+    let all = everything(&volume);
+    let Some(mut fls) = tool("fls") else { return };
+    let output = run(fls.args(["-r", "-p", "-u"]).arg(&path));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for path in all.keys() {
+        assert!(text.contains(path.as_str()), "{name}: {path} in\n{text}");
     }
+    assert!(!all.is_empty());
 }
 
 /// Damage, and what the check and its repair say of it.
