@@ -102,7 +102,7 @@ fn volume_with(disk: &Disk, at: u64, length: usize, sector_bytes: u32) -> Option
     let mirror = data_of(&next(1, at)?, &[])?;
     let cluster = cluster_bytes(&mirror).or_else(|| cluster_bytes(&mft))?;
     // The record is that of $MFT where $MFT begins, or its copy where $MFTMirr does: the place where both are wins.
-    let mut best: Option<(u64, u32)> = None;
+    let mut best: Option<(u64, u32, u32)> = None;
     for lcn in [mft.first, mirror.first] {
         let Some(start) = lcn.checked_mul(cluster).and_then(|offset| at.checked_sub(offset)) else {
             continue;
@@ -121,12 +121,13 @@ fn volume_with(disk: &Disk, at: u64, length: usize, sector_bytes: u32) -> Option
             mft.first.checked_mul(cluster).and_then(|offset| start.checked_add(offset)).is_some_and(|base| {
                 next(8, base).is_some_and(|record| data_of(&record, b"$\0B\0a\0d\0").is_some())
             });
-        let score = u32::from(there(mft.first)) + u32::from(there(mirror.first)) + u32::from(is_mft);
-        if score > 0 && best.is_none_or(|(_, known)| score > known) {
-            best = Some((start, score));
+        let copies = u32::from(there(mft.first)) + u32::from(there(mirror.first));
+        let score = copies + u32::from(is_mft);
+        if copies > 0 && best.is_none_or(|(_, _, known)| score > known) {
+            best = Some((start, copies, score));
         }
     }
-    let (start, score) = best?;
+    let (start, copies, _) = best?;
     let base = start + mft.first * cluster;
     // $BadClus:$Bad is as long as the volume; else $Bitmap has a bit for each cluster, and up to 63 more.
     let bad = next(8, base).and_then(|record| data_of(&record, b"$\0B\0a\0d\0"));
@@ -157,7 +158,7 @@ fn volume_with(disk: &Disk, at: u64, length: usize, sector_bytes: u32) -> Option
         serial: created(&own).unwrap_or(0x1),
     };
     let evidence = vec![
-        format!("the record of $MFT at {at:#x}, {score} of its 2 copies"),
+        format!("the record of $MFT at {at:#x}, {copies} of its 2 copies"),
         format!(
             "clusters of {cluster} bytes, $MFT at cluster {:#x}, $MFTMirr at cluster {:#x}",
             mft.first, mirror.first
