@@ -26,7 +26,8 @@
 //! ```
 
 pub use vmrescue_base::{
-    Defect, Error, ErrorKind, Layer, Result, Severity, bytes, error, guid, limits, progress, text, time,
+    Defect, Error, ErrorKind, Layer, Result, Severity, bytes, error, guid, limits, names, progress, text,
+    time,
 };
 pub use vmrescue_baseline as baseline;
 pub use vmrescue_batch as batch;

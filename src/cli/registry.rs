@@ -12,8 +12,9 @@ use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
 use vmrescue_fs::path::GuestPath;
+use vmrescue_registry::path::below;
 use vmrescue_registry::reg_text::{self, Operation};
-use vmrescue_registry::{DataType, Hive, Key, RemnantKind, Value, ValueData};
+use vmrescue_registry::{DataType, Hive, HiveEditor, Key, RemnantKind, Value, ValueData};
 use vmrescue_repair::{Change, KeyPath, key_path, read_hive, registry_data};
 use vmrescue_windows::Machine;
 
@@ -119,7 +120,7 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
             })?;
             let data = registry_data(kind, &data)?;
             let operation = Operation::Set { key: key.clone(), name: name.clone(), data_type: kind, data };
-            apply(&image, &format!("reg set {key} {name}"), &changing, &[operation])
+            apply(&image, &format!("reg set {key} {name}"), &changing, &[operation], Typed::ByAPerson)
         }
         Reg::Delete { image, key, name, changing } => {
             let title = format!("reg delete {key}");
@@ -135,16 +136,11 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
                 Some(name) => Operation::DeleteValue { key, name },
                 None => Operation::DeleteKey { key },
             };
-            apply(&image, &title, &changing, &[operation])
+            apply(&image, &title, &changing, &[operation], Typed::ByAPerson)
         }
         Reg::Rename { image, key, name, changing } => rename(&image, &key, &name, &changing),
         Reg::Diff { image, other, key } => diff(&image, &other, key.as_deref().unwrap_or("")),
     }
-}
-
-/// The path of a subkey.
-fn below(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_string() } else { format!("{path}\\{name}") }
 }
 
 fn no_key(key: &str) -> Error {
@@ -172,55 +168,83 @@ pub(super) fn is_bare(image: &Image) -> Result<bool> {
 
 /// The hive that holds `path`, and the path inside it.
 fn key_of(image: &Image, path: &str) -> Result<(Hive, String)> {
-    if is_bare(image)? {
+    let (hive, key) = if is_bare(image)? {
         super::history::tell_unfinished(&image.image);
-        return Ok((read_hive(&image.image)?, below_root(path)));
+        (read_hive(&image.image)?, below_root(path))
+    } else {
+        let (_, machine, _) = look::open(image)?;
+        let at = key_path(&machine, machine.installation(image.windows)?, path)?;
+        (hive_at(&machine, &at.hive)?, at.key)
+    };
+    let key = typed(&hive, &key, path)?;
+    Ok((hive, key))
+}
+
+/// Who wrote a path: in a .reg file only `\` separates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Typed {
+    ByAPerson,
+    InAFile,
+}
+
+/// The key that a person means by `key`, a part of `whole`.
+fn typed(hive: &Hive, key: &str, whole: &str) -> Result<String> {
+    if !key.contains('/') {
+        return Ok(key.to_string());
     }
-    let (_, machine, _) = look::open(image)?;
-    let at = key_path(&machine, machine.installation(image.windows)?, path)?;
-    Ok((hive_at(&machine, &at.hive)?, at.key))
+    // A text with `\` anywhere uses `\` to separate.
+    let key = if whole.contains('\\') { format!("\\{key}") } else { key.to_string() };
+    hive.typed(&key).map(|path| path.to_string())
 }
 
 /// A path in a bare hive: from its root. The roots that .reg files carry are taken off.
 fn below_root(path: &str) -> String {
-    let parts: Vec<&str> = path.split(['\\', '/']).filter(|part| !part.is_empty()).collect();
-    let is = |names: &[&str]| {
-        parts.first().is_some_and(|part| names.iter().any(|name| part.eq_ignore_ascii_case(name)))
+    const SEPARATORS: [char; 2] = ['\\', '/'];
+    let next = |text: &'_ str| -> usize {
+        let name = text.find(SEPARATORS).unwrap_or(text.len());
+        text.len() - text[name..].trim_start_matches(SEPARATORS).len()
     };
+    let mut rest = path.trim_start_matches('\\');
+    let first = &rest[..rest.find(SEPARATORS).unwrap_or(rest.len())];
+    let is = |names: &[&str]| names.iter().any(|name| first.eq_ignore_ascii_case(name));
     let skip = if is(&["HKEY_LOCAL_MACHINE", "HKLM", "HKEY_USERS", "HKU"]) {
         2
     } else {
         usize::from(is(&["HKEY_CURRENT_USER", "HKCU", "HKEY_CLASSES_ROOT", "HKCR"]))
     };
-    parts[skip.min(parts.len())..].join("\\")
+    for _ in 0..skip {
+        rest = &rest[next(rest)..];
+    }
+    vmrescue_registry::path::names(rest).collect::<Vec<_>>().join("\\")
 }
 
 /// Finds the hive that a path leads into, and the path inside it.
 type Hives<'a> = dyn FnMut(&str) -> Result<(KeyPath, Arc<Hive>)> + 'a;
 
 /// Turns operations on a hive into changes; those that would change nothing are left out.
-fn changes_of(hives: &mut Hives<'_>, operations: &[Operation]) -> Result<Vec<Change>> {
+///
+/// Each operation sees what those before it leave behind, so they are tried on a copy of the hive in memory as they come.
+fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: Typed) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
-    let mut gone: Vec<String> = Vec::new();
-    for operation in operations {
+    let mut tried: BTreeMap<String, HiveEditor> = BTreeMap::new();
+    for (place, operation) in operations.iter().enumerate() {
         let path = match operation {
             Operation::CreateKey { key }
             | Operation::DeleteKey { key }
             | Operation::Set { key, .. }
             | Operation::DeleteValue { key, .. } => key,
         };
-        let (KeyPath { hive: file, key }, hive) = hives(path)?;
-        let deleted = gone
-            .iter()
-            .any(|gone| key.to_lowercase() == *gone || key.to_lowercase().starts_with(&format!("{gone}\\")));
-        let found = if deleted { None } else { hive.key(&key)? };
+        let (KeyPath { hive: file, key }, original) = hives(path)?;
+        let hive = tried.get(&file).map_or(&*original, HiveEditor::hive);
+        let key = if by == Typed::ByAPerson { typed(hive, &key, path)? } else { key };
+        let found = hive.key(&key)?;
+        let known = changes.len();
         match operation {
             Operation::CreateKey { .. } if found.is_none() => {
-                changes.push(Change::RegistryCreateKey { hive: file, key });
+                changes.push(Change::RegistryCreateKey { hive: file.clone(), key });
             }
             Operation::DeleteKey { .. } if found.is_some() => {
-                gone.push(key.to_lowercase());
-                changes.push(Change::RegistryDeleteKey { hive: file, key });
+                changes.push(Change::RegistryDeleteKey { hive: file.clone(), key });
             }
             Operation::Set { name, data_type, data, .. } => {
                 let old = found.map(|key| key.value(name)).transpose()?.flatten();
@@ -230,30 +254,40 @@ fn changes_of(hives: &mut Hives<'_>, operations: &[Operation]) -> Result<Vec<Cha
                 if old.as_ref().is_some_and(|(kind, there)| kind == data_type && there == data) {
                     continue;
                 }
-                let was = old.map(|(kind, data)| format!("{} of {} bytes", kind.name(), data.len()));
+                let was = old.map(|(kind, data)| vmrescue_repair::data_words(kind.0, &data));
                 let (name, data, data_type) = (name.clone(), data.clone(), data_type.0);
-                changes.push(Change::RegistrySet { hive: file, key, name, data_type, data, was });
+                changes.push(Change::RegistrySet { hive: file.clone(), key, name, data_type, data, was });
             }
             Operation::DeleteValue { name, .. }
                 if found.map(|key| key.value(name)).transpose()?.flatten().is_some() =>
             {
-                changes.push(Change::RegistryDeleteValue { hive: file, key, name: name.clone() });
+                changes.push(Change::RegistryDeleteValue { hive: file.clone(), key, name: name.clone() });
             }
             _ => {}
+        }
+        if let Some(change) = changes.get(known)
+            && place + 1 < operations.len()
+        {
+            let mut editor = match tried.remove(&file) {
+                Some(editor) => editor,
+                None => HiveEditor::new((*original).clone())?,
+            };
+            vmrescue_repair::apply_to_hive(&mut editor, change)?;
+            tried.insert(file, editor);
         }
     }
     Ok(changes)
 }
 
 /// Plans, shows and runs operations on an image or a bare hive.
-fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operation]) -> Result<u8> {
+fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operation], by: Typed) -> Result<u8> {
     if is_bare(image)? {
         let file = image.image.display().to_string();
         return change::on_hive(image, title, changing, |hive| {
             let hive = Arc::new(hive.clone());
             let mut hives =
                 |path: &str| Ok((KeyPath { hive: file.clone(), key: below_root(path) }, Arc::clone(&hive)));
-            changes_of(&mut hives, operations)
+            changes_of(&mut hives, operations, by)
         });
     }
     change::changes(image, title, changing, |machine: &Machine| {
@@ -267,7 +301,7 @@ fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operatio
             let hive = read.get(&at.hive).cloned().ok_or_else(|| no_key(path))?;
             Ok((at, hive))
         };
-        changes_of(&mut hives, operations)
+        changes_of(&mut hives, operations, by)
     })
 }
 
@@ -278,27 +312,27 @@ fn rename(image: &Image, key: &str, name: &str, changing: &Changing) -> Result<u
     if is_bare(image)? {
         let file = image.image.display().to_string();
         return change::on_hive(image, &title, changing, |_| {
-            Ok(vec![Change::RegistryRenameKey { hive: file, key: at, to: name.to_string() }])
+            Ok(vec![Change::RegistryRenameKey { hive: file, key: at.clone(), to: name.to_string() }])
         });
     }
     change::changes(image, &title, changing, |machine: &Machine| {
-        let at = key_path(machine, machine.installation(image.windows)?, key)?;
-        Ok(vec![Change::RegistryRenameKey { hive: at.hive, key: at.key, to: name.to_string() }])
+        let hive = key_path(machine, machine.installation(image.windows)?, key)?.hive;
+        Ok(vec![Change::RegistryRenameKey { hive, key: at.clone(), to: name.to_string() }])
     })
 }
 
 fn import(image: &Image, file: &Path, changing: &Changing) -> Result<u8> {
     let bytes = std::fs::read(file).map_err(|e| Error::io("cannot be read", file, e))?;
     let operations = reg_text::parse(&bytes).map_err(|e| e.in_file(file))?;
-    apply(image, &format!("reg import {}", file.display()), changing, &operations)
+    apply(image, &format!("reg import {}", file.display()), changing, &operations, Typed::InAFile)
 }
 
 /// The path as regedit writes it.
-fn full_path(image: &Image, path: &str) -> Result<String> {
+fn full_path(image: &Image, path: &str, key: &str) -> Result<String> {
     let parts: Vec<&str> = path.split(['\\', '/']).filter(|part| !part.is_empty()).collect();
     if is_bare(image)? {
         let stem = image.image.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
-        let below = below_root(path);
+        let below = key;
         let root = format!(r"HKEY_LOCAL_MACHINE\{stem}");
         return Ok(if below.is_empty() { root } else { format!(r"{root}\{below}") });
     }
@@ -310,14 +344,19 @@ fn full_path(image: &Image, path: &str) -> Result<String> {
         _ => part.to_string(),
     };
     let first = parts.first().map(|part| long(part)).unwrap_or_default();
-    Ok(std::iter::once(first.as_str()).chain(parts.iter().skip(1).copied()).collect::<Vec<_>>().join("\\"))
+    // With `/` in the name of a key the words of the person do not say where names end; the key does.
+    let head =
+        parts.len().saturating_sub(key.split(['\\', '/']).filter(|part| !part.is_empty()).count()).max(1);
+    let upper = parts.get(1..head).unwrap_or_default().iter().copied();
+    let names = std::iter::once(first.as_str()).chain(upper).chain(vmrescue_registry::path::names(key));
+    Ok(names.collect::<Vec<_>>().join("\\"))
 }
 
 fn export(image: &Image, key: &str, file: Option<&Path>, output: Output) -> Result<u8> {
     let (hive, at) = key_of(image, key)?;
     let found = hive.key(&at)?.ok_or_else(|| no_key(key))?;
     let mut text = reg_text::HEADER.to_string();
-    reg_text::key_text(&found, &full_path(image, key)?, &mut text)?;
+    reg_text::key_text(&found, &full_path(image, key, &at)?, &mut text)?;
     match file {
         Some(file) => {
             output.rules(image)?.write(file, &reg_text::file_bytes(&text))?;
@@ -380,23 +419,41 @@ fn say_deleted(image: &Image, hive: &Hive) -> Result<u8> {
     Ok(CLEAN)
 }
 
+/// The bytes, when what is shown would not come back as them: a text of an odd number of bytes, without its end, with more after it.
+fn odd_bytes(value: &Value<'_>, shown: &ValueData) -> Result<Option<String>> {
+    let data = value.data()?;
+    Ok((shown.encode(value.data_type()) != *data).then(|| vmrescue_base::text::hex(&data)))
+}
+
 fn data_words(value: &Value<'_>) -> Result<String> {
-    Ok(match value.typed()? {
+    let typed = value.typed()?;
+    let odd = odd_bytes(value, &typed)?.filter(|_| value.data_type() != DataType::SZ || value.size_is_odd());
+    let words = match typed {
         ValueData::Text(text) => text,
         ValueData::Texts(texts) => texts.join("\\0"),
         ValueData::Number(number) => format!("{number:#x}"),
         ValueData::Bytes(bytes) => vmrescue_base::text::hex(&bytes),
+    };
+    Ok(match odd {
+        Some(bytes) => format!("{words}    (bytes {bytes})"),
+        None => words,
     })
 }
 
 fn value_json(value: &Value<'_>) -> Result<serde_json::Value> {
-    let data = match value.typed()? {
+    let typed = value.typed()?;
+    let odd = odd_bytes(value, &typed)?;
+    let data = match typed {
         ValueData::Text(text) => json!(text),
         ValueData::Texts(texts) => json!(texts),
         ValueData::Number(number) => json!(number),
         ValueData::Bytes(bytes) => json!(vmrescue_base::text::hex(&bytes)),
     };
-    Ok(json!({"name": value.name(), "type": value.data_type().name(), "data": data}))
+    let mut document = json!({"name": value.name(), "type": value.data_type().name(), "data": data});
+    if let Some(bytes) = odd {
+        document["bytes"] = json!(bytes);
+    }
+    Ok(document)
 }
 
 /// What cannot be read goes to standard error; the rest is shown.
@@ -537,25 +594,26 @@ fn diff(image: &Image, other: &Path, key: &str) -> Result<u8> {
 /// Checks a bare hive, and with `repair` writes it anew from what can be read: locked from before it is read, so that what is
 /// shown and agreed to is what is replaced.
 pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8> {
-    let checked = |hive: &Hive| -> Result<(bool, bool)> {
+    let code = |damaged: bool| if damaged { FINDINGS } else { CLEAN };
+    let looked = |hive: &Hive| -> Result<(bool, bool)> {
         let defects = hive.check();
         look::say_defects(image, &defects)?;
         let damaged = defects.iter().any(|defect| defect.severity != vmrescue_base::Severity::Note);
         let broken = defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error);
         Ok((damaged, broken))
     };
-    let code = |damaged: bool| if damaged { FINDINGS } else { CLEAN };
     let Some(changing) = repair else {
         super::history::tell_unfinished(&image.image);
-        let (damaged, _) = checked(&read_hive(&image.image)?)?;
-        return Ok(code(damaged));
+        let hive = read_hive(&image.image)?;
+        let (damaged, _) = looked(&hive)?;
+        return Ok(code(damaged || !hive.is_clean()));
     };
     let mut ended = CLEAN;
-    let rebuilt = |hive: &Hive| -> Result<Option<Vec<u8>>> {
-        let (damaged, broken) = checked(hive)?;
-        ended = code(damaged);
+    let cured = |hive: &Hive| -> Result<Option<Vec<u8>>> {
+        let (damaged, broken) = looked(hive)?;
+        ended = code(damaged || !hive.is_clean());
         if !broken {
-            return Ok(None);
+            return if hive.is_clean() { Ok(None) } else { accepted(hive, changing) };
         }
         let (bytes, lost) = vmrescue_registry::rebuild(hive)?;
         say(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), lost.len()))?;
@@ -564,10 +622,21 @@ pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8>
     };
     let options = change::options(image, changing)?;
     let done =
-        vmrescue_repair::replace_hive(&image.image, "rebuild the hive", rebuilt, &options, &Bars::new())?;
+        vmrescue_repair::replace_hive(&image.image, "rebuild the hive", cured, &options, &Bars::new())?;
     if done.operation.is_none() {
         return Ok(ended);
     }
     say(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
     Ok(CLEAN)
+}
+
+/// The bytes of a hive taken as it lies, whose logs are gone or whose base block is wrong: Windows does not start from it as
+/// it is. `None` when that is not wanted.
+fn accepted(hive: &Hive, changing: &Changing) -> Result<Option<Vec<u8>>> {
+    let hive = Hive::parse(hive.bytes().to_vec())?.accept();
+    for defect in hive.defects().iter().filter(|defect| defect.code == "hive-accepted") {
+        say(&defect.detail)?;
+    }
+    let wanted = !changing.dry_run && super::agreed(changing.yes, "Take the hive as it lies?")?;
+    Ok(wanted.then(|| hive.bytes().to_vec()))
 }

@@ -1,6 +1,8 @@
 //! Bins and cells: the lowest level of a hive. Offsets count from the first bin, 4096 bytes into the file.
 
 use vmrescue_base::bytes::u32_at;
+use vmrescue_base::names;
+pub(super) use vmrescue_base::names::{compare as compare_names, same as same_name};
 
 /// Bytes of the base block, ahead of the first bin.
 pub(super) const BASE_BYTES: usize = 4096;
@@ -46,42 +48,46 @@ pub(super) fn name_text(bytes: &[u8], compressed: bool) -> String {
     } else if compressed {
         bytes.iter().map(|b| char::from(*b)).collect()
     } else {
-        vmrescue_base::text::utf16le_lossy(bytes)
+        names::from_bytes(bytes)
     }
 }
 
-/// Bytes of a name on disk, and whether they are compressed (Latin-1).
+/// Bytes of a name on disk, and whether they are compressed (Latin-1): all names that can be are.
 pub(super) fn name_bytes(name: &str) -> (Vec<u8>, bool) {
     let latin: Option<Vec<u8>> = name.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
     match latin {
         Some(bytes) => (bytes, true),
-        None => (vmrescue_base::text::utf16le_bytes(name), false),
+        None => (names::to_bytes(name), false),
     }
 }
 
-/// One character as Windows compares names: upper case where that is one character.
-pub(super) fn upper(c: char) -> char {
-    let mut up = c.to_uppercase();
-    match (up.next(), up.next()) {
-        (Some(one), None) => one,
-        _ => c,
-    }
-}
-
-/// True when two names are the same to Windows.
-pub(super) fn same_name(a: &str, b: &str) -> bool {
-    a.chars().map(upper).eq(b.chars().map(upper))
-}
-
-/// Order of names in subkey lists.
-pub(super) fn compare_names(a: &str, b: &str) -> std::cmp::Ordering {
-    let units =
-        |text: &str| -> Vec<u16> { text.chars().map(upper).collect::<String>().encode_utf16().collect() };
-    units(a).cmp(&units(b))
+fn hash_of(upper: impl Iterator<Item = u16>) -> u32 {
+    upper.fold(0u32, |hash, unit| hash.wrapping_mul(37).wrapping_add(u32::from(unit)))
 }
 
 /// The hash of a name in `lh` lists.
 pub(super) fn name_hash(name: &str) -> u32 {
-    let upper: String = name.chars().map(upper).collect();
-    upper.encode_utf16().fold(0u32, |hash, unit| hash.wrapping_mul(37).wrapping_add(u32::from(unit)))
+    hash_of(names::units(name).map(names::upper))
+}
+
+/// The same of a name in upper case.
+pub(super) fn name_hash_units(upper: &[u16]) -> u32 {
+    hash_of(upper.iter().copied())
+}
+
+/// The hint of a name in `lf` lists: its first four characters, or nothing when one of them is not Latin-1.
+pub(super) fn name_hint(name: &str) -> u32 {
+    name_hint_units(&names::to_units(name))
+}
+
+/// The same of units.
+pub(super) fn name_hint_units(name: &[u16]) -> u32 {
+    let mut hint = [0u8; 4];
+    for (byte, unit) in hint.iter_mut().zip(name) {
+        match u8::try_from(*unit) {
+            Ok(latin) => *byte = latin,
+            Err(_) => return 0,
+        }
+    }
+    u32::from_le_bytes(hint)
 }

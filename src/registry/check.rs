@@ -1,103 +1,244 @@
-//! Walks every cell that can be reached from the root, and says what does not fit.
+//! Walks every cell that the root reaches, once, and says which rule of `docs/hive-rules.md` does not hold.
+//!
+//! An error is what Windows' own check of a hive objects to, and then throws away or refuses to load; a warning is what Windows
+//! puts right in silence; a note is neither.
 
-use super::cell::{cell, compare_names, name_hash, signed};
-use super::free::FreeCells;
+pub(super) mod descriptor;
+mod map;
+mod values;
+
+use super::cell::{NONE, cell, name_hash_units, name_hint_units};
 use super::hive::Hive;
 use super::key::Key;
-use super::subkeys::listed;
-use std::collections::{HashMap, HashSet};
-use vmrescue_base::bytes::u32_at;
+use super::subkeys::{listed, own_cells};
+use map::{CellMap, Use};
+use std::collections::{BTreeMap, HashSet};
+use vmrescue_base::bytes::{u16_at, u32_at};
 use vmrescue_base::error::{Defect, Layer, Severity};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_base::names;
 
-struct Walk<'a> {
+/// Flags that only a root has: exit and entry of a hive, "not to be deleted".
+const ROOT_FLAGS: u16 = 0x0e;
+
+pub(super) struct Walk<'a> {
     hive: &'a Hive,
-    seen: HashSet<u32>,
-    security: HashMap<u32, u32>,
+    map: CellMap,
+    /// Users of each security cell.
+    security: BTreeMap<u32, u32>,
+    defects: Vec<Defect>,
 }
 
 /// Adds what a full walk finds.
 pub(super) fn check(hive: &Hive, defects: &mut Vec<Defect>) {
-    if let Err(e) = FreeCells::scan(hive.bytes()) {
-        defects.push(Defect::from_error("hive-cells-bad", Severity::Error, &e));
+    let (map, broken) = CellMap::read(hive.bytes());
+    let mut walk = Walk { hive, map, security: BTreeMap::new(), defects: std::mem::take(defects) };
+    if let Some(e) = broken {
+        walk.defects.push(Defect::from_error("hive-cells-bad", Severity::Error, &e));
     }
-    let mut walk = Walk { hive, seen: HashSet::new(), security: HashMap::new() };
-    let mut pending = vec![(hive.root(), 0)];
-    while let Some((key, depth)) = pending.pop() {
-        let at = key.file_offset();
-        let mut bad =
-            |code, text: String| defects.push(Defect::new(code, Severity::Error, Layer::Hive, at, text));
-        if !walk.seen.insert(key.offset) {
-            bad("hive-key-twice", format!("key {} is listed twice", key.name()));
+    let mut seen = HashSet::new();
+    let mut pending = vec![(hive.root(), None, 0)];
+    while let Some((key, parent, depth)) = pending.pop() {
+        if !seen.insert(key.offset) {
+            walk.bad("hive-key-twice", key.offset, format!("key {} is listed twice", key.name()));
             continue;
         }
         if depth > MAX_KEY_DEPTH {
-            bad("hive-too-deep", "keys are nested too deeply".into());
+            walk.bad("hive-too-deep", key.offset, "keys are nested too deeply".into());
             continue;
         }
-        *walk.security.entry(key.number(44)).or_default() += 1;
-        if let Err(e) = values(&key) {
-            bad("hive-value-bad", e);
-        }
-        match walk.children(&key) {
-            Ok(children) => pending.extend(children.into_iter().map(|child| (child, depth + 1))),
-            Err((code, text)) => bad(code, text),
-        }
+        walk.key(&key, parent);
+        pending.extend(walk.children(&key).into_iter().map(|child| (child, Some(key.offset), depth + 1)));
     }
-    walk.check_security(defects);
-    super::reach::check(hive, defects);
-}
-
-fn values(key: &Key<'_>) -> Result<(), String> {
-    let values = key.values().map_err(|e| e.to_string())?;
-    values.iter().try_for_each(|value| value.data().map(|_| ()).map_err(|e| e.to_string()))
+    walk.ring();
+    let (count, bytes) = walk.map.unreached(hive.bytes());
+    if count > 0 {
+        let text = format!("{count} cells of {bytes} bytes are allocated and belong to nothing");
+        walk.defects.push(Defect::new("hive-cells-unreachable", Severity::Note, Layer::Hive, None, text));
+    }
+    *defects = walk.defects;
 }
 
 impl<'a> Walk<'a> {
-    fn children(&self, key: &Key<'a>) -> Result<Vec<Key<'a>>, (&'static str, String)> {
-        let count = key.subkey_count();
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let unreadable = |e: vmrescue_base::error::Error| ("hive-subkeys-bad", e.to_string());
-        let entries = listed(self.hive.bytes(), key.number(28)).map_err(unreadable)?;
-        if entries.len() != count as usize {
-            return Err(("hive-subkey-count", format!("{count} subkeys expected, {} listed", entries.len())));
-        }
-        let mut children: Vec<Key<'a>> = Vec::with_capacity(entries.len());
-        for (offset, hash) in entries {
-            let child = Key::at(self.hive, offset).map_err(unreadable)?;
-            let name = child.name();
-            if hash.is_some_and(|hash| hash != name_hash(&name)) {
-                return Err(("hive-hash-wrong", format!("the hash of subkey {name} is wrong")));
-            }
-            if children.last().is_some_and(|last| compare_names(&last.name(), &name).is_ge()) {
-                return Err(("hive-subkeys-unsorted", format!("subkey {name} is out of order")));
-            }
-            if child.number(16) != key.offset {
-                return Err(("hive-parent-wrong", format!("subkey {name} names another parent")));
-            }
-            children.push(child);
-        }
-        Ok(children)
+    fn bad(&mut self, code: &'static str, offset: u32, text: String) {
+        let at = 4096 + u64::from(offset);
+        self.defects.push(Defect::new(code, Severity::Error, Layer::Hive, at, text));
     }
 
-    fn check_security(&self, defects: &mut Vec<Defect>) {
-        for (offset, users) in &self.security {
-            let at = 4096 + u64::from(*offset);
-            let sk = signed(self.hive.bytes(), *offset, b"sk");
-            let count = sk.and_then(|sk| u32_at(sk, 12));
-            let text = match count {
-                None if cell(self.hive.bytes(), *offset).is_none() => {
-                    "a key has no security descriptor".to_string()
-                }
-                None => "the security of a key is damaged".to_string(),
-                Some(count) if count != *users => {
-                    format!("a security cell counts {count} users and has {users}")
-                }
-                Some(_) => continue,
+    fn take(&mut self, offset: u32, what: Use) {
+        if let Some(first) = self.map.take(offset, what) {
+            let text = format!("a cell is used as {} and as {}", first.words(), what.words());
+            self.bad("hive-cell-twice", offset, text);
+        }
+    }
+
+    fn key(&mut self, key: &Key<'a>, parent: Option<u32>) {
+        self.take(key.offset, Use::Key);
+        let node = cell(self.hive.bytes(), key.offset).unwrap_or_default();
+        let half = |at| u16_at(node, at).unwrap_or(0);
+        let (flags, name_bytes) = (half(2), usize::from(half(72)));
+        if name_bytes == 0 || node.len() < 76 + name_bytes {
+            self.bad("hive-key-name", key.offset, "the name of a key does not fit into its cell".into());
+        }
+        if let Some(parent) = parent {
+            if key.number(16) != parent {
+                self.bad("hive-parent-wrong", key.offset, format!("key {} names another parent", key.name()));
+            }
+            if flags & ROOT_FLAGS != 0 {
+                self.bad("hive-key-flags", key.offset, format!("key {} has the flags of a root", key.name()));
+            }
+        }
+        let (class, class_bytes) = (key.number(48), usize::from(half(74)));
+        if class_bytes > 0 {
+            match cell(self.hive.bytes(), class).filter(|content| content.len() >= class_bytes) {
+                Some(_) => self.take(class, Use::Class),
+                None => self.bad(
+                    "hive-class-bad",
+                    key.offset,
+                    format!("the class name of {} cannot be read", key.name()),
+                ),
+            }
+        }
+        let security = key.number(44);
+        *self.security.entry(security).or_default() += 1;
+        let mut longest = [(60, 0), (64, 0)];
+        self.values(key, &mut longest);
+        for (at, found) in longest {
+            self.longest(key, at, key.number(at), found);
+        }
+    }
+
+    /// A key says how long the longest name or data below it is. Less than that is an error to Windows.
+    fn longest(&mut self, key: &Key<'_>, at: usize, said: u32, found: u32) {
+        if found > said {
+            let what = match at {
+                52 => "name of a subkey",
+                60 => "name of a value",
+                _ => "data of a value",
             };
-            defects.push(Defect::new("hive-security-count", Severity::Warning, Layer::Hive, at, text));
+            let text = format!("key {} has a {what} of {found} bytes and says at most {said}", key.name());
+            self.bad("hive-largest-wrong", key.offset, text);
+        }
+    }
+
+    fn children(&mut self, key: &Key<'a>) -> Vec<Key<'a>> {
+        let count = key.subkey_count();
+        if count == 0 {
+            return Vec::new();
+        }
+        let bytes = self.hive.bytes();
+        let list = key.number(28);
+        for own in own_cells(bytes, list) {
+            self.take(own, Use::List);
+            if cell(bytes, own).and_then(|leaf| u16_at(leaf, 2)) == Some(0) {
+                self.bad("hive-subkeys-bad", own, "a subkey list is empty".into());
+            }
+        }
+        let entries = match listed(bytes, list) {
+            Ok(entries) => entries,
+            Err(e) => {
+                self.defects.push(Defect::from_error("hive-subkeys-bad", Severity::Error, &e));
+                return key.subkeys_lenient().0;
+            }
+        };
+        if entries.len() != count as usize {
+            let text = format!("{count} subkeys expected, {} listed", entries.len());
+            self.bad("hive-subkey-count", key.offset, text);
+        }
+        let mut children: Vec<Key<'a>> = Vec::with_capacity(entries.len());
+        let (mut last, mut name, mut longest) = (Vec::new(), Vec::new(), 0);
+        for entry in entries {
+            let child = match Key::at(self.hive, entry.key) {
+                Ok(child) => child,
+                Err(e) => {
+                    self.defects.push(Defect::from_error("hive-subkeys-bad", Severity::Error, &e));
+                    continue;
+                }
+            };
+            child.units(&mut name);
+            longest = longest.max(2 * name.len());
+            if entry.hint.is_some_and(|hint| hint != name_hint_units(&name)) {
+                self.bad(
+                    "hive-hint-wrong",
+                    key.offset,
+                    format!("the hint of subkey {} is wrong", child.name()),
+                );
+            }
+            name.iter_mut().for_each(|unit| *unit = names::upper(*unit));
+            if entry.hash.is_some_and(|hash| hash != name_hash_units(&name)) {
+                self.bad(
+                    "hive-hash-wrong",
+                    key.offset,
+                    format!("the hash of subkey {} is wrong", child.name()),
+                );
+            }
+            if !children.is_empty() && last >= name {
+                self.bad(
+                    "hive-subkeys-unsorted",
+                    key.offset,
+                    format!("subkey {} is out of order", child.name()),
+                );
+            }
+            std::mem::swap(&mut last, &mut name);
+            children.push(child);
+        }
+        self.longest(key, 52, key.number(52) & 0xffff, longest as u32);
+        children
+    }
+
+    /// All security cells form a ring; each has a descriptor and counts its users.
+    fn ring(&mut self) {
+        let bytes = self.hive.bytes();
+        let first = self.hive.root().number(44);
+        let (mut at, mut ring) = (first, HashSet::new());
+        loop {
+            let Some(sk) = cell(bytes, at).filter(|sk| sk.starts_with(b"sk") && sk.len() >= 20) else {
+                let what = if at == NONE {
+                    "a key has no security descriptor"
+                } else {
+                    "a security cell is damaged"
+                };
+                self.bad("hive-security-bad", at, what.into());
+                break;
+            };
+            self.take(at, Use::Security);
+            ring.insert(at);
+            let number = |place| u32_at(sk, place).unwrap_or(0);
+            let descriptor = sk.get(20..20usize.saturating_add(number(16) as usize));
+            if let Some(what) = descriptor.map_or(Some("is longer than its cell"), descriptor::wrong) {
+                self.bad("hive-security-bad", at, format!("a security descriptor {what}"));
+            }
+            let users = self.security.get(&at).copied().unwrap_or(0);
+            if number(12) != users {
+                let text = format!("a security cell counts {} users and has {users}", number(12));
+                let place = 4096 + u64::from(at);
+                self.defects.push(Defect::new(
+                    "hive-security-count",
+                    Severity::Warning,
+                    Layer::Hive,
+                    place,
+                    text,
+                ));
+            }
+            let next = number(4);
+            if cell(bytes, next).and_then(|sk| u32_at(sk, 8)) != Some(at) {
+                self.bad("hive-security-ring", at, "the ring of security cells is broken".into());
+                break;
+            }
+            at = next;
+            if at == first {
+                break;
+            }
+            if ring.contains(&at) {
+                self.bad("hive-security-ring", at, "the ring of security cells does not close".into());
+                break;
+            }
+        }
+        let outside: Vec<u32> = self.security.keys().filter(|at| !ring.contains(at)).copied().collect();
+        for at in outside {
+            let users = self.security.get(&at).copied().unwrap_or(0);
+            let text = format!("{users} keys have a security descriptor that the hive does not know");
+            self.bad("hive-security-user", at, text);
         }
     }
 }

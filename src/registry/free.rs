@@ -21,38 +21,19 @@ impl FreeCells {
     /// `Damaged` when bins or cells do not add up: an editor does not start on such a hive.
     pub(super) fn scan(bytes: &[u8]) -> Result<FreeCells> {
         let mut free = FreeCells::default();
-        let end = bins_bytes(bytes);
-        let broken = |at: usize, what: &str| {
-            Error::damaged(Layer::Hive, what.to_string())
-                .at((BASE_BYTES + at) as u64)
-                .advice("the hive has damage that an edit could make worse; see `vmrescue check`")
-        };
-        let mut bin = 0;
-        while bin < end {
-            let at = BASE_BYTES + bin;
-            let size = u32_at(bytes, at + 8).unwrap_or(0) as usize;
-            if bytes.get(at..at + 4) != Some(b"hbin")
-                || size == 0
-                || !size.is_multiple_of(4096)
-                || size > end - bin
-            {
-                return Err(broken(bin, "a hive bin is damaged"));
-            }
-            free.bins.insert(bin as u32);
-            let mut cell = bin + 32;
-            while cell < bin + size {
-                let raw = u32_at(bytes, BASE_BYTES + cell).unwrap_or(0).cast_signed();
-                let length = raw.unsigned_abs() as usize;
-                if length < 8 || !length.is_multiple_of(8) || length > bin + size - cell {
-                    return Err(broken(cell, "a cell has an impossible size"));
+        let mut bins = BTreeSet::new();
+        each_cell(
+            bytes,
+            |bin| {
+                bins.insert(bin);
+            },
+            |cell, size, is_free| {
+                if is_free {
+                    free.add(cell, size);
                 }
-                if raw > 0 {
-                    free.add(cell as u32, length as u32);
-                }
-                cell += length;
-            }
-            bin += size;
-        }
+            },
+        )?;
+        free.bins = bins;
         Ok(free)
     }
 
@@ -60,7 +41,6 @@ impl FreeCells {
         self.by_offset.insert(offset, size);
         self.by_size.insert((size, offset));
     }
-
     fn take(&mut self, offset: u32) -> Option<u32> {
         let size = self.by_offset.remove(&offset)?;
         self.by_size.remove(&(size, offset));
@@ -97,4 +77,47 @@ impl FreeCells {
         self.add(start, end - start);
         (start, end - start)
     }
+}
+
+/// Calls `bin` with each bin's place, and `cell` with each cell's place, its whole size, and whether it is free.
+///
+/// # Errors
+/// `Damaged` where bins or cells do not add up.
+pub(super) fn each_cell(
+    bytes: &[u8],
+    mut bin: impl FnMut(u32),
+    mut cell: impl FnMut(u32, u32, bool),
+) -> Result<()> {
+    let end = bins_bytes(bytes);
+    let broken = |at: usize, what: &str| {
+        Error::damaged(Layer::Hive, what.to_string())
+            .at((BASE_BYTES + at) as u64)
+            .advice("the hive has damage that an edit could make worse; see `vmrescue check`")
+    };
+    let mut start = 0;
+    while start < end {
+        let at = BASE_BYTES + start;
+        let size = u32_at(bytes, at + 8).unwrap_or(0) as usize;
+        if bytes.get(at..at + 4) != Some(b"hbin")
+            || u32_at(bytes, at + 4) != Some(start as u32)
+            || size == 0
+            || !size.is_multiple_of(4096)
+            || size > end - start
+        {
+            return Err(broken(start, "a hive bin is damaged"));
+        }
+        bin(start as u32);
+        let mut place = start + 32;
+        while place < start + size {
+            let raw = u32_at(bytes, BASE_BYTES + place).unwrap_or(0).cast_signed();
+            let length = raw.unsigned_abs() as usize;
+            if length < 8 || !length.is_multiple_of(8) || length > start + size - place {
+                return Err(broken(place, "a cell has an impossible size"));
+            }
+            cell(place as u32, length as u32, raw > 0);
+            place += length;
+        }
+        start += size;
+    }
+    Ok(())
 }

@@ -93,6 +93,45 @@ impl Hive {
         }
     }
 
+    /// True when the bytes are those of the file: nothing was applied from logs and nothing put right.
+    pub fn is_as_on_disk(&self) -> bool {
+        !self.defects.iter().any(|defect| matches!(defect.code, "hive-log-replayed" | "hive-accepted"))
+    }
+
+    /// True when the hive was closed and its base block is right: an edit can begin.
+    pub fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Takes the hive as it lies, for one that was not closed and whose logs are gone, or whose base block has a wrong
+    /// checksum: both sequence numbers become the last one that was confirmed. What the last write had not finished is lost,
+    /// and the walk over all cells ([`Hive::check`]) has to say whether what is there fits together.
+    #[must_use]
+    pub fn accept(mut self) -> Hive {
+        if self.clean {
+            return self;
+        }
+        let (begun, confirmed) = (u32_at(&self.bytes, 4).unwrap_or(0), u32_at(&self.bytes, 8).unwrap_or(0));
+        if let Some(place) = self.bytes.get_mut(4..8) {
+            place.copy_from_slice(&confirmed.to_le_bytes());
+        }
+        let sum = base_checksum(&self.bytes);
+        if let Some(place) = self.bytes.get_mut(508..512) {
+            place.copy_from_slice(&sum.to_le_bytes());
+        }
+        self.defects.retain(|defect| !matches!(defect.code, "hive-not-clean" | "hive-base-checksum"));
+        let text = if begun == confirmed {
+            "the base block had a wrong checksum, which was computed anew".to_string()
+        } else {
+            format!(
+                "write {begun} was not finished and its logs are gone; the hive is taken as write {confirmed} left it"
+            )
+        };
+        self.defects.push(Defect::new("hive-accepted", Severity::Note, Layer::Hive, 4, text));
+        self.clean = true;
+        self
+    }
+
     /// What was found wrong when the hive was opened.
     pub fn defects(&self) -> &[Defect] {
         &self.defects
@@ -136,13 +175,13 @@ impl Hive {
         Key { hive: self, offset: u32_at(&self.bytes, 36).unwrap_or(0) }
     }
 
-    /// The key at `path` below the root; `\` or `/` between names, case does not matter, "" is the root.
+    /// The key at `path` below the root; `\` between names, case does not matter, "" is the root.
     ///
     /// # Errors
     /// `Damaged` when a list on the way cannot be read.
     pub fn key(&self, path: &str) -> Result<Option<Key<'_>>> {
         let mut key = self.root();
-        for name in path.split(['\\', '/']).filter(|name| !name.is_empty()) {
+        for name in super::path::names(path) {
             match key.subkey(name)? {
                 Some(next) => key = next,
                 None => return Ok(None),

@@ -10,6 +10,10 @@ use vmrescue_base::time::FileTime;
 
 /// Flag of an `nk` or `vk`: the name is Latin-1.
 pub(super) const KEY_COMPRESSED: u16 = 0x20;
+/// Flag of a key that is a symbolic link.
+pub(super) const SYMBOLIC_LINK: u16 = 0x10;
+/// Type of the one value of a link.
+pub(super) const REG_LINK: u32 = 6;
 /// Most values that one key is read with.
 const MAX_VALUES: usize = 1 << 20;
 
@@ -52,6 +56,30 @@ impl<'a> Key<'a> {
         name_text(slice_at(node, 76, length).unwrap_or_default(), compressed)
     }
 
+    /// The units of its name.
+    pub(super) fn units(&self, units: &mut Vec<u16>) {
+        let node = self.node();
+        let bytes = slice_at(node, 76, usize::from(u16_at(node, 72).unwrap_or(0))).unwrap_or_default();
+        units.clear();
+        if self.flags() & KEY_COMPRESSED != 0 {
+            units.extend(bytes.iter().map(|byte| u16::from(*byte)));
+        } else {
+            units.extend(bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)));
+        }
+    }
+
+    /// Flags of the node.
+    pub(super) fn flags(&self) -> u16 {
+        u16_at(self.node(), 2).unwrap_or(0)
+    }
+
+    /// True for a symbolic link whose values are those of one.
+    pub(super) fn is_link(&self) -> bool {
+        let of_link =
+            |value: &Value<'_>| value.data_type().0 == REG_LINK && value.name() == "SymbolicLinkValue";
+        self.flags() & SYMBOLIC_LINK != 0 && self.values_lenient().0.iter().all(of_link)
+    }
+
     /// The class name, if it has one.
     pub fn class_name(&self) -> Option<String> {
         let length = usize::from(u16_at(self.node(), 74)?);
@@ -83,7 +111,7 @@ impl<'a> Key<'a> {
             return Ok(Vec::new());
         }
         let entries = listed(&self.hive.bytes, self.number(28))?;
-        entries.into_iter().map(|(offset, _)| Key::at(self.hive, offset)).collect()
+        entries.into_iter().map(|entry| Key::at(self.hive, entry.key)).collect()
     }
 
     /// The subkeys that can be read, and what kept the others from it.
@@ -92,8 +120,8 @@ impl<'a> Key<'a> {
         if self.subkey_count() == 0 {
             return (keys, errors);
         }
-        for (offset, _) in listed_lenient(&self.hive.bytes, self.number(28), &mut errors) {
-            match Key::at(self.hive, offset) {
+        for entry in listed_lenient(&self.hive.bytes, self.number(28), &mut errors) {
+            match Key::at(self.hive, entry.key) {
                 Ok(key) => keys.push(key),
                 Err(e) => errors.push(e),
             }
@@ -136,9 +164,9 @@ impl<'a> Key<'a> {
         // A hash that is wrong hides a key from Windows, not from us: the others are looked at last.
         for right in [true, false] {
             let candidates =
-                entries.iter().filter(|(_, stored)| stored.is_none_or(|stored| stored == hash) == right);
-            for (offset, _) in candidates {
-                let key = Key::at(self.hive, *offset)?;
+                entries.iter().filter(|entry| entry.hash.is_none_or(|stored| stored == hash) == right);
+            for entry in candidates {
+                let key = Key::at(self.hive, entry.key)?;
                 if same_name(&key.name(), name) {
                     return Ok(Some(key));
                 }

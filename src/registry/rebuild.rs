@@ -16,10 +16,16 @@ use vmrescue_base::time::FileTime;
 /// `NoSpace` when the result would be too large.
 pub fn rebuild(damaged: &Hive) -> Result<(Vec<u8>, Vec<Defect>)> {
     let root = damaged.root();
-    let mut editor = HiveEditor::new_hive(&root.name())?;
+    let name = root.name();
+    let is_name =
+        !name.is_empty() && vmrescue_base::names::units(&name).count() <= super::path::MAX_NAME_UNITS;
+    let mut editor = HiveEditor::new_hive(if is_name { &name } else { "ROOT" })?;
     editor.copy_base(damaged);
     let mut builder =
         Builder { editor, lost: Vec::new(), security: HashMap::new(), seen: HashSet::from([root.offset]) };
+    if !is_name {
+        builder.lose(&root, "the name of the root key, which is ROOT now".into());
+    }
     let target = builder.editor.hive().root().offset;
     builder.fill(&root, target, 0)?;
     let edited = builder.editor.finish(FileTime::now())?;
@@ -59,6 +65,9 @@ impl Builder {
             }
         }
         self.editor.set_values(target, &offsets)?;
+        if source.is_link() {
+            self.editor.make_link(target);
+        }
         self.children(source, target, depth)?;
         self.editor.set_times(target, source.last_written());
         Ok(())
@@ -69,14 +78,18 @@ impl Builder {
         for error in broken {
             self.lose(source, format!("subkeys of {}: {error}", source.name()));
         }
-        let mut made: Vec<(String, u32)> = Vec::new();
+        let (mut made, mut names): (Vec<(String, u32)>, HashSet<String>) = (Vec::new(), HashSet::new());
         for child in children {
             let name = child.name();
+            if name.is_empty() || vmrescue_base::names::units(&name).count() > super::path::MAX_NAME_UNITS {
+                self.lose(&child, format!("a subkey of {} without a name that could be", source.name()));
+                continue;
+            }
             if depth >= MAX_KEY_DEPTH || !self.seen.insert(child.offset) {
                 self.lose(&child, format!("{name}: listed twice, or nested too deeply"));
                 continue;
             }
-            if made.iter().any(|(other, _)| compare_names(other, &name).is_eq()) {
+            if !names.insert(vmrescue_base::names::folded(&name)) {
                 self.lose(&child, format!("{name}: a second subkey of this name"));
                 continue;
             }
@@ -92,7 +105,8 @@ impl Builder {
 
     fn secure(&mut self, source: &Key<'_>, target: u32) -> Result<()> {
         let old = source.number(44);
-        let new = match (self.security.get(&old), source.security()) {
+        let descriptor = source.security().filter(|bytes| super::check::descriptor::wrong(bytes).is_none());
+        let new = match (self.security.get(&old), descriptor) {
             (Some(known), _) => *known,
             (None, Some(descriptor)) => {
                 let made = self.editor.new_security(descriptor)?;

@@ -11,15 +11,25 @@ fn broken(offset: u32, what: &str) -> Error {
     Error::damaged(Layer::Hive, format!("subkey list: {what}")).at(4096 + u64::from(offset))
 }
 
-/// Offsets of all keys in the list at `offset`, with their hash where the list has one.
-pub(super) fn listed(bytes: &[u8], offset: u32) -> Result<Vec<(u32, Option<u32>)>> {
+/// An entry of a list: the key, and what the list says of its name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) key: u32,
+    /// The hash of its name, in `lh`.
+    pub(super) hash: Option<u32>,
+    /// The start of its name, in `lf`.
+    pub(super) hint: Option<u32>,
+}
+
+/// All keys in the list at `offset`.
+pub(super) fn listed(bytes: &[u8], offset: u32) -> Result<Vec<Entry>> {
     let mut found = Vec::new();
     leaf_or_root(bytes, offset, 0, &mut found)?;
     Ok(found)
 }
 
 /// As [`listed`], with what can be read of a damaged list.
-pub(super) fn listed_lenient(bytes: &[u8], offset: u32, errors: &mut Vec<Error>) -> Vec<(u32, Option<u32>)> {
+pub(super) fn listed_lenient(bytes: &[u8], offset: u32, errors: &mut Vec<Error>) -> Vec<Entry> {
     let mut found = Vec::new();
     match cell(bytes, offset).filter(|list| list.starts_with(b"ri")) {
         Some(list) => {
@@ -40,24 +50,24 @@ pub(super) fn listed_lenient(bytes: &[u8], offset: u32, errors: &mut Vec<Error>)
     found
 }
 
-fn leaf_or_root(bytes: &[u8], offset: u32, depth: usize, found: &mut Vec<(u32, Option<u32>)>) -> Result<()> {
+fn leaf_or_root(bytes: &[u8], offset: u32, depth: usize, found: &mut Vec<Entry>) -> Result<()> {
     let list = cell(bytes, offset).ok_or_else(|| broken(offset, "not a cell"))?;
     let count = usize::from(u16_at(list, 2).unwrap_or(0));
     let number = |at| u32_at(list, at).ok_or_else(|| broken(offset, "longer than its cell"));
     match list.get(..2) {
         Some(b"lh") => {
             for i in 0..count {
-                found.push((number(4 + i * 8)?, Some(number(8 + i * 8)?)));
+                found.push(Entry { key: number(4 + i * 8)?, hash: Some(number(8 + i * 8)?), hint: None });
             }
         }
         Some(b"lf") => {
             for i in 0..count {
-                found.push((number(4 + i * 8)?, None));
+                found.push(Entry { key: number(4 + i * 8)?, hash: None, hint: Some(number(8 + i * 8)?) });
             }
         }
         Some(b"li") => {
             for i in 0..count {
-                found.push((number(4 + i * 4)?, None));
+                found.push(Entry { key: number(4 + i * 4)?, hash: None, hint: None });
             }
         }
         // Windows writes one level of index roots; a second one would be damage.

@@ -1,6 +1,9 @@
 use super::*;
+use crate::cell::{cell as cell_of, name_hash};
+use crate::subkeys::listed;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use vmrescue_base::bytes::u32_at;
 use vmrescue_base::error::ErrorKind;
 use vmrescue_base::time::FileTime;
 
@@ -332,4 +335,138 @@ fn one_value_in_a_large_hive_rewrites_little() {
     let changed = editor.finish(FileTime::now()).unwrap().changed;
     let bytes: usize = changed.iter().map(|range| range.end - range.start).sum();
     assert!(bytes < 16 << 10, "{bytes} bytes");
+}
+
+/// What Windows' own check of hives asks for, on hives of version 1.5 and 1.3.
+#[test]
+fn sizes_and_hints_are_windows() {
+    for minor in [3u8, 5] {
+        let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+        editor.create_key("x").unwrap();
+        let mut bytes = editor.finish(FileTime::now()).unwrap().bytes;
+        bytes[24] = minor;
+        // The one list is of the other version now.
+        let hive = Hive::parse(bytes).unwrap().accept();
+        let mut editor = HiveEditor::new(hive).unwrap();
+        editor.delete_key("x", true).unwrap();
+        for size in [16_344, 16_345, 20_000, 32_688, 32_689, 40_000, 49_032, 65_376, 100_000, 163_440] {
+            editor.set_value("big", &format!("{size}"), DataType::BINARY, &vec![1; size]).unwrap();
+        }
+        for name in [
+            "ab",
+            "abcdef",
+            "ж",
+            "abж",
+            "abcdж",
+            "ß",
+            "ÿ1",
+            "ı",
+            "µ",
+            "ς",
+            "𐐸",
+            "𐐐",
+            "RC4 128/128",
+            "\u{10f801}",
+        ] {
+            editor.create_key(&format!("names\\{name}")).unwrap();
+        }
+        let hive = finished(editor);
+        let names = hive.key("names").unwrap().unwrap();
+        let entries = listed(hive.bytes(), names.number(28)).unwrap();
+        assert_eq!(entries.len(), 14, "surrogates are never changed, so both letters are there");
+        for entry in entries {
+            let name = Key::at(&hive, entry.key).unwrap().name();
+            if minor == 5 {
+                assert_eq!(entry.hash, Some(name_hash(&name)));
+            } else if ["ж", "abж", "𐐸"].contains(&name.as_str()) {
+                assert_eq!(entry.hint, Some(0), "{name}");
+            } else if name == "abcdж" {
+                assert_eq!(entry.hint, Some(u32::from_le_bytes(*b"abcd")));
+            }
+        }
+        for size in [16_345usize, 100_000] {
+            let value = hive.key("big").unwrap().unwrap().value(&size.to_string()).unwrap().unwrap();
+            let (_, at) = value.place().unwrap();
+            let content = cell_of(hive.bytes(), at).unwrap();
+            assert_eq!(content.starts_with(b"db") && content.len() < 100, minor == 5);
+        }
+    }
+}
+
+/// Each rule of docs/hive-rules.md that Windows checks is known to our check.
+#[test]
+fn the_check_objects_where_windows_does() {
+    let mut editor = filled();
+    editor.create_key("gamma\\second").unwrap();
+    let hive = finished(editor);
+    let put =
+        |bytes: &mut Vec<u8>, at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    let content = |offset: u32| 4100 + offset as usize;
+    let gamma = hive.key("gamma").unwrap().unwrap();
+    let alpha = hive.key("alpha").unwrap().unwrap();
+    let security = content(gamma.number(44));
+    let at = content(gamma.offset);
+    let codes = |change: &dyn Fn(&mut Vec<u8>)| -> Vec<&'static str> {
+        let mut bytes = hive.bytes().to_vec();
+        change(&mut bytes);
+        Hive::parse(bytes)
+            .unwrap()
+            .check()
+            .into_iter()
+            .filter(|d| d.severity != vmrescue_base::Severity::Note)
+            .map(|d| d.code)
+            .collect()
+    };
+    let list = content(gamma.number(28));
+    assert_eq!(codes(&|b| put(b, at + 52, 2)), ["hive-largest-wrong"]);
+    assert_eq!(codes(&|b| put(b, content(alpha.offset) + 60, 0)), ["hive-largest-wrong"]);
+    assert_eq!(codes(&|b| put(b, content(alpha.offset) + 64, 1)), ["hive-largest-wrong"]);
+    assert_eq!(codes(&|b| b[at + 2] |= 8), ["hive-key-flags"]);
+    assert_eq!(codes(&|b| put(b, at + 16, alpha.offset)), ["hive-parent-wrong"]);
+    assert_eq!(codes(&|b| put(b, at + 20, 3)), ["hive-subkey-count"]);
+    assert_eq!(codes(&|b| b[list + 8] ^= 1), ["hive-hash-wrong"]);
+    assert_eq!(codes(&|b| b[at + 74] = 6), ["hive-class-bad"]);
+    assert_eq!(codes(&|b| b[security + 12] ^= 1), ["hive-security-count"]);
+    assert_eq!(codes(&|b| b[security + 20] = 9), ["hive-security-bad"]);
+    assert_eq!(codes(&|b| put(b, security + 8, 32)), ["hive-security-ring"]);
+    let big = hive.key("alpha\\deep\\deeper").unwrap().unwrap().value("two").unwrap().unwrap();
+    let segments =
+        cell_of(hive.bytes(), u32_at(cell_of(hive.bytes(), big.place().unwrap().1).unwrap(), 4).unwrap())
+            .unwrap();
+    let last = 4096 + u32_at(segments, 4).unwrap() as usize;
+    let short = codes(&|b| {
+        put(b, last, (-8000i32).cast_unsigned());
+        put(b, last + 8000, 8352);
+    });
+    assert_eq!(short, ["hive-segment-short"]);
+}
+
+#[test]
+fn a_hive_without_its_logs_is_taken_as_it_lies() {
+    let mut bytes = finished(filled()).into_bytes();
+    bytes[4] = bytes[4].wrapping_add(1);
+    let hive = Hive::parse(bytes.clone()).unwrap().accept();
+    assert!(hive.defects().iter().any(|defect| defect.code == "hive-accepted") && !hive.is_as_on_disk());
+    assert!(HiveEditor::new(hive).is_ok());
+    bytes[4] = bytes[8];
+    bytes[508] ^= 1;
+    assert!(HiveEditor::new(Hive::parse(bytes).unwrap().accept()).is_ok());
+}
+
+#[test]
+fn texts_of_a_list_come_with_the_empty_ones() {
+    let typed = |data: &str| {
+        let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+        editor.set_value("k", "v", DataType::MULTI_SZ, &utf16(data)).unwrap();
+        let value = editor.hive().key("k").unwrap().unwrap().value("v").unwrap().unwrap().typed().unwrap();
+        match value {
+            ValueData::Texts(texts) => texts,
+            _ => panic!("no texts"),
+        }
+    };
+    assert_eq!(typed("a\0\0b\0\0"), ["a", "", "b"]);
+    assert_eq!(typed("a\0\0\0"), ["a", ""]);
+    assert_eq!(typed("a\0b"), ["a", "b"]);
+    assert_eq!(typed("a\0b\0"), ["a", "b"]);
+    assert!(typed("\0\0").is_empty() && typed("").is_empty() && typed("\0").is_empty());
 }

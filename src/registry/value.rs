@@ -6,10 +6,17 @@ use std::borrow::Cow;
 use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_VALUE_BYTES;
-use vmrescue_base::text::utf16le_lossy;
+use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 /// Most data bytes in one segment of a `db`.
 pub(super) const SEGMENT_BYTES: usize = 16344;
+/// Flag of a `vk` in a layered hive (version 1.6): the value is deleted.
+pub(super) const TOMBSTONE: u16 = 2;
+
+/// True when data of this size lies in segments: since version 1.4, beyond one segment.
+pub(super) fn is_segmented(minor_version: u32, size: usize) -> bool {
+    size > SEGMENT_BYTES && minor_version >= 4
+}
 
 /// The type of a value's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,11 +105,32 @@ impl<'a> Value<'a> {
         u32_at(self.node, at).unwrap_or(0)
     }
 
-    /// Its name; "" is the default value.
-    pub fn name(&self) -> String {
+    /// The bytes of its name, and whether they are Latin-1; `None` when they do not fit into the cell.
+    pub(super) fn stored_name(&self) -> Option<(&'a [u8], bool)> {
         let length = usize::from(u16_at(self.node, 2).unwrap_or(0));
         let compressed = u16_at(self.node, 16).unwrap_or(0) & 1 != 0;
-        name_text(slice_at(self.node, 20, length).unwrap_or_default(), compressed)
+        slice_at(self.node, 20, length).map(|bytes| (bytes, compressed))
+    }
+
+    /// Its name; "" is the default value.
+    pub fn name(&self) -> String {
+        self.stored_name().map(|(bytes, compressed)| name_text(bytes, compressed)).unwrap_or_default()
+    }
+
+    /// True for a text that is no whole number of units.
+    pub fn size_is_odd(&self) -> bool {
+        self.size() % 2 == 1
+    }
+
+    /// Bytes of the data, as the value says.
+    pub(super) fn size(&self) -> u32 {
+        self.number(4) & 0x7fff_ffff
+    }
+
+    /// Size and cell of data that lies outside of the value.
+    pub(super) fn place(&self) -> Option<(usize, u32)> {
+        let size = self.number(4);
+        (size & 0x8000_0000 == 0 && size != 0).then(|| (size as usize, self.number(8)))
     }
 
     /// Type of the data.
@@ -137,9 +165,11 @@ impl<'a> Value<'a> {
         }
         let bytes = &self.hive.bytes;
         let content = cell(bytes, self.number(8)).ok_or_else(broken)?;
-        let segmented = length > SEGMENT_BYTES && content.get(..2) == Some(b"db") && content.len() < length;
-        if !segmented {
+        if !is_segmented(self.hive.minor_version(), length) {
             return content.get(..length).map(Cow::Borrowed).ok_or_else(broken);
+        }
+        if !content.starts_with(b"db") {
+            return Err(broken().expected("db"));
         }
         let count = usize::from(u16_at(content, 2).unwrap_or(0));
         let list = u32_at(content, 4).and_then(|list| cell(bytes, list)).ok_or_else(broken)?;
@@ -161,9 +191,9 @@ impl<'a> Value<'a> {
         Ok(match (self.data_type().0, data.len()) {
             (1 | 2 | 6, _) => ValueData::Text(terminated(&data)),
             (7, _) => ValueData::Texts(texts(&data)),
-            (4, 4..) => ValueData::Number(u64::from(u32_at(&data, 0).unwrap_or(0))),
-            (5, 4..) => ValueData::Number(u64::from(u32_at(&data, 0).unwrap_or(0).swap_bytes())),
-            (11, 8..) => ValueData::Number(u64_at(&data, 0).unwrap_or(0)),
+            (4, 4) => ValueData::Number(u64::from(u32_at(&data, 0).unwrap_or(0))),
+            (5, 4) => ValueData::Number(u64::from(u32_at(&data, 0).unwrap_or(0).swap_bytes())),
+            (11, 8) => ValueData::Number(u64_at(&data, 0).unwrap_or(0)),
             _ => ValueData::Bytes(data.into_owned()),
         })
     }
@@ -172,6 +202,8 @@ impl<'a> Value<'a> {
     pub fn as_u32(&self) -> Option<u32> {
         match self.typed() {
             Ok(ValueData::Number(number)) => u32::try_from(number).ok(),
+            // Longer than its type: Windows' own readers take the first four bytes.
+            Ok(ValueData::Bytes(bytes)) if self.data_type() == DataType::DWORD => u32_at(&bytes, 0),
             _ => None,
         }
     }
@@ -199,15 +231,28 @@ fn terminated(data: &[u8]) -> String {
     text.strip_suffix('\0').map(str::to_string).unwrap_or(text)
 }
 
-/// The texts of a list, empty ones too: in PendingFileRenameOperations they say that a file is deleted. One NUL ends the last text, one more the
-/// list.
+/// The texts of a list, empty ones inside too: each ends with a NUL, the list with one more.
 fn texts(data: &[u8]) -> Vec<String> {
     let text = utf16le_lossy(data);
-    let mut parts: Vec<&str> = text.split('\0').collect();
-    for _ in 0..2 {
-        if parts.last().is_some_and(|last| last.is_empty()) {
-            parts.pop();
+    if text.trim_end_matches('\0').is_empty() && text.len() <= 2 {
+        return Vec::new();
+    }
+    let list = text.strip_suffix('\0').filter(|list| list.ends_with('\0')).unwrap_or(&text);
+    list.split_terminator('\0').map(str::to_string).collect()
+}
+
+impl ValueData {
+    /// The bytes that Windows writes for it, for data of this type.
+    pub fn encode(&self, data_type: DataType) -> Vec<u8> {
+        match (self, data_type) {
+            (ValueData::Text(text), _) => utf16le_bytes(&format!("{text}\0")),
+            (ValueData::Texts(texts), _) => utf16le_bytes(
+                &texts.iter().map(|text| format!("{text}\0")).chain(["\0".to_string()]).collect::<String>(),
+            ),
+            (ValueData::Number(number), DataType(11)) => number.to_le_bytes().to_vec(),
+            (ValueData::Number(number), DataType(5)) => (*number as u32).to_be_bytes().to_vec(),
+            (ValueData::Number(number), _) => (*number as u32).to_le_bytes().to_vec(),
+            (ValueData::Bytes(bytes), _) => bytes.clone(),
         }
     }
-    parts.into_iter().map(str::to_string).collect()
 }

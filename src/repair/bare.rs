@@ -2,7 +2,7 @@
 
 use super::change::Change;
 use super::run::{Options, Outcome, Target};
-use super::verify::{Verdict, other_value};
+use super::verify::{Verdict, identity, other_value};
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use vmrescue_base::error::{Error, ErrorKind, Layer, Result, Severity};
 use vmrescue_base::progress::Progress;
 use vmrescue_base::time::FileTime;
 use vmrescue_block::{Disk, HostFile};
-use vmrescue_registry::{DataType, Hive, HiveEditor};
+use vmrescue_registry::{DataType, Edited, Hive, HiveEditor};
 use vmrescue_transaction::{Record, Transaction, TransactionOptions};
 
 /// Reads a hive file with the transaction logs beside it.
@@ -76,15 +76,21 @@ pub fn run_on_hive(
     if changes.is_empty() || options.dry_run {
         return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
     }
-    let known: BTreeSet<String> = hive.check().iter().map(|d| format!("{}{}", d.code, d.detail)).collect();
+    let known: BTreeSet<String> = hive.check().iter().map(identity).collect();
+    let replayed = !hive.is_as_on_disk();
     let mut editor = HiveEditor::new(hive)?;
     for change in &changes {
         apply(&mut editor, change).map_err(|e| e.context(format!("({change})")))?;
     }
-    let bytes = editor.finish(FileTime::now())?.bytes;
-    let verdict = verify(&bytes, &changes, &known)?;
+    let Edited { bytes, changed } = editor.finish(FileTime::now())?;
+    let (verdict, bytes) = verify(bytes, &changes, &known)?;
     tx.file().set_length(bytes.len() as u64)?;
-    tx.file().write_at(0, &bytes)?;
+    if replayed {
+        tx.file().write_at(0, &bytes)?;
+    } else {
+        // Only what differs: a hive may have hundreds of megabytes.
+        changed.iter().try_for_each(|range| tx.file().write_at(range.start as u64, &bytes[range.clone()]))?;
+    }
     let bytes_changed = tx.changed_bytes()?;
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let record = Record {
@@ -128,7 +134,7 @@ pub fn replace_hive(
 ///
 /// # Errors
 /// Of the editor.
-pub(super) fn apply(editor: &mut HiveEditor, change: &Change) -> Result<()> {
+pub fn apply(editor: &mut HiveEditor, change: &Change) -> Result<()> {
     match change {
         Change::RegistrySet { key, name, data_type, data, .. } => {
             editor.set_value(key, name, DataType(*data_type), data).map(|_| ())
@@ -141,15 +147,15 @@ pub(super) fn apply(editor: &mut HiveEditor, change: &Change) -> Result<()> {
     }
 }
 
-fn verify(bytes: &[u8], changes: &[Change], known: &BTreeSet<String>) -> Result<Verdict> {
+fn verify(bytes: Vec<u8>, changes: &[Change], known: &BTreeSet<String>) -> Result<(Verdict, Vec<u8>)> {
     let disagreement = |what: String| {
         Error::new(ErrorKind::Disagreement, Layer::Verify, what)
             .advice("nothing was written; please report this")
     };
-    let after = Hive::parse(bytes.to_vec())?.check();
-    let is_new = |d: &&vmrescue_base::Defect| {
-        d.severity != Severity::Note && !known.contains(&format!("{}{}", d.code, d.detail))
-    };
+    let hive = Hive::parse(bytes)?;
+    let after = hive.check();
+    let bytes = hive.into_bytes();
+    let is_new = |d: &&vmrescue_base::Defect| d.severity != Severity::Note && !known.contains(&identity(d));
     if let Some(new) = after.iter().find(is_new) {
         return Err(disagreement(format!("our own check finds new damage in the hive: {new}")));
     }
@@ -159,14 +165,14 @@ fn verify(bytes: &[u8], changes: &[Change], known: &BTreeSet<String>) -> Result<
         if super::verify::is_superseded(change, &changes[place + 1..]) {
             continue;
         }
-        let asked = std::panic::catch_unwind(AssertUnwindSafe(|| other_value(bytes, change)));
+        let asked = std::panic::catch_unwind(AssertUnwindSafe(|| other_value(&bytes, change)));
         let found = asked
-            .unwrap_or_else(|_| Err("the crate nt-hive panics on the staged hive".into()))
+            .unwrap_or_else(|_| Err("the second reader panics on the staged hive".into()))
             .map_err(disagreement)?;
         if !found {
-            return Err(disagreement(format!("the crate nt-hive does not see the change: {change}")));
+            return Err(disagreement(format!("the second reader does not see the change: {change}")));
         }
     }
-    verdict.agreed.push(format!("the crate nt-hive sees the changes ({})", changes.len()));
-    Ok(verdict)
+    verdict.agreed.push(format!("a second reader of hives sees the changes ({})", changes.len()));
+    Ok((verdict, bytes))
 }

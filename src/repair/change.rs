@@ -271,7 +271,7 @@ impl Secrets {
 }
 
 /// A value's data in a few words.
-pub(super) fn words(data_type: u32, data: &[u8]) -> String {
+pub fn words(data_type: u32, data: &[u8]) -> String {
     let shown = match (data_type, data.len()) {
         (1 | 2, _) => ValueData::Text(
             vmrescue_base::text::until_nul(&vmrescue_base::text::utf16le_lossy(data)).to_string(),

@@ -19,7 +19,8 @@ pub struct KeyPath {
 /// # Errors
 /// `Invalid` for other paths; `NotFound` when the disk has no boot store.
 pub fn key_path(machine: &Machine, installation: &Installation, text: &str) -> Result<KeyPath> {
-    let parts: Vec<&str> = text.split(['\\', '/']).filter(|part| !part.is_empty()).collect();
+    let parts = parts(text);
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let bad = || {
         Error::invalid(Layer::Windows, "this registry path is not known")
             .found(text)
@@ -54,6 +55,32 @@ pub fn key_path(machine: &Machine, installation: &Installation, text: &str) -> R
         keys[0] = format!("ControlSet{:03}", installation.control_sets.default.max(1));
     }
     Ok(KeyPath { hive: format!(r"{}\System32\config\{hive}", installation.path), key: keys.join("\\") })
+}
+
+/// The first names of a path, which lead to a hive and are never parts of a name with `/`, and what is left as one part: there only
+/// `\` separates.
+fn parts(text: &str) -> Vec<String> {
+    const SEPARATORS: [char; 2] = ['\\', '/'];
+    let mut rest = text.trim_start_matches(SEPARATORS);
+    let mut found = Vec::new();
+    let mut wanted = 1;
+    while found.len() < wanted && !rest.is_empty() {
+        let (name, after) = rest.split_once(SEPARATORS).unwrap_or((rest, ""));
+        found.push(name.to_string());
+        rest = after.trim_start_matches(SEPARATORS);
+        let deep = ["HKU", "HKEY_USERS", "HKLM", "HKEY_LOCAL_MACHINE"];
+        if found.len() == 1 && deep.iter().any(|root| name.eq_ignore_ascii_case(root)) {
+            wanted = 2;
+        } else if found.len() == 2 && name.eq_ignore_ascii_case("SYSTEM") {
+            // `CurrentControlSet` is another name of a key.
+            wanted = 3;
+        }
+    }
+    let rest: Vec<&str> = vmrescue_registry::path::names(rest).collect();
+    if !rest.is_empty() {
+        found.push(rest.join("\\"));
+    }
+    found
 }
 
 /// Guest path of a user's hive: by security id, by the name of the profile's folder, or `.DEFAULT`. `<user>_Classes` is the

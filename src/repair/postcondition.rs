@@ -3,7 +3,7 @@
 //! A change that a later one makes another thing of is not looked at: the later one is.
 
 use super::change::Change;
-use super::verify::{disagreement, paths};
+use super::verify::{disagreement, identity, paths};
 use std::collections::{BTreeMap, BTreeSet};
 use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
 use vmrescue_base::progress::Progress;
@@ -98,17 +98,15 @@ pub(super) fn refuse_damaged_hive(path: &str, defects: &[Defect]) -> Result<()> 
     }
 }
 
-/// A key by which defects are known again.
-fn known(defects: &[Defect]) -> BTreeSet<(&'static str, &str)> {
-    defects.iter().map(|defect| (defect.code, defect.detail.as_str())).collect()
+/// Keys by which defects are known again.
+fn known(defects: &[Defect]) -> BTreeSet<String> {
+    defects.iter().map(identity).collect()
 }
 
 /// The first defect that is worse than a note and was not there before.
 pub(super) fn new_defect<'a>(before: &[Defect], after: &'a [Defect]) -> Option<&'a Defect> {
     let known = known(before);
-    after.iter().find(|defect| {
-        defect.severity != Severity::Note && !known.contains(&(defect.code, defect.detail.as_str()))
-    })
+    after.iter().find(|defect| defect.severity != Severity::Note && !known.contains(&identity(defect)))
 }
 
 /// A path that is compared without regard to case, inside its folder.

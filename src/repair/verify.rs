@@ -1,9 +1,9 @@
 //! The second reader: before anything is published, what was changed is read again by parsers that share no code with
-//! our writers (crates `ntfs` and `nt-hive`), and by our own checkers, which must not find anything new.
+//! our writers (crate `ntfs`, and `second_hive`), and by our own checkers, which must not find anything new.
 
 use super::change::Change;
 use super::postcondition::{self, Before, hive_defects, new_defect};
-use super::second_fat;
+use super::{second_fat, second_hive};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -57,6 +57,11 @@ pub(super) fn defects(machine: &Machine, changes: &[Change], progress: &dyn Prog
     let mut all = Vec::new();
     for index in volumes {
         all.extend(machine.file_system(index)?.check(progress)?);
+    }
+    let hives: BTreeSet<&str> =
+        changes.iter().filter_map(|change| change.registry_key()).map(|(hive, _)| hive).collect();
+    for path in hives {
+        all.extend(hive_defects(machine, path)?);
     }
     Ok(all)
 }
@@ -169,7 +174,7 @@ pub(super) fn verify(
         }
     }
     for (hive, (_, count)) in hives {
-        verdict.agreed.push(format!("{hive}: the crate nt-hive sees the changes ({count})"));
+        verdict.agreed.push(format!("{hive}: a second reader of hives sees the changes ({count})"));
     }
     Ok(verdict)
 }
@@ -462,48 +467,51 @@ fn verify_registry(machine: &Machine, change: &Change, hives: &mut Hives) -> Res
     let Some((bytes, count)) = hives.get_mut(hive) else { return Ok(()) };
     // The second reader panics on some damage; that is a disagreement, not the end of the program.
     let asked = std::panic::catch_unwind(AssertUnwindSafe(|| other_value(bytes, change)));
-    let asked = asked.unwrap_or_else(|_| Err("the crate nt-hive panics on the staged hive".into()));
+    let asked = asked.unwrap_or_else(|_| Err("the second reader panics on the staged hive".into()));
     if asked.map_err(|reason| disagreement(&reason, hive))? {
         *count += 1;
         return Ok(());
     }
-    Err(disagreement("the crate nt-hive does not see the change", &change.to_string()))
+    Err(disagreement("the second reader does not see the change", &change.to_string()))
 }
 
-/// Asks the crate `nt-hive` whether the change is in the hive.
+/// Asks the second reader of hives whether the change is in the hive.
 pub(super) fn other_value(bytes: &[u8], change: &Change) -> std::result::Result<bool, String> {
-    let text = |e: nt_hive::NtHiveError| format!("the crate nt-hive cannot read the hive: {e}");
+    let text = |e: String| format!("the second reader cannot read the hive: {e}");
     let Some((_, key)) = change.registry_key() else { return Ok(true) };
-    let key = match change {
-        Change::RegistryRenameKey { to, .. } => match key.rsplit_once('\\') {
-            Some((above, _)) => format!("{above}\\{to}"),
-            None => to.clone(),
-        },
-        _ => key.to_string(),
-    };
-    let hive = nt_hive::Hive::new(bytes).map_err(text)?;
-    let root = hive.root_key_node().map_err(text)?;
+    let units = |name: &str| -> Vec<u16> { vmrescue_base::names::to_units(name) };
+    let mut names: Vec<Vec<u16>> = key.split('\\').filter(|name| !name.is_empty()).map(units).collect();
     if let Change::RegistryRenameKey { key: old, to, .. } = change
-        && !old.rsplit('\\').next().unwrap_or(old).eq_ignore_ascii_case(to)
-        && root.subpath(old).transpose().map_err(text)?.is_some()
+        && let Some(last) = names.last().cloned()
     {
-        return Ok(false);
+        let is_other = !old.rsplit('\\').next().unwrap_or(old).eq_ignore_ascii_case(to);
+        if is_other && !last.is_empty() && second_hive::key(bytes, &names).map_err(text)?.is_some() {
+            return Ok(false);
+        }
+        names.pop();
+        names.push(units(to));
     }
-    let node = if key.is_empty() { Some(Ok(root)) } else { root.subpath(&key) };
-    let Some(node) = node.transpose().map_err(text)? else {
+    let Some(node) = second_hive::key(bytes, &names).map_err(text)? else {
         return Ok(matches!(change, Change::RegistryDeleteKey { .. } | Change::RegistryDeleteValue { .. }));
     };
     match change {
-        Change::RegistrySet { name, data, .. } => match node.value(name) {
-            Some(value) => {
-                let there = value.and_then(|value| value.data()?.into_vec()).map_err(text)?;
-                Ok(there == *data)
-            }
-            None => Ok(false),
-        },
-        Change::RegistryDeleteValue { name, .. } => Ok(node.value(name).is_none()),
+        Change::RegistrySet { name, data_type, data, .. } => {
+            let there = second_hive::value(bytes, node, &units(name)).map_err(text)?;
+            Ok(there.is_some_and(|(kind, there)| kind == *data_type && there == *data))
+        }
+        Change::RegistryDeleteValue { name, .. } => {
+            Ok(second_hive::value(bytes, node, &units(name)).map_err(text)?.is_none())
+        }
         Change::RegistryDeleteKey { .. } => Ok(false),
         _ => Ok(true),
+    }
+}
+
+/// What makes a defect the same before and after: in hives its place, since a text may count what an edit changes.
+pub(super) fn identity(defect: &Defect) -> String {
+    match defect.layer {
+        Layer::Hive => format!("{}{:?}", defect.code, defect.offset),
+        _ => format!("{}{}", defect.code, defect.detail),
     }
 }
 

@@ -36,6 +36,7 @@ mod outputs;
 mod publishing;
 mod registry_corpus;
 mod registry_oracles;
+mod registry_rules;
 mod report;
 mod scripts;
 mod system_partition;

@@ -83,14 +83,43 @@ fn every_syntax_is_read() {
     ];
     assert_eq!(parse(&file_bytes(text)).unwrap(), expected);
     assert_eq!(parse(text.as_bytes()).unwrap(), expected);
+    let more = "Windows Registry Editor Version 5.00\n[HKLM\\SOFTWARE\\a]b]  ; words\n  \"two\"=\"first\nsecond\" ; end\n\"b\" = hex:01,\\\n\n ; between\n  02\n\
+        \"n\"=dword:0000000f ; fifteen\n@=-\n\"t\"=hex(ffff0009):\n\"u\"=hex(b):01,00,00,00,00,00,00,00";
+    let key = r"HKLM\SOFTWARE\a]b".to_string();
+    let set = |name: &str, kind, data| Operation::Set {
+        key: key.clone(),
+        name: name.into(),
+        data_type: DataType(kind),
+        data,
+    };
+    let expected = vec![
+        Operation::CreateKey { key: key.clone() },
+        set("two", 1, utf16("first\nsecond\0")),
+        set("b", 3, vec![1, 2]),
+        set("n", 4, vec![15, 0, 0, 0]),
+        Operation::DeleteValue { key: key.clone(), name: String::new() },
+        set("t", 0xffff_0009, Vec::new()),
+        set("u", 11, vec![1, 0, 0, 0, 0, 0, 0, 0]),
+    ];
+    assert_eq!(parse(more.as_bytes()).unwrap(), expected);
+    let western = parse(b"REGEDIT4\n[k]\n\"\x80\"=\"\xfc\"\n").unwrap();
+    assert!(matches!(&western[1], Operation::Set { name, data, .. } if name == "€" && *data == utf16("ü\0")));
+    let cyrillic =
+        parse_with(b"REGEDIT4\n[\xea]\n\"x\"=hex(2):e6,00\n", CodePage::new(1251).unwrap()).unwrap();
+    assert!(matches!(&cyrillic[1], Operation::Set { key, data, .. } if key == "к" && *data == utf16("ж\0")));
     let old = b"REGEDIT4\n[HKEY_CURRENT_USER\\X]\n\"a\"=hex(2):25,78,25,00\n\"u\"=\"\xfc\"\n";
     let Operation::Set { data, .. } = &parse(old).unwrap()[1] else { panic!("no value") };
     assert_eq!(*data, utf16("%x%\0"));
     let Operation::Set { data, .. } = &parse(old).unwrap()[2] else { panic!("no value") };
     assert_eq!(*data, utf16("ü\0"));
-    for (bad, line) in
-        [("[x", "line 3"), ("\"a\"=nonsense", "line 3"), ("\"a\"=hex:zz", "line 3"), ("words", "line 3")]
-    {
+    for (bad, line) in [
+        ("[x", "line 3"),
+        ("\"a\"=nonsense", "line 3"),
+        ("\"a\"=hex:zz", "line 3"),
+        ("\"a\"=\"no end", "line 3"),
+        ("\"a\"=\"x\" y", "line 3"),
+        ("words", "line 3"),
+    ] {
         let error = parse(format!("REGEDIT4\n[k]\n{bad}\n").as_bytes()).unwrap_err().to_string();
         assert!(error.contains(line), "{error}");
     }

@@ -294,6 +294,13 @@ mod tests {
         }
         assert_eq!(Value::parse(0x2500_0004, REG_BINARY, &[5]), Value::Integer(5));
         assert!(matches!(Value::parse(0x2500_0004, REG_SZ, &[5]), Value::Unknown { .. }));
+        for (tail, is_text) in
+            [(&[][..], true), (&[0, 0], true), (&[0, 0, 0, 0, 0, 0], true), (&[0, 0, 0x78, 0], false)]
+        {
+            let bytes = [&[0x61, 0][..], tail].concat();
+            let value = Value::parse(0x1200_0004, REG_SZ, &bytes);
+            assert_eq!(value == Value::Text("a".into()), is_text, "{bytes:?}");
+        }
     }
 
     #[test]

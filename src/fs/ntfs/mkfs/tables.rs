@@ -1,21 +1,8 @@
 //! The two tables that every volume carries: $UpCase and $AttrDef.
 
-/// The upper case of every UTF-16 unit: simple mappings that a way back exists for, which is how Windows' table is
-/// built (the dotless i, the long s and the micro sign stay as they are). It follows the Unicode version of this
-/// tool's compiler, which is newer than that of Windows; readers always use the table of the volume.
+/// The upper case of every UTF-16 unit, as Windows writes it; readers always use the table of the volume.
 pub(crate) fn upcase() -> Vec<u16> {
-    (0..=u16::MAX).map(upcase_unit).collect()
-}
-
-fn upcase_unit(unit: u16) -> u16 {
-    let Some(letter) = char::from_u32(u32::from(unit)) else { return unit };
-    let mut upper = letter.to_uppercase();
-    let (Some(first), None) = (upper.next(), upper.next()) else { return unit };
-    let mut back = first.to_lowercase();
-    if back.next() != Some(letter) || back.next().is_some() {
-        return unit;
-    }
-    u16::try_from(u32::from(first)).unwrap_or(unit)
+    vmrescue_base::names::upper_table().to_vec()
 }
 
 /// Name, type, flags (0x02 indexable, 0x40 must be resident, 0x80 may be non-resident), least and most bytes.

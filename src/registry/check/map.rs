@@ -1,0 +1,79 @@
+//! Which cells there are, and what each is used for: one byte for eight bytes of the hive.
+
+use crate::cell::{BASE_BYTES, NONE, bins_bytes};
+use crate::free::each_cell;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::Error;
+
+/// What a cell is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::check) enum Use {
+    Key = 2,
+    Security,
+    Class,
+    List,
+    ValueList,
+    Value,
+    Data,
+    Segment,
+}
+
+const ALL: [Use; 8] =
+    [Use::Key, Use::Security, Use::Class, Use::List, Use::ValueList, Use::Value, Use::Data, Use::Segment];
+
+/// The start of an allocated cell that nobody uses yet.
+const ALLOCATED: u8 = 1;
+
+impl Use {
+    pub(in crate::check) fn words(self) -> &'static str {
+        match self {
+            Use::Key => "key",
+            Use::Security => "security",
+            Use::Class => "class name",
+            Use::List => "subkey list",
+            Use::ValueList => "value list",
+            Use::Value => "value",
+            Use::Data => "data",
+            Use::Segment => "segment",
+        }
+    }
+}
+
+pub(in crate::check) struct CellMap(Vec<u8>);
+
+impl CellMap {
+    /// Reads all bins; the error stops it where they do not add up.
+    pub(in crate::check) fn read(bytes: &[u8]) -> (CellMap, Option<Error>) {
+        let mut map = vec![0; bins_bytes(bytes) / 8];
+        let broken = each_cell(
+            bytes,
+            |_| {},
+            |cell, _, free| {
+                if !free && let Some(state) = map.get_mut(cell as usize / 8) {
+                    *state = ALLOCATED;
+                }
+            },
+        );
+        (CellMap(map), broken.err())
+    }
+
+    /// Marks a cell as used; what it is used for already, when that is something else.
+    pub(in crate::check) fn take(&mut self, offset: u32, what: Use) -> Option<Use> {
+        let state = self.0.get_mut(offset as usize / 8).filter(|_| offset != NONE)?;
+        let first = ALL.into_iter().find(|known| *known as u8 == *state);
+        if *state != 0 {
+            *state = what as u8;
+        }
+        first
+    }
+
+    /// How many allocated cells nobody uses, and their bytes.
+    pub(in crate::check) fn unreached(&self, bytes: &[u8]) -> (u64, u64) {
+        let lost = self.0.iter().zip(0..).filter(|(state, _)| **state == ALLOCATED);
+        lost.fold((0, 0), |(count, sum), (_, place): (_, usize)| {
+            let size = u32_at(bytes, BASE_BYTES + place * 8).unwrap_or(0).cast_signed().unsigned_abs();
+            (count + 1, sum + u64::from(size))
+        })
+    }
+}

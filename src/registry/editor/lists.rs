@@ -1,0 +1,261 @@
+//! Keys of a hive under edit: nodes, lists of subkeys, security.
+
+use super::HiveEditor;
+use crate::cell::{NONE, compare_names, name_bytes, name_hash, name_hint};
+use crate::hive::Hive;
+use crate::key::Key;
+use crate::subkeys::own_cells;
+use vmrescue_base::bytes::u32_at;
+use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_base::names;
+use vmrescue_base::time::FileTime;
+
+/// Most entries of one leaf, as Windows has them.
+const MAX_LEAF: usize = 1012;
+
+impl HiveEditor {
+    pub(super) fn touch(&mut self, key: u32) {
+        self.put(key, 4, &FileTime::now().0.to_le_bytes());
+    }
+
+    /// Raises one of the "largest" fields of a key.
+    pub(super) fn widen(&mut self, key: u32, at: usize, value: usize) {
+        let now = self.content(key).ok().and_then(|node| u32_at(node, at)).unwrap_or(0);
+        // The upper half of the field at 52 holds flags.
+        let (low, high) = if at == 52 { (now & 0xffff, now & 0xffff_0000) } else { (now, 0) };
+        if value as u32 > low {
+            self.put_u32(key, at, value as u32 | high);
+        }
+    }
+
+    pub(crate) fn new_node(&mut self, name: &str, parent: u32) -> Result<u32> {
+        let (bytes, compressed) = name_bytes(name);
+        let offset = self.allocate(76 + bytes.len())?;
+        self.put(offset, 0, b"nk");
+        self.put(offset, 2, &(if compressed { 0x20u16 } else { 0 }).to_le_bytes());
+        self.touch(offset);
+        self.put_u32(offset, 16, parent);
+        for at in [28, 32, 40, 44, 48] {
+            self.put_u32(offset, at, NONE);
+        }
+        self.put(offset, 72, &(bytes.len() as u16).to_le_bytes());
+        self.put(offset, 76, &bytes);
+        Ok(offset)
+    }
+
+    pub(super) fn add_subkey(&mut self, parent: u32, name: &str) -> Result<u32> {
+        let security = Key::at(&self.hive, parent)?.number(44);
+        let offset = self.new_node(name, parent)?;
+        self.put_u32(offset, 44, security);
+        if let Some(count) = self.content(security).ok().and_then(|sk| u32_at(sk, 12)) {
+            self.put_u32(security, 12, count.saturating_add(1));
+        }
+        let mut children = self.subkey_offsets(parent)?;
+        let mut failed = None;
+        let place = children.partition_point(|child| match Key::at(&self.hive, *child) {
+            Ok(key) => compare_names(&key.name(), name).is_lt(),
+            Err(e) => {
+                failed = Some(e);
+                true
+            }
+        });
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        children.insert(place, offset);
+        self.set_subkeys(parent, &children)?;
+        self.widen(parent, 52, 2 * names::units(name).count());
+        self.touch(parent);
+        Ok(offset)
+    }
+
+    pub(super) fn subkey_offsets(&self, key: u32) -> Result<Vec<u32>> {
+        Ok(Key::at(&self.hive, key)?.subkeys()?.into_iter().map(|child| child.offset).collect())
+    }
+
+    /// Writes the list of subkeys anew, over the old list where it fits.
+    pub(crate) fn set_subkeys(&mut self, key: u32, children: &[u32]) -> Result<()> {
+        let node = Key::at(&self.hive, key)?;
+        let (old_count, old_list) = (node.subkey_count(), node.number(28));
+        let leaf_fits = old_count > 0
+            && !children.is_empty()
+            && children.len() <= MAX_LEAF
+            && self.content(old_list).is_ok_and(|list| {
+                matches!(list.get(..2), Some(b"lh" | b"lf")) && list.len() >= 4 + children.len() * 8
+            });
+        let list = if leaf_fits {
+            let leaf = self.leaf_bytes(children)?;
+            self.put(old_list, 0, &leaf);
+            old_list
+        } else {
+            if old_count > 0 {
+                for cell in own_cells(self.hive.bytes(), old_list) {
+                    self.release(cell);
+                }
+            }
+            self.new_list(children)?
+        };
+        self.put_u32(key, 28, list);
+        self.put_u32(key, 20, children.len() as u32);
+        Ok(())
+    }
+
+    pub(super) fn new_list(&mut self, children: &[u32]) -> Result<u32> {
+        if children.is_empty() {
+            return Ok(NONE);
+        }
+        let mut leaves = Vec::new();
+        for part in children.chunks(if children.len() <= MAX_LEAF { MAX_LEAF } else { MAX_LEAF / 2 }) {
+            let bytes = self.leaf_bytes(part)?;
+            let leaf = self.allocate(bytes.len())?;
+            self.put(leaf, 0, &bytes);
+            leaves.push(leaf);
+        }
+        if leaves.len() == 1 {
+            return Ok(leaves[0]);
+        }
+        let mut root = b"ri".to_vec();
+        root.extend((leaves.len() as u16).to_le_bytes());
+        leaves.iter().for_each(|leaf| root.extend(leaf.to_le_bytes()));
+        let offset = self.allocate(root.len())?;
+        self.put(offset, 0, &root);
+        Ok(offset)
+    }
+
+    /// A hash leaf since version 1.5, before that one with the first four characters.
+    pub(super) fn leaf_bytes(&self, children: &[u32]) -> Result<Vec<u8>> {
+        let hashed = self.hive.minor_version() >= 5;
+        let mut bytes = if hashed { b"lh".to_vec() } else { b"lf".to_vec() };
+        bytes.extend((children.len() as u16).to_le_bytes());
+        for child in children {
+            let name = Key::at(&self.hive, *child)?.name();
+            bytes.extend(child.to_le_bytes());
+            if hashed {
+                bytes.extend(name_hash(&name).to_le_bytes());
+            } else {
+                bytes.extend(name_hint(&name).to_le_bytes());
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn free_tree(&mut self, key: u32, depth: usize) -> Result<()> {
+        if depth > MAX_KEY_DEPTH {
+            return Err(Error::limit(Layer::Hive, "keys are nested too deeply").at(4096 + u64::from(key)));
+        }
+        for child in self.subkey_offsets(key)? {
+            self.free_tree(child, depth + 1)?;
+        }
+        let node = Key::at(&self.hive, key)?;
+        let (values, value_list, class, security) =
+            (node.value_offsets()?, node.number(40), node.number(48), node.number(44));
+        let (count, list) = (node.subkey_count(), node.number(28));
+        let has_class = node.class_name().is_some();
+        for value in &values {
+            self.free_data(*value)?;
+            self.release(*value);
+        }
+        if !values.is_empty() {
+            self.release(value_list);
+        }
+        if count > 0 {
+            for cell in own_cells(self.hive.bytes(), list) {
+                self.release(cell);
+            }
+        }
+        if has_class {
+            self.release(class);
+        }
+        self.drop_security(security);
+        self.release(key);
+        Ok(())
+    }
+
+    /// One user less of a security cell; the last one takes it out of the ring.
+    pub(super) fn drop_security(&mut self, security: u32) {
+        let Ok(sk) = self.content(security) else { return };
+        let number = |at| u32_at(sk, at).unwrap_or(0);
+        let (next, previous, count) = (number(4), number(8), number(12));
+        if count > 1 {
+            self.put_u32(security, 12, count - 1);
+        } else if next != security && self.content(next).is_ok() && self.content(previous).is_ok() {
+            self.put_u32(previous, 4, next);
+            self.put_u32(next, 8, previous);
+            self.release(security);
+        }
+    }
+
+    /// Version, type and file name of another hive's base block.
+    pub(crate) fn copy_base(&mut self, other: &Hive) {
+        for range in [20..32, 48..112] {
+            if let Some(bytes) = other.bytes().get(range.clone()) {
+                self.hive.bytes[range].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Sets the class name of a key that has none.
+    pub(crate) fn set_class(&mut self, key: u32, class: &str) -> Result<()> {
+        let bytes = vmrescue_base::text::utf16le_bytes(class);
+        let cell = self.allocate(bytes.len())?;
+        self.put(cell, 0, &bytes);
+        self.put_u32(key, 48, cell);
+        self.put(key, 74, &(bytes.len() as u16).to_le_bytes());
+        Ok(())
+    }
+
+    /// A security cell with this descriptor, in the ring of all of them, used by nobody yet.
+    pub(crate) fn new_security(&mut self, descriptor: &[u8]) -> Result<u32> {
+        let cell = self.allocate(20 + descriptor.len())?;
+        let first = self.hive.root().number(44);
+        let next = self.content(first).ok().and_then(|sk| u32_at(sk, 4)).unwrap_or(first);
+        self.put(cell, 0, b"sk\0\0");
+        self.put_u32(cell, 4, next);
+        self.put_u32(cell, 8, first);
+        self.put_u32(cell, 16, descriptor.len() as u32);
+        self.put(cell, 20, descriptor);
+        self.put_u32(first, 4, cell);
+        self.put_u32(next, 8, cell);
+        Ok(cell)
+    }
+
+    /// Gives a key this security cell in the place of the one that it has, if any.
+    pub(crate) fn use_security(&mut self, key: u32, security: u32) {
+        let old = self.content(key).ok().and_then(|node| u32_at(node, 44)).unwrap_or(NONE);
+        let count = self.content(security).ok().and_then(|sk| u32_at(sk, 12)).unwrap_or(0);
+        self.put_u32(security, 12, count + 1);
+        self.put_u32(key, 44, security);
+        if old != NONE {
+            self.drop_security(old);
+        }
+    }
+
+    /// Gives a key the flag of a symbolic link.
+    pub(crate) fn make_link(&mut self, key: u32) {
+        let flags =
+            self.content(key).ok().and_then(|node| vmrescue_base::bytes::u16_at(node, 2)).unwrap_or(0);
+        self.put(key, 2, &(flags | crate::key::SYMBOLIC_LINK).to_le_bytes());
+    }
+
+    pub(crate) fn set_times(&mut self, key: u32, time: FileTime) {
+        self.put(key, 4, &time.0.to_le_bytes());
+    }
+
+    /// Raises the "largest" fields of a key to what its subkeys and values need.
+    pub(crate) fn widen_for_children(&mut self, key: u32) -> Result<()> {
+        let node = Key::at(&self.hive, key)?;
+        let units = |text: &str| 2 * names::units(text).count();
+        let children = node.subkeys()?;
+        let name = children.iter().map(|child| units(&child.name())).max().unwrap_or(0);
+        let class = children.iter().filter_map(Key::class_name).map(|class| units(&class)).max().unwrap_or(0);
+        let values = node.values()?;
+        let value_name = values.iter().map(|value| units(&value.name())).max().unwrap_or(0);
+        let data =
+            values.iter().filter_map(|value| value.data().ok()).map(|data| data.len()).max().unwrap_or(0);
+        for (at, value) in [(52, name), (56, class), (60, value_name), (64, data)] {
+            self.widen(key, at, value);
+        }
+        Ok(())
+    }
+}
