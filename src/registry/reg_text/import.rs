@@ -205,7 +205,10 @@ impl<'a> Reader<'a> {
     }
 
     /// What follows `=`; `Some(None)` for `-`.
-    #[allow(clippy::option_option)]
+    #[expect(
+        clippy::option_option,
+        reason = "no data, data that deletes, and data that does not parse are three answers"
+    )]
     fn data(&mut self) -> Option<Option<(DataType, Vec<u8>)>> {
         if self.rest.starts_with('-') {
             self.advance(1);
