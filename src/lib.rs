@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! base/          the ground: error limits progress bytes text guid time
+//! payload/       what packed files and deltas hold
 //! block/         bytes that have a length
 //! image/         container formats
 //! transaction/   stage, publish, undo, recover
@@ -43,6 +44,7 @@ pub use vmrescue_fs as fs;
 pub use vmrescue_image as image;
 pub use vmrescue_mount as mount;
 pub use vmrescue_partition as partition;
+pub use vmrescue_payload as payload;
 pub use vmrescue_registry as registry;
 pub use vmrescue_repair as repair;
 pub use vmrescue_report as report;

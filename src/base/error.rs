@@ -44,6 +44,8 @@ pub enum Layer {
     Bcd,
     /// A portable executable.
     Pe,
+    /// A packed file, a delta, a cabinet: what updates and the component store keep files in.
+    Payload,
     /// An event log.
     EventLog,
     /// The Windows installation as a whole.
@@ -78,6 +80,7 @@ impl Layer {
             Layer::Hive => "hive",
             Layer::Bcd => "bcd",
             Layer::Pe => "pe",
+            Layer::Payload => "payload",
             Layer::EventLog => "event-log",
             Layer::Windows => "windows",
             Layer::Transaction => "transaction",

@@ -4,6 +4,10 @@
 
 /// Most bytes that one read of a whole file into memory may ask for (hives, stores, drivers, logs).
 pub const MAX_FILE_IN_MEMORY_BYTES: u64 = 2 << 30;
+/// Largest file that is unpacked from a payload or a delta: more than any file of Windows has.
+pub const MAX_PAYLOAD_BYTES: u64 = 512 << 20;
+/// Longest text of a component manifest: twenty times the largest that was seen.
+pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 /// Most levels of a directory tree that a walk follows; Windows itself stops far earlier (32,767 characters of path).
 pub const MAX_DIRECTORY_DEPTH: usize = 1024;
 /// Most partitions of one disk: GPT tables have 128 by default, some tools make larger ones.

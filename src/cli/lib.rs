@@ -11,6 +11,7 @@ mod diagnose;
 mod disk;
 mod drivers;
 mod events;
+mod files;
 mod format;
 mod history;
 mod identity;
@@ -233,6 +234,11 @@ enum Command {
     /// Services and drivers: what the boot needs first, load order, files, signatures, component store, filters
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Drivers(drivers::DriversArgs),
+    /// The exact bytes of system files: what a packed payload holds
+    Files {
+        #[command(subcommand)]
+        command: files::FilesCommand,
+    },
     /// Packages with their states and KBs, what waits for the next start, the story of the last update
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Updates(updates::UpdatesArgs),
@@ -441,6 +447,7 @@ fn run(command: Command) -> Result<u8> {
             tree::find(&image, &path, &tree::Wanted { name, kind, min_size })
         }
         Command::Drivers(args) => drivers::run(args),
+        Command::Files { command } => files::run(command),
         Command::Updates(args) => updates::run(args),
         Command::Events(args) => events::events(&args),
         Command::Timeline(args) => timeline::timeline(&args),

@@ -17,6 +17,12 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// For commands that open no image; what they read is protected by the caller.
+    pub(super) fn plain(self) -> OutputRules {
+        stop::clean_up();
+        OutputRules::new(self.force)
+    }
+
     /// What may be made of an image.
     ///
     /// # Errors

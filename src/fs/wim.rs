@@ -3,7 +3,6 @@
 //! Written after Microsoft's "Windows Imaging File Format (WIM)" white paper. XPRESS and LZX in chunks of up to 32 KiB, and plain resources.
 //! Missing: split images (SWM), solid resources and LZMS (ESD).
 
-use super::ntfs::{lzx, xpress};
 use super::{
     Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, Reparse, StreamInfo, Times, VolumeInfo,
 };
@@ -17,6 +16,7 @@ use vmrescue_base::progress::Progress;
 use vmrescue_base::text::{utf16le_lossy, utf16le_units};
 use vmrescue_base::time::FileTime;
 use vmrescue_block::{Disk, HostFile};
+use vmrescue_payload::{lzx, xpress};
 
 const MAGIC: &[u8] = b"MSWIM\0\0\0";
 const HEADER_BYTES: usize = 208;

@@ -60,7 +60,7 @@ pub use filters::{Filter, FilterPlace, filters};
 pub use load_order::LoadOrder;
 pub use lost::{Identities, identities, lost_volumes, open_with_lost};
 pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
-pub use pe::{Payload, PeInfo, machine_name, packing, payload_kind, pe_checksum, pe_imports};
+pub use pe::{Payload, PeInfo, base_manifest, machine_name, packing, payload_kind, pe_checksum, pe_imports};
 pub use roles::{Role, roles};
 pub use services::{Service, expand_image_path, services, services_seen};
 pub use system_partition::{LostEntry, SystemPartition, system_partition_state};

@@ -8,6 +8,8 @@ use vmrescue_base::error::{Error, Layer, Result};
 
 /// Resource type of version information.
 const VERSION: u32 = 16;
+/// Resource type of the base that manifests are packed against, in wcp.dll.
+const BASE_MANIFEST: u32 = 614;
 /// Resource type of message tables.
 const MESSAGE_TABLE: u32 = 11;
 /// Most sections that Windows loads.
@@ -133,6 +135,11 @@ impl PeInfo {
 /// The first message table (`RT_MESSAGETABLE`) of a PE file or a `.mui` file; the file need not be whole.
 pub(super) fn message_table(bytes: &[u8]) -> Option<&[u8]> {
     (payload_kind(bytes) == Payload::Pe).then(|| Headers::read(bytes)?.resource(bytes, MESSAGE_TABLE))?
+}
+
+/// The text that component manifests (`DCM`) are packed against, out of wcp.dll; `None` when the file has none.
+pub fn base_manifest(bytes: &[u8]) -> Option<&[u8]> {
+    (payload_kind(bytes) == Payload::Pe).then(|| Headers::read(bytes)?.resource(bytes, BASE_MANIFEST))?
 }
 
 /// Names of the files that the import directory asks for, as it spells them. Nothing when the headers cannot be read.

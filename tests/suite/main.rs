@@ -33,6 +33,7 @@ mod ntfs_writer;
 mod oracle;
 #[cfg(unix)]
 mod outputs;
+mod payloads;
 mod publishing;
 mod registry_corpus;
 mod registry_oracles;

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use vmrescue::block::{Disk, DiskMut, MemoryDevice};
 use vmrescue::bytes::{u16_at, u32_at, u64_at};
-use vmrescue::fs::ntfs::{FormatSpec, Volume, VolumeMut, format, lznt1, xpress};
+use vmrescue::fs::ntfs::{FormatSpec, Volume, VolumeMut, format, lznt1};
 use vmrescue::fs::{FileSystem, FileSystemMut, NodeKind, read_file};
+use vmrescue::payload::xpress;
 
 fn unpacked(packed: &[u8], length: usize) -> Option<Vec<u8>> {
     let mut out = vec![0xEE; length];

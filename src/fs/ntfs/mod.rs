@@ -2,7 +2,7 @@
 //!
 //! Reading: `boot`, `record`, `map` (run lists), `node` (a whole file), `index`, `directory`, `upcase`, `reparse`,
 //! `security` and `sds` ($Secure), `ea`, `usn` (the change journal),
-//! compression (`lznt1`, `wof` with `xpress` and `lzx`), `state` (how the volume was left),
+//! compression (`lznt1`, `wof`, whose unpackers are in `vmrescue-payload`), `state` (how the volume was left),
 //! `logfile` (replay of what was not finished), `check`, and over them
 //! `volume`, `filesystem` and `walk`.
 
@@ -10,17 +10,13 @@ mod boot;
 mod boot_repair;
 mod cache;
 mod check;
-#[cfg(test)]
-mod chunk_tests;
 mod directory;
 pub mod ea;
 mod filesystem;
-mod huffman;
 mod index;
 pub(crate) mod logfile;
 mod lost;
 pub mod lznt1;
-pub(crate) mod lzx;
 mod map;
 mod mend;
 pub mod mkfs;
@@ -39,7 +35,6 @@ mod volume;
 mod walk;
 mod wof;
 pub mod write;
-pub mod xpress;
 
 pub use boot::{Boot, boot_copy, is_ntfs};
 pub use boot_repair::{boot_sector_problems, repair_boot_sector};

@@ -6,9 +6,9 @@
 use super::node::Attr;
 use super::reparse::WOF;
 use super::volume::Volume;
-use super::{lzx, xpress};
 use vmrescue_base::bytes::u32_at;
 use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_payload::{lzx, xpress};
 
 /// Name of the stream with the packed data.
 pub(crate) const STREAM: &str = "WofCompressedData";

@@ -5,7 +5,7 @@ use super::huffman::{Bits, Code, copy_match};
 use vmrescue_base::bytes::{array_at, slice_at};
 
 /// Largest chunk: the window.
-pub(crate) const CHUNK_BYTES: usize = 32768;
+pub const CHUNK_BYTES: usize = 32768;
 /// Position slots of a window of 32 KiB.
 const SLOTS: usize = 30;
 const MAIN_SYMBOLS: usize = 256 + 8 * SLOTS;
@@ -21,7 +21,7 @@ struct State {
 }
 
 /// Unpacks a chunk into all of `out`; `None` when the chunk does not give exactly that.
-pub(crate) fn decompress(input: &[u8], out: &mut [u8]) -> Option<()> {
+pub fn decompress(input: &[u8], out: &mut [u8]) -> Option<()> {
     if out.len() > CHUNK_BYTES {
         return None;
     }
@@ -161,7 +161,7 @@ fn untranslate(out: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::decompress;
-    use crate::ntfs::chunk_tests;
+    use crate::chunk_tests;
     use proptest::prelude::*;
 
     /// What wimlib makes of [`chunk_tests::text`].

@@ -57,7 +57,7 @@ fn block(input: &[u8], at: usize, out: &mut [u8], done: usize, end: usize) -> Op
 #[cfg(test)]
 mod tests {
     use super::decompress;
-    use crate::ntfs::chunk_tests;
+    use crate::chunk_tests;
     use proptest::prelude::*;
 
     /// What wimlib makes of [`chunk_tests::text`].
