@@ -1,5 +1,5 @@
-//! What publishing costs: a flush of a session at the 10th and at the 10,000th operation, an operation of its own, and what of
-//! that is waiting for the disk. Usage: cargo bench --bench publish -- FOLDER [COUNT]
+//! What publishing costs: a flush of a session and an operation of its own, each at the 10th and at the 10,000th, and what of that
+//! is waiting for the disk. Usage: cargo bench --bench publish -- FOLDER [COUNT]
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement may fail and tells")]
 
@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Instant;
 use vmrescue::progress::Silent;
-use vmrescue::transaction::{Record, Transaction, TransactionOptions, history, undo};
+use vmrescue::transaction::{Locked, Record, TransactionOptions, history, undo};
 
 /// How many operations are measured at once.
 const WINDOW: usize = 200;
@@ -54,12 +54,12 @@ fn main() {
     let before = std::fs::read(&image).unwrap();
 
     let record = Record { title: "session".into(), session: Some("bench".into()), ..Record::default() };
-    let mut tx = Transaction::begin(&image, &TransactionOptions::default()).unwrap();
+    let mut tx = Locked::open(&image, &TransactionOptions::default()).unwrap().stage();
     let mut times = Vec::new();
     for number in 0..count {
         tx.file().write_at((number * 40_960 % (63 << 20)) as u64, &[number as u8 | 1; 4096]).unwrap();
         let begun = Instant::now();
-        tx.publish_so_far(record.clone(), &Silent).unwrap().unwrap();
+        tx.verify_so_far(|_| Ok(())).unwrap().publish(record.clone(), &Silent).unwrap().unwrap();
         times.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
     tx.finish().unwrap();
@@ -73,13 +73,19 @@ fn main() {
     assert!(std::fs::read(&image).unwrap() == before, "byte for byte");
 
     let mut times = Vec::new();
-    for number in 0..WINDOW {
+    for number in 0..count {
         let begun = Instant::now();
-        let tx = Transaction::begin(&image, &TransactionOptions::default()).unwrap();
-        tx.file().write_at((number * 40_960) as u64, &[9; 4096]).unwrap();
-        tx.publish(Record { title: "one".into(), ..Record::default() }, &Silent).unwrap();
+        let tx = Locked::open(&image, &TransactionOptions::default()).unwrap().stage();
+        let at = (number * 40_960 % (63 << 20)) as u64;
+        tx.file().write_at(at, &[(number / 7) as u8 | 1; 4096]).unwrap();
+        let verified = tx.verify(|_| Ok(())).unwrap();
+        verified.publish(Record { title: "one".into(), ..Record::default() }, &Silent).unwrap();
         times.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
-    println!("an operation of its own: {:.2} ms", milliseconds(&times));
+    let (first, last) = (milliseconds(&times[10..10 + WINDOW]), milliseconds(&times[count - WINDOW..]));
+    println!(
+        "an operation of its own, number 10: {first:.2} ms, {count}: {last:.2} ms ({:.2})",
+        last / first
+    );
     println!("operations in the history: {}", history(&image, None).unwrap().len());
 }

@@ -83,6 +83,7 @@ fn only_a_few_places_make_a_writable_disk() {
         "src/transaction/lib.rs",
         "src/transaction/history.rs",
         "src/disk/new_file.rs",
+        "src/disk/convert.rs",
         "src/repair/sectors.rs",
         "src/demo/lib.rs",
         "src/crypt/device.rs",
@@ -90,6 +91,23 @@ fn only_a_few_places_make_a_writable_disk() {
     ];
     for (path, text) in all().iter().filter(|(path, _)| !is_test(path) && !allowed.contains(&path.as_str())) {
         assert!(!product(text).contains("DiskMut::new("), "{path} makes a writable disk");
+    }
+}
+
+/// An image is opened for writing by the room that publishes, and new files by the one helper that makes them.
+#[test]
+fn only_one_room_opens_images_for_writing() {
+    let allowed = [
+        "src/block/host_file.rs",
+        "src/block/output.rs",
+        "src/block/spill.rs",
+        "src/demo/lib.rs",
+        "src/demo/encrypted.rs",
+    ];
+    for (path, text) in all().iter().filter(|(path, _)| !is_test(path) && !allowed.contains(&path.as_str())) {
+        let writes =
+            ["HostFile::open_write(", "HostFile::create"].iter().any(|way| product(text).contains(way));
+        assert!(!writes || path.starts_with("src/transaction/"), "{path} opens a file for writing by itself");
     }
 }
 

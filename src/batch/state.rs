@@ -178,7 +178,7 @@ impl State {
                 };
                 let bytes = serde_json::to_vec_pretty(&header)
                     .map_err(|e| Error::invalid(Layer::Batch, "the state cannot be written").caused_by(e))?;
-                vmrescue_transaction::write_durably(&path, &bytes)?;
+                vmrescue_transaction::write_privately(&path, &bytes)?;
             }
             Err(e) => return Err(Error::io("cannot be read", &path, e)),
         }
@@ -205,6 +205,11 @@ impl State {
                 .advice("use another folder with --out"));
             }
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        // What is found of machines and what was done to them is for the owner alone.
+        match vmrescue_block::create_private(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
             _ => {}
         }
         let file = OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed)?;

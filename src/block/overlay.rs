@@ -9,6 +9,7 @@ use super::{BlockDevice, Disk, Extent, ExtentKind, Geometry, WritableDevice};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use vmrescue_base::bytes::is_zero;
 use vmrescue_base::error::{Error, Layer, Result};
@@ -133,6 +134,8 @@ pub struct Overlay {
     state: RwLock<State>,
     savepoints: Mutex<Vec<State>>,
     spill: Mutex<Option<Arc<Spill>>>,
+    /// What is staged was looked at: nothing more may be staged.
+    sealed: AtomicBool,
 }
 
 impl Overlay {
@@ -142,7 +145,29 @@ impl Overlay {
     /// None today; the signature leaves room for a spill file that is made at once.
     pub fn new(base: Disk, options: OverlayOptions) -> Result<Arc<Overlay>> {
         let state = RwLock::new(State::empty(base.len()));
-        Ok(Arc::new(Overlay { base, options, state, savepoints: Mutex::default(), spill: Mutex::default() }))
+        let (savepoints, spill, sealed) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Arc::new(Overlay { base, options, state, savepoints, spill, sealed }))
+    }
+
+    /// From here on nothing can be staged, whoever still holds a handle: what is verified is what is published.
+    pub fn seal(&self) {
+        // Under the lock, so that a write that has begun is done.
+        let _alone = self.changing();
+        self.sealed.store(true, Ordering::SeqCst);
+    }
+
+    /// Staging goes on.
+    pub fn unseal(&self) {
+        self.sealed.store(false, Ordering::SeqCst);
+    }
+
+    /// The state, for a change of it.
+    fn staging(&self) -> Result<RwLockWriteGuard<'_, State>> {
+        let state = self.changing();
+        if self.sealed.load(Ordering::SeqCst) {
+            return Err(Error::refused(Layer::Block, "nothing can be staged after verification"));
+        }
+        Ok(state)
     }
 
     fn looking(&self) -> RwLockReadGuard<'_, State> {
@@ -235,7 +260,7 @@ impl Overlay {
     /// # Errors
     /// `Invalid` when the savepoint is gone.
     pub fn rollback(&self, id: SavepointId) -> Result<()> {
-        let mut state = self.changing();
+        let mut state = self.staging()?;
         let mut savepoints = self.savepoints.lock().unwrap_or_else(PoisonError::into_inner);
         savepoints.truncate(id.0 + 1);
         let gone = || Error::invalid(Layer::Block, "this savepoint is gone").found(id.0);
@@ -469,7 +494,7 @@ impl WritableDevice for Overlay {
                 self.ahead(first)?
             };
         let mut tail = if end.is_multiple_of(PAGE_BYTES) || last == first { None } else { self.ahead(last)? };
-        let mut state = self.changing();
+        let mut state = self.staging()?;
         let (mut offset, mut data) = (offset, data);
         while !data.is_empty() {
             let number = offset / PAGE_BYTES;
@@ -498,7 +523,7 @@ impl WritableDevice for Overlay {
         }
         self.write_at(range.start, &zeros[..(whole.start * PAGE_BYTES - range.start) as usize])?;
         self.write_at(whole.end * PAGE_BYTES, &zeros[..(range.end - whole.end * PAGE_BYTES) as usize])?;
-        self.changing().put_zeros(whole);
+        self.staging()?.put_zeros(whole);
         Ok(())
     }
 
@@ -507,7 +532,7 @@ impl WritableDevice for Overlay {
     }
 
     fn set_length(&self, length_bytes: u64) -> Result<()> {
-        let mut state = self.changing();
+        let mut state = self.staging()?;
         if length_bytes < state.length {
             // What is cut off must read as zero when the device grows again.
             let first = length_bytes / PAGE_BYTES;

@@ -430,7 +430,7 @@ fn merge(out: &Path, from: &[PathBuf]) -> Result<u8> {
         existing(folder)?;
         let Some(bytes) = header(folder) else { continue };
         match header(out) {
-            None => vmrescue_transaction::write_durably(&out.join("batch.json"), &bytes)?,
+            None => vmrescue_transaction::write_privately(&out.join("batch.json"), &bytes)?,
             Some(own) if command(&own) == command(&bytes) => {}
             Some(_) => {
                 return Err(Error::refused(Layer::Batch, "these folders belong to different jobs")

@@ -74,11 +74,12 @@ pub(super) fn on_hive(
     changing: &Changing,
     planned: impl FnOnce(&Hive) -> Result<Vec<Change>>,
 ) -> Result<u8> {
-    let mut no = false;
+    let (mut no, mut secrets) = (false, Secrets::default());
     let asked = |hive: &Hive| {
         let list = planned(hive)?;
+        secrets = Secrets::default().with_hive(hive);
         if !image.json {
-            show_plan(title, &list, &Secrets::default())?;
+            show_plan(title, &list, &secrets)?;
         }
         if !list.is_empty() && !changing.dry_run && !agreed(changing.yes, "Apply this?")? {
             no = true;
@@ -87,7 +88,7 @@ pub(super) fn on_hive(
         Ok(list)
     };
     let outcome = run_on_hive(&image.image, title, asked, &options(image, changing)?, &Bars::new())?;
-    tell(image, title, changing, &outcome, &Told::asked(no))
+    tell(image, title, changing, &outcome, &Told { secrets, ..Told::asked(no) })
 }
 
 fn show_plan(title: &str, list: &[Change], secrets: &Secrets) -> Result<()> {
@@ -166,14 +167,15 @@ fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, told
         verdict.only_one_reader.iter().try_for_each(|fact| say(&format!("  one reader only  {fact}")))?;
     }
     match (ending, outcome.operation) {
+        (Ending::Done, _) if changing.target != "in-place" => {
+            let file = changing.target.split_once(':').map_or("", |(_, file)| file);
+            say(&format!("done: {file} holds the result; {} is as it was", image.image.display()))?;
+        }
         (Ending::Done, Some(id)) => {
             say(&format!("done: operation {id}, {} bytes of the image file changed", outcome.bytes_changed))?;
             say(&format!("      back with: {}", Words::plain(image).command("undo", &[])))?;
         }
-        (Ending::Done, None) => {
-            let file = changing.target.split_once(':').map_or("", |(_, file)| file);
-            say(&format!("done: {file} holds the result; {} is as it was", image.image.display()))?;
-        }
+        (Ending::Done, None) => say("done: nothing differs from what was there")?,
         (Ending::WouldChange, _) => say(&format!(
             "would change {} bytes of the image file; nothing was written",
             outcome.bytes_changed

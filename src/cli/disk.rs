@@ -37,6 +37,9 @@ pub(super) struct Common {
 pub(super) struct Changed {
     #[command(flatten)]
     common: Common,
+    /// Stage and verify in memory, write nothing; exit 1 when it would change something
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -96,6 +99,9 @@ pub(super) enum DiskCommand {
         /// Replace a file that is there (never the source or its parents)
         #[arg(long)]
         force: bool,
+        /// Try everything but the copying, and make nothing
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -105,6 +111,9 @@ pub(super) enum DiskCommand {
         image: PathBuf,
         /// The child
         child: PathBuf,
+        /// Look whether the child can be made, and make nothing
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -172,7 +181,44 @@ fn options(common: &Common, state_dir: Option<PathBuf>) -> DiskOptions {
         force: false,
         state_dir,
         command: super::keys::words().skip(1).collect(),
+        dry_run: false,
     }
+}
+
+fn change_options(changed: &Changed) -> DiskOptions {
+    DiskOptions { dry_run: changed.dry_run, ..options(&changed.common, changed.state_dir.clone()) }
+}
+
+/// Asks, unless nothing will be written.
+fn wanted(changed: &Changed, question: &str) -> Result<bool> {
+    if changed.dry_run || agreed(changed.yes, question)? {
+        return Ok(true);
+    }
+    say("nothing was written")?;
+    Ok(false)
+}
+
+/// Tells how a change of a disk ended: `done` is said of an operation, `nothing` when nothing differs.
+fn tell_change(
+    changed: &Changed,
+    what: &str,
+    outcome: &disk::Changed,
+    mut document: serde_json::Value,
+    (done, nothing): (&str, &str),
+) -> Result<u8> {
+    document["operation"] = json!(outcome.operation);
+    document["dry_run"] = json!(changed.dry_run);
+    document["bytes_changed"] = json!(outcome.bytes);
+    let would = changed.dry_run && outcome.bytes > 0;
+    let text = match outcome.operation {
+        Some(_) => done.to_string(),
+        None if would => {
+            format!("would change {} bytes of the image file; nothing was written", outcome.bytes)
+        }
+        None => nothing.to_string(),
+    };
+    let code = tell(&changed.common, what, document, &text)?;
+    Ok(if would { FINDINGS } else { code })
 }
 
 fn tell(common: &Common, what: &str, document: serde_json::Value, text: &str) -> Result<u8> {
@@ -187,11 +233,14 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
         DiskCommand::Create { target, format, size, block_size, sector_size, common } => {
             create(&target, &format, size.as_deref(), block_size.as_deref(), sector_size, &common)
         }
-        DiskCommand::Convert { source, target, format, block_size, force, common } => {
+        DiskCommand::Convert { source, target, format, block_size, force, dry_run, common } => {
             super::stop::clean_up();
             let block = block_size.as_deref().map(bytes).transpose()?;
-            let options = DiskOptions { force, ..options(&common, None) };
+            let options = DiskOptions { force, dry_run, ..options(&common, None) };
             let holes = disk::convert(&source, &target, kind(&format)?, block, &options, &Bars::new())?;
+            if dry_run {
+                return would_make(&common, "convert", &target, json!({"format": format}));
+            }
             if !holes.is_empty() {
                 return tell_holes(&source, &target, &format, &holes, &common);
             }
@@ -199,8 +248,12 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
             let text = format!("{} ({format}, {})", target.display(), size(length));
             tell(&common, "convert", json!({"target": target, "format": format, "file_size": length}), &text)
         }
-        DiskCommand::Snapshot { image, child, common } => {
+        DiskCommand::Snapshot { image, child, dry_run, common } => {
             super::stop::clean_up();
+            if dry_run {
+                disk::check_child(&image, &child)?;
+                return would_make(&common, "snapshot", &child, json!({"parent": image}));
+            }
             disk::child_of(&image, &child)?.finish()?;
             let text = format!("{} is a child of {}", child.display(), image.display());
             tell(&common, "snapshot", json!({"child": child, "parent": image}), &text)
@@ -210,18 +263,29 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
         DiskCommand::Format(format) => super::format::format(&format),
         DiskCommand::Resize { image, size, changed } => {
             let size = bytes(&size)?;
-            if !agreed(changed.yes, &format!("Make the disk {} long?", self::size(size)))? {
-                say("nothing was written")?;
+            if !wanted(&changed, &format!("Make the disk {} long?", self::size(size)))? {
                 return Ok(CLEAN);
             }
-            let options = options(&changed.common, changed.state_dir.clone());
-            let operation = disk::resize(&image, size, &options, &Bars::new())?;
-            let text = operation.map_or("nothing to do: the disk has this size".into(), |id| {
-                format!("done: operation {id}; back with: vmrescue undo {}", image.display())
-            });
-            tell(&changed.common, "resize", json!({"size": size, "operation": operation}), &text)
+            let outcome = disk::resize(&image, size, &change_options(&changed), &Bars::new())?;
+            let done = way_back(&outcome, &image);
+            let texts = (done.as_str(), "nothing to do: the disk has this size");
+            tell_change(&changed, "resize", &outcome, json!({"size": size}), texts)
         }
     }
+}
+
+/// "done: operation 0007; back with: ..."
+fn way_back(outcome: &disk::Changed, image: &Path) -> String {
+    let id = outcome.operation.map(|id| id.to_string()).unwrap_or_default();
+    format!("done: operation {id}; back with: vmrescue undo {}", image.display())
+}
+
+/// What a dry run says of a file that would be made.
+fn would_make(common: &Common, what: &str, target: &Path, mut document: serde_json::Value) -> Result<u8> {
+    document["target"] = json!(target);
+    document["dry_run"] = json!(true);
+    tell(common, what, document, &format!("would make {}; nothing was written", target.display()))?;
+    Ok(FINDINGS)
 }
 
 /// A copy that lacks what its source has lost.
@@ -301,6 +365,7 @@ fn info(path: &Path, common: &Common) -> Result<u8> {
 }
 
 fn check(path: &Path, common: &Common) -> Result<u8> {
+    super::history::tell_unfinished(path);
     let opening = OpenOptions { parents: common.parent.clone(), follow_paths: common.follow_paths };
     let mut found = Checked::default();
     let lists = super::check::containers(path, &opening, &mut found);
@@ -399,47 +464,33 @@ fn create(
 }
 
 fn merge(child: &Path, delete_child: bool, changed: &Changed) -> Result<u8> {
-    if !agreed(changed.yes, "Merge the disk into its parent?")? {
-        say("nothing was written")?;
+    if !wanted(changed, "Merge the disk into its parent?")? {
         return Ok(CLEAN);
     }
-    let options = options(&changed.common, changed.state_dir.clone());
-    let merged = disk::merge(child, &options, &Bars::new())?;
-    if delete_child {
+    let merged = disk::merge(child, &change_options(changed), &Bars::new())?;
+    if delete_child && !changed.dry_run {
         std::fs::remove_file(child).map_err(|e| Error::io("cannot be removed", child, e))?;
     }
     let parent = merged.parent.display();
-    let text = match merged.operation {
-        None => format!("nothing to do: {} holds nothing that {parent} does not have", child.display()),
-        Some(id) => format!(
-            "merged {} into {parent}: operation {id}\n  {}\n  back with: vmrescue undo {parent}",
-            size(merged.bytes),
-            if delete_child { "the child was removed" } else { "the child is no longer needed; remove it" },
-        ),
-    };
-    let document = json!({"parent": merged.parent, "operation": merged.operation, "bytes": merged.bytes});
-    tell(&changed.common, "merge", document, &text)
+    let nothing = format!("nothing to do: {} holds nothing that {parent} does not have", child.display());
+    let done = format!(
+        "{}\n  merged {} into {parent}\n  {}",
+        way_back(&merged.changed, &merged.parent),
+        size(merged.bytes),
+        if delete_child { "the child was removed" } else { "the child is no longer needed; remove it" },
+    );
+    let document = json!({"parent": merged.parent, "bytes": merged.bytes});
+    tell_change(changed, "merge", &merged.changed, document, (&done, &nothing))
 }
 
 fn compact(image: &Path, zeros_only: bool, changed: &Changed) -> Result<u8> {
-    if !agreed(changed.yes, "Give back the blocks that hold nothing?")? {
-        say("nothing was written")?;
+    if !wanted(changed, "Give back the blocks that hold nothing?")? {
         return Ok(CLEAN);
     }
-    let options = options(&changed.common, changed.state_dir.clone());
-    let (done, operation) = disk::compact(image, zeros_only, &options, &Bars::new())?;
-    let text = match operation {
-        None => "nothing to do: every block holds something".to_string(),
-        Some(id) => format!(
-            "{} to {}: operation {id}; back with: vmrescue undo {}",
-            size(done.before),
-            size(done.after),
-            image.display()
-        ),
-    };
-    let document = json!({"before": done.before, "after": done.after, "dropped_blocks": done.dropped_blocks,
-        "operation": operation});
-    tell(&changed.common, "compact", document, &text)
+    let (done, outcome) = disk::compact(image, zeros_only, &change_options(changed), &Bars::new())?;
+    let text = format!("{}\n  {} to {}", way_back(&outcome, image), size(done.before), size(done.after));
+    let document = json!({"before": done.before, "after": done.after, "dropped_blocks": done.dropped_blocks});
+    tell_change(changed, "compact", &outcome, document, (&text, "nothing to do: every block holds something"))
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
 use vmrescue_fs::path::GuestPath;
 use vmrescue_registry::path::below;
 use vmrescue_registry::reg_text::{self, Operation};
 use vmrescue_registry::{DataType, Hive, HiveEditor, Key, RemnantKind, Value, ValueData};
-use vmrescue_repair::{Change, KeyPath, key_path, read_hive, registry_data};
+use vmrescue_repair::{Change, KeyPath, Rebuilt, key_path, read_hive, registry_data};
 use vmrescue_windows::Machine;
 
 /// `vmrescue reg ...`
@@ -124,14 +124,6 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
         }
         Reg::Delete { image, key, name, changing } => {
             let title = format!("reg delete {key}");
-            // Here, other than in a file, what is not there is a mistake.
-            let (hive, at) = key_of(&image, &key)?;
-            let found = hive.key(&at)?.ok_or_else(|| no_key(&key))?;
-            if let Some(name) = &name
-                && found.value(name)?.is_none()
-            {
-                return Err(Error::not_found(Layer::Hive, "no such value").found(name));
-            }
             let operation = match name {
                 Some(name) => Operation::DeleteValue { key, name },
                 None => Operation::DeleteKey { key },
@@ -239,6 +231,19 @@ fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: Typed) -> Res
         let key = if by == Typed::ByAPerson { typed(hive, &key, path)? } else { key };
         let found = hive.key(&key)?;
         let known = changes.len();
+        // Typed by a person, other than in a file, what is not there is a mistake.
+        match operation {
+            Operation::DeleteKey { .. } if found.is_none() && by == Typed::ByAPerson => {
+                return Err(no_key(path));
+            }
+            Operation::DeleteValue { name, .. }
+                if by == Typed::ByAPerson
+                    && found.as_ref().ok_or_else(|| no_key(path))?.value(name)?.is_none() =>
+            {
+                return Err(Error::not_found(Layer::Hive, "no such value").found(name));
+            }
+            _ => {}
+        }
         match operation {
             Operation::CreateKey { .. } if found.is_none() => {
                 changes.push(Change::RegistryCreateKey { hive: file.clone(), key });
@@ -307,17 +312,20 @@ fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operatio
 
 fn rename(image: &Image, key: &str, name: &str, changing: &Changing) -> Result<u8> {
     let title = format!("reg rename {key} {name}");
-    let (hive, at) = key_of(image, key)?;
-    hive.key(&at)?.ok_or_else(|| no_key(key))?;
+    // Planned on the hive that is locked: it is there, and stays there.
+    let renamed = |hive: &Hive, file: String, at: &str| {
+        let at = typed(hive, at, key)?;
+        hive.key(&at)?.ok_or_else(|| no_key(key))?;
+        Ok(vec![Change::RegistryRenameKey { hive: file, key: at, to: name.to_string() }])
+    };
     if is_bare(image)? {
         let file = image.image.display().to_string();
-        return change::on_hive(image, &title, changing, |_| {
-            Ok(vec![Change::RegistryRenameKey { hive: file, key: at.clone(), to: name.to_string() }])
-        });
+        return change::on_hive(image, &title, changing, |hive| renamed(hive, file, &below_root(key)));
     }
     change::changes(image, &title, changing, |machine: &Machine| {
-        let hive = key_path(machine, machine.installation(image.windows)?, key)?.hive;
-        Ok(vec![Change::RegistryRenameKey { hive, key: at.clone(), to: name.to_string() }])
+        let at = key_path(machine, machine.installation(image.windows)?, key)?;
+        let hive = hive_at(machine, &at.hive)?;
+        renamed(&hive, at.hive, &at.key)
     })
 }
 
@@ -595,48 +603,70 @@ fn diff(image: &Image, other: &Path, key: &str) -> Result<u8> {
 /// shown and agreed to is what is replaced.
 pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8> {
     let code = |damaged: bool| if damaged { FINDINGS } else { CLEAN };
-    let looked = |hive: &Hive| -> Result<(bool, bool)> {
-        let defects = hive.check();
-        look::say_defects(image, &defects)?;
-        let damaged = defects.iter().any(|defect| defect.severity != vmrescue_base::Severity::Note);
-        let broken = defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error);
-        Ok((damaged, broken))
-    };
+    let is = |defects: &[Defect], severity: Severity| defects.iter().any(|d| d.severity >= severity);
+    let damaged = |hive: &Hive, defects: &[Defect]| is(defects, Severity::Warning) || !hive.is_clean();
     let Some(changing) = repair else {
         super::history::tell_unfinished(&image.image);
         let hive = read_hive(&image.image)?;
-        let (damaged, _) = looked(&hive)?;
-        return Ok(code(damaged || !hive.is_clean()));
+        let defects = hive.check();
+        look::say_defects(image, &defects)?;
+        return Ok(code(damaged(&hive, &defects)));
     };
-    let mut ended = CLEAN;
-    let cured = |hive: &Hive| -> Result<Option<Vec<u8>>> {
-        let (damaged, broken) = looked(hive)?;
-        ended = code(damaged || !hive.is_clean());
-        if !broken {
-            return if hive.is_clean() { Ok(None) } else { accepted(hive, changing) };
+    // One JSON document at the end, or lines as things happen.
+    let tell = |line: &str| if image.json { Ok(()) } else { say(line) };
+    let (mut ended, mut found, mut lost) = (CLEAN, Vec::new(), Vec::new());
+    let wanted = |question: &str| Ok(changing.dry_run || super::agreed(changing.yes, question)?);
+    let cured = |hive: &Hive| -> Result<Option<Rebuilt>> {
+        found = hive.check();
+        if !image.json {
+            look::say_defects(image, &found)?;
         }
-        let (bytes, lost) = vmrescue_registry::rebuild(hive)?;
-        say(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), lost.len()))?;
-        look::say_defects(image, &lost)?;
-        Ok((!changing.dry_run && super::agreed(changing.yes, "Replace the hive?")?).then_some(bytes))
+        ended = code(damaged(hive, &found));
+        let broken = is(&found, Severity::Error);
+        if !broken && hive.is_clean() {
+            return Ok(None);
+        }
+        if !broken {
+            let rebuilt = Rebuilt { bytes: accepted(hive)?.into_bytes(), lost: 0 };
+            return Ok(wanted("Take the hive as it lies?")?.then_some(rebuilt));
+        }
+        let (bytes, gone) = vmrescue_registry::rebuild(hive)?;
+        tell(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), gone.len()))?;
+        if !image.json {
+            look::say_defects(image, &gone)?;
+        }
+        lost = gone;
+        Ok(wanted("Replace the hive?")?.then_some(Rebuilt { bytes, lost: lost.len() }))
     };
     let options = change::options(image, changing)?;
     let done =
         vmrescue_repair::replace_hive(&image.image, "rebuild the hive", cured, &options, &Bars::new())?;
+    if image.json {
+        let list = |defects: &[Defect]| defects.iter().map(look::defect_json).collect::<Vec<_>>();
+        let document = json!({
+            "defects": list(&found), "lost": list(&lost), "dry_run": changing.dry_run, "verified": done.verdict,
+            "operation": done.operation, "bytes_changed": done.bytes_changed,
+        });
+        say_of(image, "check", document)?;
+    }
+    let agreed = done.verdict.iter().flat_map(|verdict| &verdict.agreed);
+    agreed.into_iter().try_for_each(|fact| tell(&format!("  verified  {fact}")))?;
+    if changing.dry_run && done.bytes_changed > 0 {
+        tell(&format!("would change {} bytes of the file; nothing was written", done.bytes_changed))?;
+        return Ok(FINDINGS);
+    }
     if done.operation.is_none() {
         return Ok(ended);
     }
-    say(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
+    tell(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
     Ok(CLEAN)
 }
 
-/// The bytes of a hive taken as it lies, whose logs are gone or whose base block is wrong: Windows does not start from it as
-/// it is. `None` when that is not wanted.
-fn accepted(hive: &Hive, changing: &Changing) -> Result<Option<Vec<u8>>> {
+/// A hive taken as it lies, whose logs are gone or whose base block is wrong: Windows does not start from it as it is.
+fn accepted(hive: &Hive) -> Result<Hive> {
     let hive = Hive::parse(hive.bytes().to_vec())?.accept();
     for defect in hive.defects().iter().filter(|defect| defect.code == "hive-accepted") {
-        say(&defect.detail)?;
+        say_error(&defect.detail);
     }
-    let wanted = !changing.dry_run && super::agreed(changing.yes, "Take the hive as it lies?")?;
-    Ok(wanted.then(|| hive.bytes().to_vec()))
+    Ok(hive)
 }

@@ -39,6 +39,15 @@ pub fn child_of(parent: &Path, child: &Path) -> Result<NewFile> {
     Ok(new)
 }
 
+/// Fails where [`child_of`] would fail, and makes nothing.
+///
+/// # Errors
+/// As [`child_of`].
+pub fn check_child(parent: &Path, child: &Path) -> Result<()> {
+    parent_info(parent)?;
+    OutputRules::new(false).of_image(parent)?.check(child)
+}
+
 /// What a child of the image at `parent` has to know of it.
 ///
 /// # Errors

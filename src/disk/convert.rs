@@ -50,6 +50,14 @@ pub fn convert(
             .advice("convert into a VHDX or into a raw file"));
     }
     let rules = super::outputs_of(source, &options.opening(), options.force)?;
+    if options.dry_run {
+        // Everything but the copying; what is lost of the source is told by `disk check`.
+        rules.check(target)?;
+        let nothing = Disk::new(Arc::new(vmrescue_block::MemoryDevice::new(Vec::new())));
+        let tried = vmrescue_block::Overlay::new(nothing, vmrescue_block::OverlayOptions::default())?;
+        image::create(&DiskMut::new(tried as Arc<_>), &spec)?;
+        return Ok(Vec::new());
+    }
     let new = NewFile::create(target, &rules)?;
     image::create(new.file(), &spec)?;
     let disk = image::open_mut(new.file(), None)?.disk;

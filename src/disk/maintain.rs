@@ -1,21 +1,16 @@
 //! Compacting and resizing, each one operation on the image that can be undone.
 
-use super::DiskOptions;
+use super::{Changed, DiskOptions};
 use std::ops::Range;
 use std::path::Path;
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
 use vmrescue_block::Disk;
 use vmrescue_image as image;
 use vmrescue_image::Compacted;
 use vmrescue_partition as partition;
 use vmrescue_partition::TableKind;
-use vmrescue_transaction::{OperationId, Transaction, TransactionOptions};
-
-fn begin(path: &Path, options: &DiskOptions) -> Result<Transaction> {
-    let state_dir = options.state_dir.clone();
-    Transaction::begin(path, &TransactionOptions { state_dir, ..TransactionOptions::default() })
-}
+use vmrescue_transaction::View;
 
 /// Gives back the blocks that hold nothing: zeros, and (unless `zeros_only`) what the file systems say is free.
 ///
@@ -26,22 +21,40 @@ pub fn compact(
     zeros_only: bool,
     options: &DiskOptions,
     progress: &dyn Progress,
-) -> Result<(Compacted, Option<OperationId>)> {
-    let tx = begin(path, options)?;
-    let parent = image::open_parent(&tx.before(), path, &options.parents)?;
-    let disk = image::open_with_parent(&tx.before(), parent.clone())?.disk;
+) -> Result<(Compacted, Changed)> {
+    let locked = options.lock(path, None)?;
+    let parent = image::open_parent(&locked.before(), path, &options.parents)?;
+    let disk = image::open_with_parent(&locked.before(), parent.clone())?.disk;
     let free = if zeros_only || parent.is_some() { Vec::new() } else { free_ranges(&disk)? };
+    let tx = locked.stage();
     progress.begin("looking for empty blocks", None);
-    let done = image::compact(&tx.file(), parent, &free)?;
+    let done = image::compact(&tx.file(), parent.clone(), &free)?;
     progress.end();
+    if done.dropped_blocks == 0 && done.after == done.before {
+        return Ok((done, Changed::default()));
+    }
     let record = options.record(
         "compact the disk",
         serde_json::json!([{"change": "compact", "before": done.before, "after": done.after}]),
     );
-    if done.dropped_blocks == 0 && done.after == done.before {
-        return Ok((done, None));
+    let look = |view: &View| {
+        let after = image::open_with_parent(&view.staged, parent)?.disk;
+        same_length(&after, disk.len())?;
+        // What is free holds nothing, and may read as zero.
+        super::refuse_other_content(&after, &disk, 0..disk.len(), &free, progress)
+    };
+    let changed = options.publish(tx, look, record, progress)?;
+    Ok((done, changed))
+}
+
+fn same_length(disk: &Disk, length: u64) -> Result<()> {
+    if disk.len() == length {
+        return Ok(());
     }
-    Ok((done, tx.publish(record, progress)?))
+    Err(Error::new(ErrorKind::Disagreement, Layer::Verify, "the disk would have another length")
+        .expected(length)
+        .found(disk.len())
+        .advice("nothing was written; please report this"))
 }
 
 /// What the file systems of the disk do not use, as ranges of the disk. Volumes that are not clean are left out.
@@ -70,15 +83,10 @@ fn free_ranges(disk: &Disk) -> Result<Vec<Range<u64>>> {
 ///
 /// # Errors
 /// `Refused` when a partition lies beyond the new end; of [`image::resize`] and the transaction.
-pub fn resize(
-    path: &Path,
-    size: u64,
-    options: &DiskOptions,
-    progress: &dyn Progress,
-) -> Result<Option<OperationId>> {
-    let tx = begin(path, options)?;
-    let parent = image::open_parent(&tx.before(), path, &options.parents)?;
-    let disk = image::open_with_parent(&tx.before(), parent.clone())?.disk;
+pub fn resize(path: &Path, size: u64, options: &DiskOptions, progress: &dyn Progress) -> Result<Changed> {
+    let locked = options.lock(path, None)?;
+    let parent = image::open_parent(&locked.before(), path, &options.parents)?;
+    let disk = image::open_with_parent(&locked.before(), parent.clone())?.disk;
     let table = partition::read(&disk)?;
     let last = table.partitions.iter().map(|p| p.range.end).max().unwrap_or(0);
     // The second copy of a GPT: a header and 128 entries, in whole sectors.
@@ -92,11 +100,39 @@ pub fn resize(
             .found(size)
             .advice("shrink the partition inside the guest first"));
     }
+    let tx = locked.stage();
     image::resize(&tx.file(), size)?;
     if table.kind == TableKind::Gpt && size != disk.len() {
-        let target = image::open_mut(&tx.file(), parent)?.disk;
+        let target = image::open_mut(&tx.file(), parent.clone())?.disk;
         partition::repair_gpt(&target)?;
     }
     let changes = serde_json::json!([{"change": "resize", "before": disk.len(), "after": size}]);
-    tx.publish(options.record(&format!("resize the disk to {size} bytes"), changes), progress)
+    let look = |view: &View| {
+        let after = image::open_with_parent(&view.staged, parent)?.disk;
+        // Containers round up to whole sectors or blocks of their own.
+        if after.len() < size {
+            same_length(&after, size)?;
+        }
+        let now = partition::read(&after)?;
+        let ranges = |table: &partition::Table| -> Vec<Range<u64>> {
+            table.partitions.iter().map(|partition| partition.range.clone()).collect()
+        };
+        if now.kind != table.kind || ranges(&now) != ranges(&table) {
+            return Err(Error::new(
+                ErrorKind::Disagreement,
+                Layer::Verify,
+                "the disk would have other partitions",
+            )
+            .advice("nothing was written; please report this"));
+        }
+        if table.partitions.is_empty() {
+            return super::refuse_other_content(&after, &disk, 0..disk.len().min(size), &[], progress);
+        }
+        let whole = ranges(&table).into_iter();
+        whole
+            .into_iter()
+            .try_for_each(|range| super::refuse_other_content(&after, &disk, range, &[], progress))
+    };
+    let record = options.record(&format!("resize the disk to {size} bytes"), changes);
+    options.publish(tx, look, record, progress)
 }

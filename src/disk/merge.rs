@@ -1,13 +1,13 @@
 //! Merges a differencing disk into its parent, as one operation on the parent that can be undone.
 
-use super::DiskOptions;
+use super::{Changed, DiskOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::progress::Progress;
 use vmrescue_block::{Disk, DiskMut, ExtentKind, HostFile};
 use vmrescue_image as image;
-use vmrescue_transaction::{OperationId, Transaction, TransactionOptions, refuse_pending};
+use vmrescue_transaction::{View, refuse_pending};
 
 /// Bytes that are compared at once.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -19,8 +19,8 @@ const PIECE_BYTES: usize = 4096;
 pub struct Merged {
     /// The parent that now holds the child's content.
     pub parent: PathBuf,
-    /// The operation on the parent; `None` when the child held nothing that differs.
-    pub operation: Option<OperationId>,
+    /// The operation on the parent; without one the child held nothing that differs, or nothing was to be published.
+    pub changed: Changed,
     /// Bytes of the virtual disk that were written.
     pub bytes: u64,
 }
@@ -50,16 +50,9 @@ pub fn merge(path: &Path, options: &DiskOptions, progress: &dyn Progress) -> Res
     }
     refuse_pending(path)?;
     refuse_siblings(path, &parent)?;
-    let tx = Transaction::begin(
-        &parent,
-        &TransactionOptions {
-            state_dir: options.state_dir.clone(),
-            allowed_child: Some(path.to_path_buf()),
-            ..TransactionOptions::default()
-        },
-    )?;
-    let above = image::open_parent(&tx.before(), &parent, &chain[1..])?;
-    let before = image::open_with_parent(&tx.before(), above.clone())?.disk;
+    let locked = options.lock(&parent, Some(path.to_path_buf()))?;
+    let above = image::open_parent(&locked.before(), &parent, &chain[1..])?;
+    let before = image::open_with_parent(&locked.before(), above.clone())?.disk;
     if before.len() < child.size {
         return Err(Error::refused(Layer::Image, "the child is larger than its parent")
             .in_file(&parent)
@@ -68,13 +61,19 @@ pub fn merge(path: &Path, options: &DiskOptions, progress: &dyn Progress) -> Res
             .advice("make the parent larger first: vmrescue disk resize"));
     }
     let view = image::open_with_parent(&child_file, Some(before.clone()))?.disk;
-    let target = image::open_mut(&tx.file(), above)?.disk;
+    let tx = locked.stage();
+    let target = image::open_mut(&tx.file(), above.clone())?.disk;
     let bytes = copy_differences(&view, &before, &target, progress)?;
     let title = format!("merge {}", path.display());
     let record =
         options.record(&title, serde_json::json!([{"change": "merge", "child": path, "bytes": bytes}]));
-    let operation = tx.publish(record, progress)?;
-    Ok(Merged { parent, operation, bytes })
+    drop(target);
+    let look = |staged: &View| {
+        let merged = image::open_with_parent(&staged.staged, above)?.disk;
+        super::refuse_other_content(&merged, &view, 0..view.len(), &[], progress)
+    };
+    let changed = options.publish(tx, look, record, progress)?;
+    Ok(Merged { parent, changed, bytes })
 }
 
 /// Other children of the same parent would be broken by the merge.

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
 use vmrescue_base::time::FileTime;
-use vmrescue_block::DiskMut;
+use vmrescue_block::{Disk, DiskMut};
 use vmrescue_fs::ntfs::Volume;
 use vmrescue_fs::{FileSystem, NodeId};
 use vmrescue_transaction::{OperationId, Record, Transaction};
@@ -204,12 +204,13 @@ impl Session {
                 fs.write().unwrap_or_else(PoisonError::into_inner).sync()?;
             }
         }
-        staged.disk.flush()?;
-        self.verify(staged)?;
-        let (changes, staged_bytes) = (self.tree.changes(), staged.transaction.staged_bytes());
+        let Staged { transaction, disk, ranges, .. } = staged;
+        disk.flush()?;
+        let (changes, staged_bytes) = (self.tree.changes(), transaction.staged_bytes());
         let mut record = staged.record.clone();
         record.changes = serde_json::json!({"changes": changes - staged.published});
-        let id = staged.transaction.publish_so_far(record, progress)?;
+        let verified = transaction.verify_so_far(|_| self.verify(&disk.as_disk(), ranges))?;
+        let id = verified.publish(record, progress)?;
         let published = id.map(|id| Published { id, staged_bytes, changes: changes - staged.published });
         staged.published = changes;
         lock(&self.touched).clear();
@@ -217,16 +218,16 @@ impl Session {
     }
 
     /// Reads the changed files of NTFS again, with the reading half.
-    fn verify(&self, staged: &Staged) -> Result<()> {
+    fn verify(&self, disk: &Disk, ranges: &[(u32, Range<u64>)]) -> Result<()> {
         let touched = lock(&self.touched).clone();
         for (index, slot) in self.tree.slots.iter().enumerate() {
             let nodes: Vec<NodeId> =
                 touched.iter().filter(|(s, _)| *s == index).map(|(_, node)| *node).collect();
-            let range = staged.ranges.iter().find(|(number, _)| *number == slot.number);
+            let range = ranges.iter().find(|(number, _)| *number == slot.number);
             let Some((_, range)) = range.filter(|_| !nodes.is_empty() && slot.info.kind == "ntfs") else {
                 continue;
             };
-            let second = Volume::open(staged.disk.as_disk().window(range.clone())?)?;
+            let second = Volume::open(disk.window(range.clone())?)?;
             for node in nodes {
                 compare(node, slot.look(|fs| facts(fs, node)), facts(&second, node))?;
             }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::text::utf16le_bytes;
 use vmrescue_base::time::FileTime;
-use vmrescue_registry::{DataType, ValueData};
+use vmrescue_registry::{DataType, Hive, ValueData};
 
 /// Attributes and times that a file or directory gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -232,14 +232,30 @@ fn hashed(hive: &str, key: &str, value: &str, kind: &str, data: &[u8], was: bool
     format!("set {name}\\{key}  {value} = {kind} {}  ({what})", hash(data))
 }
 
-/// What was given for secret parameters: it is kept nowhere.
+/// What is kept nowhere: what was given for secret parameters, and the data of a hive of secrets.
 #[derive(Clone, Default)]
-pub struct Secrets(Vec<String>);
+pub struct Secrets {
+    values: Vec<String>,
+    /// Whatever is set in the registry.
+    registry: bool,
+}
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Secrets({})", self.0.len())
+        write!(f, "Secrets({}, registry: {})", self.values.len(), self.registry)
     }
+}
+
+/// True for a hive that holds accounts or what the machine keeps secret (SAM, SECURITY), whatever the file is called. One
+/// that cannot be told is taken for one.
+fn holds_secrets(hive: &Hive) -> bool {
+    let has = |key: &str| hive.key(key).map_or(true, |found| found.is_some());
+    is_secret_hive(&hive.file_name())
+        || is_secret_hive(&hive.root().name())
+        || has(r"SAM\Domains")
+        || has(r"Policy\Secrets")
+        || has(r"Policy\PolEKList")
+        || has(r"Policy\PolSecretEncryptionKey")
 }
 
 impl Secrets {
@@ -248,16 +264,34 @@ impl Secrets {
         let mut values: Vec<String> = values.into_iter().filter(|value| !value.is_empty()).collect();
         // The longest first: one may hold another.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        Secrets(values)
+        Secrets { values, registry: false }
+    }
+
+    /// The same, with all data of a hive of its own that holds secrets.
+    #[must_use]
+    pub fn with_hive(mut self, hive: &Hive) -> Secrets {
+        self.registry |= holds_secrets(hive);
+        self
+    }
+
+    /// The words of a command without secrets: in `reg set` the data follows the name of its type.
+    pub(super) fn out_of_command(&self, words: &[String]) -> Vec<String> {
+        let mut kept: Vec<String> = Vec::new();
+        for word in words {
+            let is_data =
+                self.registry && kept.last().is_some_and(|last| DataType::from_name(last).is_some());
+            kept.push(if is_data { NOT_KEPT.into() } else { self.out_of(word) });
+        }
+        kept
     }
 
     fn are_in(&self, data: &[u8]) -> bool {
         let holds = |part: &[u8]| !part.is_empty() && data.windows(part.len()).any(|window| window == part);
-        self.0.iter().any(|value| holds(value.as_bytes()) || holds(&utf16le_bytes(value)))
+        self.values.iter().any(|value| holds(value.as_bytes()) || holds(&utf16le_bytes(value)))
     }
 
     fn out_of(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_string(), |text, value| text.replace(value.as_str(), NOT_KEPT))
+        self.values.iter().fold(text.to_string(), |text, value| text.replace(value.as_str(), NOT_KEPT))
     }
 
     fn out_of_json(&self, value: &mut Value) {
@@ -301,7 +335,7 @@ impl Change {
         let mut kept = serde_json::to_value(self)
             .map_err(|e| Error::invalid(Layer::Script, "a change cannot be written down").caused_by(e))?;
         if let Change::RegistrySet { hive, data, .. } = self
-            && (is_secret_hive(hive) || secrets.are_in(data))
+            && (is_secret_hive(hive) || secrets.registry || secrets.are_in(data))
         {
             kept["data"] = Value::String(hash(data));
             if !kept["was"].is_null() {
@@ -320,7 +354,9 @@ impl Change {
     /// The change in words that may be kept and shown.
     pub fn words(&self, secrets: &Secrets) -> String {
         match self {
-            Change::RegistrySet { hive, key, name, data_type, data, was } if secrets.are_in(data) => {
+            Change::RegistrySet { hive, key, name, data_type, data, was }
+                if secrets.registry || secrets.are_in(data) =>
+            {
                 let kind = DataType(*data_type).name();
                 secrets.out_of(&hashed(hive, key, name, &kind, data, was.is_some()))
             }

@@ -10,6 +10,7 @@ mod ending;
 mod file_system;
 mod first_boot;
 mod fixes;
+mod hive_content;
 mod key_path;
 mod plan;
 mod postcondition;
@@ -27,7 +28,7 @@ mod verify;
 mod verify_tests;
 mod volumes;
 
-pub use bare::{apply as apply_to_hive, read_hive, replace_hive, run_on_hive};
+pub use bare::{Rebuilt, apply as apply_to_hive, read_hive, replace_hive, run_on_hive};
 pub use boot_record::write_boot_record;
 pub use change::{Change, Detail, Secrets, words as data_words};
 pub use content::Content;

@@ -2,14 +2,13 @@
 //!
 //! A change that a later one makes another thing of is not looked at: the later one is.
 
-use super::change::Change;
+use super::change::{Change, Detail};
 use super::verify::{disagreement, identity, paths};
 use std::collections::{BTreeMap, BTreeSet};
 use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
 use vmrescue_base::progress::Progress;
-use vmrescue_block::Disk;
 use vmrescue_fs::path::GuestPath;
-use vmrescue_fs::{FileSystem, NodeId, NodeKind, resolve};
+use vmrescue_fs::{Attributes, FileSystem, NodeId, NodeKind, resolve};
 use vmrescue_windows::{Machine, hive_of};
 
 /// The disk before anything was staged.
@@ -18,23 +17,16 @@ pub(super) struct Before {
     pub(super) volumes: Vec<Defect>,
     /// Defects of the hives that are changed, by their guest path.
     pub(super) hives: BTreeMap<String, Vec<Defect>>,
-    /// Defects of the container.
-    pub(super) container: Vec<Defect>,
     /// Where files lay that are renamed or linked to: number of the volume and of the file.
     nodes: BTreeMap<String, (usize, NodeId)>,
 }
 
 impl Before {
-    /// Looks at everything that `changes` touch; `file` is the container.
+    /// Looks at everything that `changes` touch.
     ///
     /// # Errors
     /// `Refused` for a hive that is severely damaged, unless it is replaced as a whole first; of reading the disk.
-    pub(super) fn of(
-        machine: &Machine,
-        changes: &[Change],
-        file: &Disk,
-        progress: &dyn Progress,
-    ) -> Result<Before> {
+    pub(super) fn of(machine: &Machine, changes: &[Change], progress: &dyn Progress) -> Result<Before> {
         let mut hives = BTreeMap::new();
         for (hive, replaced) in touched_hives(changes) {
             let found = if replaced { Vec::new() } else { hive_defects(machine, &hive)? };
@@ -51,7 +43,7 @@ impl Before {
             nodes.extend(node.map(|node| (path.clone(), (index, node))));
         }
         let volumes = super::verify::defects(machine, changes, progress)?;
-        Ok(Before { volumes, hives, container: vmrescue_image::check(file)?, nodes })
+        Ok(Before { volumes, hives, nodes })
     }
 }
 
@@ -255,8 +247,49 @@ pub(super) fn check(machine: &Machine, before: &Before, changes: &[Change], plac
             let done = state.is_none_or(|state| state.hibernation.loss().is_none());
             holds(done, "the volume is still hibernated", &format!("#{volume}"))
         }
+        Change::FileDetails { details, .. } => {
+            for (number, detail) in details.iter().enumerate() {
+                let again = details[number + 1..].iter().any(|other| same_path(&other.path, &detail.path));
+                if !again && !is_remade(&detail.path, later) && !is_detailed(&detail.path, later) {
+                    check_details(machine, detail)?;
+                }
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
+}
+
+fn same_path(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b)
+}
+
+/// True when one of the `later` changes gives the file other times and attributes, or may change them by what it does to it.
+fn is_detailed(path: &str, later: &[Change]) -> bool {
+    later.iter().any(|change| match change {
+        Change::FileDetails { details, .. } => details.iter().any(|other| same_path(&other.path, path)),
+        // A directory changes with what is made, renamed and deleted in it; a hive is a file that is written at the end.
+        other => paths(other).iter().any(|other| same_path(other, path) || lies_in(other, path)),
+    })
+}
+
+/// The times and attributes that a file was given.
+fn check_details(machine: &Machine, detail: &Detail) -> Result<()> {
+    let (fs, _, node) = node_of(machine, &detail.path)?;
+    let Some(node) = node else {
+        return Err(disagreement("the file that was given times is not there", &detail.path));
+    };
+    let found = fs.metadata(node)?;
+    // A directory stays one, whatever it is given.
+    let kept = |bits: u32| bits & !Attributes::DIRECTORY;
+    let attributes = detail.attributes.is_none_or(|wanted| kept(found.attributes.0) == kept(wanted));
+    // FAT counts in steps of two seconds.
+    let step = if fs.info().kind.eq_ignore_ascii_case("ntfs") { 0 } else { 2 * 10_000_000 };
+    let modified = detail.modified.is_none_or(|wanted| found.times.modified.0.abs_diff(wanted.0) <= step);
+    if attributes && modified {
+        return Ok(());
+    }
+    Err(disagreement("the file does not have the times and attributes that it was given", &detail.path))
 }
 
 fn state_of(machine: &Machine, number: u32) -> Result<Option<vmrescue_fs::ntfs::VolumeState>> {

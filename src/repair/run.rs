@@ -10,14 +10,17 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use vmrescue_base::error::Severity;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::progress::Progress;
-use vmrescue_block::{DiskMut, OutputRules};
+use vmrescue_block::{Disk, DiskMut, HostFile, OutputRules};
 use vmrescue_crypt::Keys;
 use vmrescue_disk as disk;
 use vmrescue_image as image;
 use vmrescue_image::{Container, ContainerInfo, CreateSpec, Format, Kind, OpenOptions, Variant};
-use vmrescue_transaction::{OperationId, Record, Transaction, TransactionOptions, refuse_pending};
+use vmrescue_transaction::{
+    Locked, OperationId, Record, Transaction, TransactionOptions, Verified, note_made, pending,
+};
 use vmrescue_windows::Machine;
 
 /// Asked right before an image is written; an error keeps it as it is.
@@ -62,7 +65,7 @@ impl Options {
         let kept = changes.iter().map(|change| change.kept(&self.secrets)).collect::<Result<Vec<_>>>()?;
         Ok(Record {
             title: title.to_string(),
-            command: self.command.clone(),
+            command: self.secrets.out_of_command(&self.command),
             plan: serde_json::json!(words),
             changes: serde_json::json!(kept),
             session: None,
@@ -129,18 +132,23 @@ impl Outcome {
     }
 }
 
-/// Opens an image for staging: the transaction and the virtual disk over it.
+fn lock(path: &Path, options: &Options) -> Result<Locked> {
+    let state_dir = options.state_dir.clone();
+    let (plan_only, elsewhere) = (options.dry_run, options.target != Target::InPlace);
+    Locked::open(
+        path,
+        &TransactionOptions { state_dir, plan_only, elsewhere, ..TransactionOptions::default() },
+    )
+}
+
+/// Opens an image for staging without a plan, for a mount or a server: the transaction and the virtual disk over it.
 ///
 /// # Errors
-/// Of [`Transaction::begin`] and [`image::open_mut`].
+/// Of [`Locked::open`] and [`image::open_mut`].
 pub fn open_staged(path: &Path, options: &Options) -> Result<(Transaction, Container<DiskMut>)> {
-    let state_dir = options.state_dir.clone();
-    let plan_only = options.dry_run;
-    let tx = Transaction::begin(
-        path,
-        &TransactionOptions { state_dir, plan_only, ..TransactionOptions::default() },
-    )?;
-    let parent = image::open_parent(&tx.before(), path, &options.parents)?;
+    let locked = lock(path, options)?;
+    let parent = image::open_parent(&locked.before(), path, &options.parents)?;
+    let tx = locked.stage();
     let container = image::open_mut(&tx.file(), parent)?;
     Ok((tx, container))
 }
@@ -174,9 +182,10 @@ pub fn run_changes(
 ) -> Result<Outcome> {
     if options.target != Target::InPlace {
         if !options.dry_run {
-            return run_elsewhere(path, planned, options, progress);
+            return run_elsewhere(path, title, planned, options, progress);
         }
         // The same changes, tried in memory, once it is clear that the new file could be made.
+        refuse_unsound(path, options)?;
         check_target(path, options)?;
     }
     let (staged, changes) = tried(path, planned, options, progress)?;
@@ -185,31 +194,37 @@ pub fn run_changes(
 
 /// Changes that were staged and verified, and not published yet.
 pub(super) struct Staged {
-    tx: Transaction,
-    verdict: Verdict,
+    verified: Verified<Verdict>,
     bytes_changed: u64,
 }
 
-/// Stages and verifies what `planned` makes of the disk; nothing is staged when nothing is to do.
+/// Plans on the locked image, stages and verifies what `planned` makes of it; nothing is staged when nothing is to do.
 pub(super) fn tried(
     path: &Path,
     planned: impl FnOnce(&Machine) -> Result<Vec<Change>>,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<(Option<Staged>, Vec<Change>)> {
-    let (tx, container) = open_staged(path, options)?;
-    let machine = Machine::open_with(container.disk.as_disk(), &options.keys)?;
+    let locked = lock(path, options)?;
+    let parent = image::open_parent(&locked.before(), path, &options.parents)?;
+    let container = image::open_with_parent(&locked.before(), parent.clone())?;
+    let machine = Machine::open_with(container.disk, &options.keys)?;
     let changes = planned(&machine)?;
     if changes.is_empty() {
         return Ok((None, changes));
     }
-    let before = Before::of(&machine, &changes, &tx.before(), progress)?;
+    let before = Before::of(&machine, &changes, progress)?;
+    let tx = locked.stage();
+    let container = image::open_mut(&tx.file(), parent)?;
     Stage::new(&machine, &machine.writable(&container.disk)).apply(&changes)?;
-    let view = verify::Staged { disk: container.disk.as_disk(), file: tx.file().as_disk() };
-    let verdict = verify::verify(&view, &machine, &options.keys, &changes, &before, progress)?;
-    options.accepts(&verdict)?;
-    let bytes_changed = tx.changed_bytes()?;
-    Ok((Some(Staged { tx, verdict, bytes_changed }), changes))
+    let verified = tx.verify(|_| {
+        let staged = container.disk.as_disk();
+        let verdict = verify::verify(&staged, &machine, &options.keys, &changes, &before, progress)?;
+        options.accepts(&verdict)?;
+        Ok(verdict)
+    })?;
+    let bytes_changed = verified.changed_bytes()?;
+    Ok((Some(Staged { verified, bytes_changed }), changes))
 }
 
 /// Writes what was staged into the image; a dry run forgets it.
@@ -220,15 +235,29 @@ pub(super) fn publish(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Outcome> {
-    let Some(staged) = staged else { return Ok(Outcome { changes, ..Outcome::none() }) };
+    let Some(Staged { verified, bytes_changed }) = staged else {
+        return Ok(Outcome { changes, ..Outcome::none() });
+    };
+    finish(verified, bytes_changed, || options.record(title, &changes), options, progress)
+        .map(|outcome| Outcome { changes, ..outcome })
+}
+
+/// The last steps of every change: what was verified is written, unless it was only to be tried.
+pub(super) fn finish(
+    verified: Verified<Verdict>,
+    bytes_changed: u64,
+    record: impl FnOnce() -> Result<Record>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Outcome> {
+    let verdict = Some(verified.said.clone());
     if options.dry_run {
-        let Staged { verdict, bytes_changed, .. } = staged;
-        return Ok(Outcome { changes, verdict: Some(verdict), operation: None, bytes_changed });
+        return Ok(Outcome { verdict, bytes_changed, ..Outcome::none() });
     }
-    let record = options.record(title, &changes)?;
+    let record = record()?;
     options.pass_gate()?;
-    let operation = staged.tx.publish(record, progress)?;
-    Ok(Outcome { changes, verdict: Some(staged.verdict), operation, bytes_changed: staged.bytes_changed })
+    let operation = verified.publish(record, progress)?;
+    Ok(Outcome { verdict, operation, bytes_changed, ..Outcome::none() })
 }
 
 /// What may be made of the image at `path`.
@@ -250,64 +279,90 @@ fn check_target(path: &Path, options: &Options) -> Result<()> {
     }
 }
 
+/// Refuses to build on an image that is between two states, or whose container is severely damaged; its parents too.
+fn refuse_unsound(path: &Path, options: &Options) -> Result<()> {
+    let opening = OpenOptions { parents: options.parents.clone(), follow_paths: false };
+    let chain = std::iter::once(path.to_path_buf()).chain(image::parents(path, &opening)?);
+    for file in chain {
+        if let Some(operation) = pending(&file, options.state_dir.as_deref())? {
+            return Err(vmrescue_transaction::interrupted(&operation, &file));
+        }
+        let disk = Disk::new(Arc::new(HostFile::open_read(&file)?));
+        image::refuse_damaged(&disk).map_err(|e| e.in_file(&file))?;
+    }
+    Ok(())
+}
+
 /// Runs changes on a new child or copy of the image, which gets its name only when all went well. No journal is needed:
-/// nothing that was there before is written.
+/// nothing that was there before is written. The new file's history begins with it.
 fn run_elsewhere(
     path: &Path,
+    title: &str,
     planned: impl FnOnce(&Machine) -> Result<Vec<Change>>,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Outcome> {
     let opening = OpenOptions { parents: options.parents.clone(), follow_paths: false };
-    refuse_pending(path)?;
-    let source = image::open_path(path, &opening)?;
+    // Held until the end: nobody writes to the image while it is built upon, and whoever does by another way is noticed.
+    let host = Arc::new(HostFile::open_read(path)?);
+    let stamp = host.stamp()?;
+    refuse_unsound(path, options)?;
+    let source = image::open_file(&Disk::new(Arc::clone(&host) as Arc<_>), path, &opening)?;
     if let Some(changed) = source.defects.iter().find(|defect| defect.code == "chain-parent-changed") {
         // To look at it is one thing; a new disk must not be made of what does not belong together.
         return Err(Error::refused(Layer::Image, changed.detail.clone())
             .advice("look at what is there and copy it out: vmrescue get -r"));
     }
+    check_target(path, options)?;
     let machine = Machine::open_with(source.disk.clone(), &options.keys)?;
     let changes = planned(&machine)?;
     if changes.is_empty() {
-        return Ok(Outcome { changes, verdict: None, operation: None, bytes_changed: 0 });
+        return Ok(Outcome { changes, ..Outcome::none() });
     }
-    let (new, parent) = match &options.target {
-        Target::Child(file) => (disk::child_of(path, file)?, Some(source.disk.clone())),
+    let before = Before::of(&machine, &changes, progress)?;
+    let (new, name, parent) = match &options.target {
+        Target::Child(file) => (disk::child_of(path, file)?, file, Some(source.disk.clone())),
         Target::New(file) => {
             let new = disk::NewFile::create(file, &outputs_of(path, options)?)?;
             let geometry = source.disk.geometry();
-            let kind = kind_like(&source.info);
-            let sector = geometry.logical_sector_bytes;
-            image::create(
-                new.file(),
-                &CreateSpec {
-                    kind,
-                    size: geometry.length_bytes,
-                    block_bytes: None,
-                    logical_sector_bytes: sector,
-                },
-            )?;
-            disk::copy_disk(
-                &source.disk,
-                &image::open_mut(new.file(), None)?.disk,
-                "copying the disk",
-                progress,
-            )?;
-            (new, None)
+            let spec = CreateSpec {
+                kind: kind_like(&source.info),
+                size: geometry.length_bytes,
+                block_bytes: None,
+                logical_sector_bytes: geometry.logical_sector_bytes,
+            };
+            image::create(new.file(), &spec)?;
+            let target = image::open_mut(new.file(), None)?.disk;
+            disk::copy_disk(&source.disk, &target, "copying the disk", progress)?;
+            (new, file, None)
         }
         Target::InPlace => return Err(Error::invalid(Layer::Transaction, "no new file was named")),
     };
     let staged = image::open_mut(new.file(), parent)?.disk;
-    let before = Before::of(&machine, &changes, &new.file().as_disk(), progress)?;
     Stage::new(&machine, &machine.writable(&staged)).apply(&changes)?;
-    let view = verify::Staged { disk: staged.as_disk(), file: new.file().as_disk() };
-    let verdict = verify::verify(&view, &machine, &options.keys, &changes, &before, progress)?;
+    staged.flush()?;
+    let container = image::check(&new.file().as_disk())?;
+    if let Some(defect) = container.iter().find(|defect| defect.severity != Severity::Note) {
+        return Err(verify::disagreement(
+            "our own check finds damage in the new container",
+            &defect.to_string(),
+        ));
+    }
+    let verdict = verify::verify(&staged.as_disk(), &machine, &options.keys, &changes, &before, progress)?;
     options.accepts(&verdict)?;
-    drop((staged, view));
+    drop(staged);
+    if host.stamp()? != stamp || !host.is_still_there()? {
+        return Err(Error::refused(Layer::Image, "the image was changed by another program meanwhile")
+            .in_file(path)
+            .advice("nothing was made; run the command again on the image as it is now"));
+    }
     let bytes_changed = new.file().len();
+    let record = options.record(title, &changes)?;
     options.pass_gate()?;
     new.finish()?;
-    Ok(Outcome { changes, verdict: Some(verdict), operation: None, bytes_changed })
+    let operation = note_made(name, path, options.state_dir.as_deref(), record)
+        .map_err(|e| e.context("the file is whole, but its history could not be begun"))?;
+    Ok(Outcome { changes, verdict: Some(verdict), operation: Some(operation), bytes_changed })
 }
 
 /// The kind of a new image that is to be like this one.

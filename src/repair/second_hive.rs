@@ -3,6 +3,8 @@
 //!
 //! It looks at every entry of a list in turn and trusts neither order nor hashes, so it sees what a hash hides.
 
+use super::hive_content::{HiveContent, key_sum};
+
 /// The content of the cell at an offset of the bins.
 fn cell(hive: &[u8], offset: u32) -> Result<&[u8], String> {
     let bad = || format!("no cell at {offset:#x}");
@@ -105,6 +107,66 @@ pub(super) fn value(hive: &[u8], key: &[u8], name: &[u16]) -> Result<Option<(u32
     Ok(None)
 }
 
+/// All keys and values of a hive, each read.
+pub(super) fn content(hive: &[u8]) -> Result<HiveContent, String> {
+    let mut all = HiveContent::default();
+    key(hive, &[])?;
+    add(hive, number(hive, 36)?, key_sum(0, &[]), 0, &mut all)?;
+    Ok(all)
+}
+
+/// Adds a key with everything below it.
+fn add(hive: &[u8], at: u32, sum: u64, depth: usize, all: &mut HiveContent) -> Result<(), String> {
+    if depth > vmrescue_base::limits::MAX_KEY_DEPTH {
+        return Err("keys lie too deep".into());
+    }
+    let here = node(hive, at)?;
+    all.add_key(sum);
+    let count = number(here, 36)? as usize;
+    if count > 0 {
+        let list = cell(hive, number(here, 40)?)?;
+        for place in 0..count {
+            let value = cell(hive, number(list, place * 4)?)?;
+            let name = units(value, 20, half(value, 2)?, half(value, 16)? & 1 != 0)?;
+            all.add_value(sum, &name, number(value, 12)?, &data(hive, value)?);
+        }
+    }
+    if number(here, 20)? > 0 {
+        let mut found = Vec::new();
+        listed(hive, number(here, 28)?, 0, &mut found)?;
+        if found.len() as u64 != u64::from(number(here, 20)?) {
+            return Err("a list of keys that does not hold as many as its key says".into());
+        }
+        for child in found {
+            let content = node(hive, child)?;
+            let name = units(content, 76, half(content, 72)?, half(content, 2)? & 0x20 != 0)?;
+            add(hive, child, key_sum(sum, &name), depth + 1, all)?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys of a list.
+fn listed(hive: &[u8], list: u32, depth: usize, found: &mut Vec<u32>) -> Result<(), String> {
+    let content = cell(hive, list)?;
+    let (kind, count) = (content.get(..2).unwrap_or_default(), half(content, 2)?);
+    let width = match kind {
+        b"lf" | b"lh" => 8,
+        b"li" => 4,
+        b"ri" if depth == 0 => 4,
+        _ => return Err("a list of an unknown kind".into()),
+    };
+    for place in 0..count {
+        let entry = number(content, 4 + place * width)?;
+        if kind == b"ri" {
+            listed(hive, entry, 1, found)?;
+        } else {
+            found.push(entry);
+        }
+    }
+    Ok(())
+}
+
 fn data(hive: &[u8], node: &[u8]) -> Result<Vec<u8>, String> {
     const SEGMENT: usize = 16344;
     let size = number(node, 4)?;
@@ -163,5 +225,8 @@ mod tests {
         assert!(key(&bytes, &names(&["a", "RC4 128", "128"])).unwrap().is_none());
         assert!(value(&bytes, found, &[0x78]).unwrap().is_none());
         assert!(key(b"nothing", &[]).is_err());
+        let ours = super::super::hive_content::of(&vmrescue_registry::Hive::parse(bytes.clone()).unwrap());
+        let theirs = content(&bytes).unwrap();
+        assert_eq!((ours.unwrap(), theirs.keys, theirs.values), (theirs, 3, sizes.len() as u64));
     }
 }

@@ -1,9 +1,9 @@
 //! What verification is worth: the writer is broken on purpose, one kind of change after the other, and nothing gets by.
 
-use super::change::Change;
+use super::change::{Change, Detail};
 use super::postcondition::Before;
 use super::stage::Stage;
-use super::verify::{Staged, Verdict, verify};
+use super::verify::{Verdict, verify};
 use std::sync::Arc;
 use vmrescue_base::error::{ErrorKind, Result};
 use vmrescue_base::progress::Silent;
@@ -38,12 +38,11 @@ fn path(text: &str) -> String {
 /// Stages `made` on the disk and verifies it as if it were `said`.
 fn verified(bytes: &[u8], said: &[Change], made: &[Change]) -> Result<Verdict> {
     let original = Machine::open(disk_of(bytes.to_vec()).as_disk())?;
-    let before = Before::of(&original, said, &original.disk, &Silent)?;
+    let before = Before::of(&original, said, &Silent)?;
     let staged = disk_of(bytes.to_vec());
     let machine = Machine::open(staged.as_disk())?;
     Stage::new(&machine, &staged).apply(made)?;
-    let tried = Staged { disk: staged.as_disk(), file: staged.as_disk() };
-    verify(&tried, &original, &Keys::none(), said, &before, &Silent)
+    verify(&staged.as_disk(), &original, &Keys::none(), said, &before, &Silent)
 }
 
 /// A volume with two files, a folder and a hive.
@@ -87,6 +86,11 @@ fn a_broken_writer_is_refused_for_every_kind_of_change() {
     let delete = |path: &str| Change::FileDelete { path: path.into() };
     let label = ntfs::FormatSpec { label: "again".into(), ..ntfs::FormatSpec::default() };
     let format = super::format_volume(&machine, 1, &super::Making::Ntfs(label), true).unwrap();
+    let time = FileTime(132_000_000_000_000_000);
+    let details = |attributes, modified| Change::FileDetails {
+        what: "a test".into(),
+        details: vec![Detail { path: one.clone(), attributes, modified }],
+    };
     // What is said, and what a broken writer makes of it; first of all always: nothing.
     let kinds: Vec<(Vec<Change>, Vec<Vec<Change>>)> = vec![
         (vec![write(&new, "new")], vec![vec![write(&new, "old")], vec![write(&two, "new")]]),
@@ -105,6 +109,14 @@ fn a_broken_writer_is_refused_for_every_kind_of_change() {
         ),
         (vec![link.clone()], vec![vec![write(&new, "one")], vec![rename]]),
         (vec![access], vec![]),
+        (
+            vec![details(Some(0x22), Some(time))],
+            vec![
+                vec![details(Some(0x20), Some(time))],
+                vec![details(Some(0x22), Some(FileTime(time.0 + 1)))],
+                vec![details(Some(0x22), None)],
+            ],
+        ),
         (
             vec![set("Old", "there", "y")],
             vec![vec![set("Old", "there", "z")], vec![set("Other", "there", "y")]],

@@ -3,7 +3,7 @@
 //! Each proves first what the image holds: undo the bytes after, redo the bytes before, recover either of them sector by
 //! sector. Anything else is another image, or one that was changed since, and is refused.
 
-use super::journal::{self, Held, Journal, Side, View};
+use super::journal::{self, Again, Held, Journal, Side, View};
 use super::locate::{self, Located, Subject};
 use super::place::{FilePlace, Place};
 use super::record::{self, OperationId, OperationRecord, OperationState};
@@ -213,14 +213,14 @@ pub(super) fn undo_at(
 /// by force: they are not taken back by that.
 fn to_undo(place: &dyn Place, force: bool) -> Result<Option<OperationRecord>> {
     let mut taken_back = Vec::new();
-    for id in record::newest_first(place)? {
-        let operation = record::load(place, id)?;
+    for found in record::newest_first(place)? {
+        let operation = found?;
         if operation.state != OperationState::Done {
             continue;
         }
         if force && let Some(other) = operation.undoes {
             taken_back.push(other);
-        } else if !taken_back.contains(&id) {
+        } else if !taken_back.contains(&operation.id) {
             return Ok(Some(operation));
         }
     }
@@ -247,6 +247,7 @@ fn undo_as(
         .found(format!("operation {id}"))
         .advice("undo the later operations first, one after the other"));
     }
+    super::made::refuse_undo(&operation)?;
     let journal = journal_of(place, &operation, View::Whole)?;
     let is_latest = record::head(place)?.is_some_and(|head| head.id == operation.id);
     if !is_latest || !journal.matches(&image.as_disk(), Side::After)? {
@@ -257,7 +258,7 @@ fn undo_as(
     }
     progress.begin("writing the image", Some(journal.touched_bytes()));
     operation.enter(place, OperationState::Undoing)?;
-    let applied = journal.apply(image, Side::Before, progress);
+    let applied = journal.apply(image, Side::Before, Again::FromMedium, progress);
     progress.end();
     applied?;
     operation.enter(place, OperationState::Undone)?;
@@ -305,8 +306,8 @@ fn put_back(
 fn next_to_redo(place: &dyn Place) -> Result<Option<OperationRecord>> {
     let mut undone: Vec<OperationRecord> = Vec::new();
     let mut stands = None;
-    for id in record::newest_first(place)? {
-        let operation = record::load(place, id)?;
+    for found in record::newest_first(place)? {
+        let operation = found?;
         match operation.state {
             OperationState::Undone => undone.push(operation),
             OperationState::Abandoned => {}
@@ -334,7 +335,7 @@ fn redo_at(place: &dyn Place, image: &DiskMut, progress: &dyn Progress) -> Resul
     }
     progress.begin("writing the image", Some(journal.touched_bytes()));
     operation.enter(place, OperationState::Redoing)?;
-    let applied = journal.apply(image, Side::After, progress);
+    let applied = journal.apply(image, Side::After, Again::FromMedium, progress);
     progress.end();
     applied?;
     operation.enter(place, OperationState::Done)?;
@@ -392,7 +393,7 @@ fn recover_as(
         return Ok(Some(Recovered { operation, written: false }));
     }
     progress.begin("writing the image", Some(journal.touched_bytes()));
-    let applied = journal.apply(image, side, progress);
+    let applied = journal.apply(image, side, Again::FromMedium, progress);
     progress.end();
     applied?;
     operation.enter(place, state)?;

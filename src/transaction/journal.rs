@@ -60,6 +60,16 @@ pub(super) enum Held {
     },
 }
 
+/// Where what was written is read again from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// The host is told to let go of its copy in memory first.
+    FromMedium,
+    /// Whatever the host gives: that the bytes are at their places, not that the medium has them. A session publishes
+    /// often, and would wait for the medium each time.
+    FromMemory,
+}
+
 /// Which parts of a journal count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum View {
@@ -496,7 +506,13 @@ impl Journal {
     }
 
     /// Writes one side into the image, makes it durable, and reads it again.
-    pub(super) fn apply(&self, image: &DiskMut, side: Side, progress: &dyn Progress) -> Result<()> {
+    pub(super) fn apply(
+        &self,
+        image: &DiskMut,
+        side: Side,
+        again: Again,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let length = self.length(side);
         if image.len() < length {
             image.set_length(length)?;
@@ -506,6 +522,11 @@ impl Journal {
             image.set_length(length)?;
         }
         image.flush()?;
+        if again == Again::FromMedium {
+            for (start, piece) in &self.pieces {
+                image.forget_cached(*start..piece.end.min(length).max(*start))?;
+            }
+        }
         if self.matches(&image.as_disk(), side)? {
             Ok(())
         } else {

@@ -1,9 +1,11 @@
 //! Stage, publish, undo, recover: the only room that writes to an image.
 //!
-//! A [`Transaction`] is the one session from opening to publishing: the image is opened once, locked once, and read, staged,
-//! verified and written through that handle; nothing opens its path again. Everything is staged in an [`Overlay`] over the
-//! host file. [`Transaction::publish`] turns what differs into a list of ranges of the host file and writes them through one
-//! journal (`docs/durability.md`):
+//! One handle goes from opening to publishing, and its types hold the order: [`Locked`] (opened, locked, free of unfinished
+//! operations, children and severe damage) can only be read: plans are made and agreed to here; [`Locked::stage`] makes a
+//! [`Transaction`] of it, which can be written in memory (an [`Overlay`] over the host file); [`Transaction::verify`] seals
+//! it, checks the container and whatever the caller looks at, and makes a [`Verified`]: the only thing that can be published.
+//! Nothing opens the path again. [`Verified::publish`] turns what differs into a list of ranges of the host file and writes
+//! them through one journal (`docs/durability.md`):
 //!
 //! 1. the journal (bytes before and after, each with a checksum) is written and made durable;
 //! 2. the operation's record, which says which image it is, says "publishing"; from here on the operation will happen;
@@ -12,40 +14,47 @@
 //! A crash before step 2 leaves the old image; after it, [`recover`] finishes, after it has proved that the image holds the
 //! bytes before or after, sector by sector. [`undo`] and [`redo`] write the journal's other side under the same rule. All of
 //! it is idempotent.
-//! Missing: publishing into a new child or a new file lies in `image/`.
+//! A new file (a child, a copy) needs no journal; [`note_made`] gives it the beginning of its history.
 
 mod children;
 mod history;
 mod identity;
 mod journal;
 mod locate;
+mod made;
 mod maintenance;
 mod place;
 #[cfg(test)]
 mod proof_tests;
 mod record;
+#[cfg(test)]
+mod stage_tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 pub use children::refuse_children;
 pub use history::{Recovered, history, recover, redo, redo_session, undo, undo_session};
 pub use identity::{HostId, Identity};
 pub use locate::state_dir_of;
+pub use made::note_made;
 pub use maintenance::{Abandoned, Collected, abandon, gc};
-pub use place::{Content, FilePlace, Place, sync_folder, write_durably};
+pub use place::{Content, FilePlace, Place, sync_folder, write_durably, write_privately};
 pub use record::{Event, OperationId, OperationRecord, OperationState, Record};
+pub use verified::{Verified, VerifiedPart, View};
 
-use journal::{Journal, Side};
+use journal::{Again, Journal, Side};
 use locate::{Located, Subject};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_base::progress::Progress;
 use vmrescue_block::{
     Disk, DiskMut, FileStamp, HostFile, Overlay, OverlayOptions, SavepointId, WritableDevice,
 };
+use vmrescue_image as image;
 
 /// A raw disk says who it is in its first sectors.
 const TABLE_BYTES: u64 = 64 << 10;
@@ -59,11 +68,16 @@ pub struct TransactionOptions {
     pub memory_bytes: Option<usize>,
     /// Nothing will be published: a file that may not be written will do.
     pub plan_only: bool,
+    /// The result goes into a new file: differencing disks of the image do not matter. Only with `plan_only`.
+    pub elsewhere: bool,
     /// A differencing disk of the image that may be there: the one that is merged into it.
     pub allowed_child: Option<PathBuf>,
 }
 
-/// Changes to one image that nobody sees until they are published; dropping it forgets them.
+/// An image that is open and locked, and can be read: the ground on which a change is planned and agreed to.
+pub struct Locked(Transaction);
+
+/// Changes to one image that nobody sees until they are verified and published; dropping it forgets them.
 pub struct Transaction {
     host: Arc<HostFile>,
     /// Without links.
@@ -76,6 +90,8 @@ pub struct Transaction {
     stamp: FileStamp,
     allowed_child: Option<PathBuf>,
     session: Option<OpenSession>,
+    /// What is wrong with the container that the image is now.
+    container: Vec<Defect>,
 }
 
 /// The operation of a session, which grows with each publish.
@@ -99,13 +115,13 @@ fn refuse_device_without_folder(path: &Path, options: &TransactionOptions) -> Re
         .advice("name a folder on another disk with --state-dir"))
 }
 
-impl Transaction {
-    /// Opens and locks the image and begins to stage. Nothing is written, not even a state folder.
+impl Locked {
+    /// Opens and locks the image. Nothing is written, not even a state folder.
     ///
     /// # Errors
-    /// `Busy` when the image is in use; `Refused` when an operation on it never finished (`recover` is the way out), or when
-    /// it has, or may have, a differencing disk that a change would break.
-    pub fn begin(path: &Path, options: &TransactionOptions) -> Result<Transaction> {
+    /// `Busy` when the image is in use; `Refused` when an operation on it never finished (`recover` is the way out), when
+    /// it has, or may have, a differencing disk that a change would break, or when its container is severely damaged.
+    pub fn open(path: &Path, options: &TransactionOptions) -> Result<Locked> {
         refuse_device_without_folder(path, options)?;
         let host = if options.plan_only { HostFile::open_plan(path) } else { HostFile::open_write(path) };
         let host = Arc::new(host?);
@@ -113,7 +129,13 @@ impl Transaction {
         let (place, is_new) = place_for_writing(&subject, options.state_dir.as_deref())?;
         refuse_unfinished(&place, path)?;
         let before = Disk::new(Arc::clone(&host) as Arc<_>);
-        children::refuse_in(path, &before, options.allowed_child.as_deref())?;
+        if !(options.elsewhere && options.plan_only) {
+            children::refuse_in(path, &before, options.allowed_child.as_deref())?;
+        }
+        let container = image::check(&before).map_err(|e| e.in_file(path))?;
+        if container.iter().any(|defect| defect.severity == Severity::Error) {
+            image::refuse_damaged(&before).map_err(|e| e.in_file(path))?;
+        }
         let overlay = Overlay::new(
             before,
             OverlayOptions {
@@ -126,7 +148,7 @@ impl Transaction {
             },
         )?;
         let stamp = host.stamp()?;
-        Ok(Transaction {
+        Ok(Locked(Transaction {
             identity: subject.identity().clone(),
             path: subject.path,
             host,
@@ -136,9 +158,27 @@ impl Transaction {
             stamp,
             allowed_child: options.allowed_child.clone(),
             session: None,
-        })
+            container,
+        }))
     }
 
+    /// Path of the image.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The host file as it is.
+    pub fn before(&self) -> Disk {
+        self.0.before()
+    }
+
+    /// Begins to stage, on the handle that was locked and read.
+    pub fn stage(self) -> Transaction {
+        self.0
+    }
+}
+
+impl Transaction {
     /// The host file with everything staged so far; container writers work on it.
     pub fn file(&self) -> DiskMut {
         DiskMut::new(Arc::clone(&self.overlay) as Arc<dyn WritableDevice>)
@@ -221,15 +261,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Writes what was staged so far into the image, as [`Transaction::publish`] does, and goes on: the lock is kept, and
-    /// everything that is open on [`Transaction::file`] stays valid. Nothing may be staged meanwhile; reading may go on.
-    /// Records with the same word of session become one operation, whose journal grows: what one publish costs does not
-    /// depend on how many there were. [`Transaction::finish`] closes it.
-    ///
-    /// # Errors
-    /// As [`Transaction::publish`]. After an error everything is still staged, readers see it, and the next call tries
-    /// again; a journal that was begun is finished first.
-    pub fn publish_so_far(&mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
+    /// See [`VerifiedPart::publish`].
+    fn publish_so_far(&mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
         self.refuse_changed()?;
         let published = self.publish_part(record, progress);
         // Whatever was written was written by us.
@@ -291,7 +324,7 @@ impl Transaction {
         let (id, number) = (open.operation.id, open.parts - 1);
         let part = Journal::open_part(&self.place, id, start, number)?;
         progress.begin("writing the image", Some(part.touched_bytes()));
-        let applied = part.apply(&image, Side::After, progress);
+        let applied = part.apply(&image, Side::After, Again::FromMemory, progress);
         progress.end();
         applied?;
         open.end = part.end();
@@ -316,12 +349,8 @@ impl Transaction {
         }
     }
 
-    /// Writes what was staged into the image, through the journal. Without a difference nothing is written at all.
-    ///
-    /// # Errors
-    /// `Refused` when the image was changed by somebody else since it was opened; otherwise of the host. After an
-    /// error the image is the old one, or `recover` finishes the operation.
-    pub fn publish(mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
+    /// See [`Verified::publish`].
+    fn publish(mut self, record: Record, progress: &dyn Progress) -> Result<Option<OperationId>> {
         self.refuse_changed()?;
         let ranges = self.overlay.dirty_ranges()?;
         let staged = self.file().as_disk();
@@ -383,6 +412,7 @@ fn begin_operation(
     operation.follows = follows;
     (operation.sha256_before, operation.sha256_after) = (hashes.before, hashes.after);
     operation.enter(place, OperationState::Publishing)?;
+    record::note_newest(place, id);
     Ok(operation)
 }
 
@@ -398,7 +428,7 @@ fn publish_staged(
     let mut operation = begin_operation(place, image, staged, ranges, details.into(), progress)?;
     let journal = Journal::open(place, operation.id, journal::View::Whole)?;
     progress.begin("writing the image", Some(operation.bytes_changed));
-    let applied = journal.apply(image, Side::After, progress);
+    let applied = journal.apply(image, Side::After, Again::FromMedium, progress);
     progress.end();
     applied?;
     operation.enter(place, OperationState::Done)?;
@@ -443,7 +473,8 @@ fn place_for_writing(subject: &Subject, state_dir: Option<&Path>) -> Result<(Fil
     }
 }
 
-fn interrupted(operation: &OperationRecord, path: &Path) -> Error {
+/// What is said of an image between two states.
+pub fn interrupted(operation: &OperationRecord, path: &Path) -> Error {
     Error::refused(Layer::Transaction, "an earlier operation on this image was interrupted")
         .in_file(path)
         .found(format!("{}, {}", operation.words(), operation.state.words()))

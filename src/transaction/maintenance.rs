@@ -87,10 +87,13 @@ pub fn gc(path: &Path, state_dir: Option<&Path>, keep: usize, remove: bool) -> R
     refuse_unfinished(&place, path)?;
     let journals: BTreeSet<OperationId> = record::journals(&place)?.into_iter().collect();
     let (mut found, mut standing) = (Collected::default(), 0);
-    let ids = record::newest_first(&place)?;
+    let ids = record::all_ids(&place)?;
     let known: BTreeSet<OperationId> = ids.iter().copied().collect();
     let orphans = journals.difference(&known).map(|id| journal_name(*id));
     let parts = place.names()?.into_iter().filter(|name| name.ends_with(".part"));
+    if remove {
+        record::forget_newest(&place)?;
+    }
     for name in orphans.chain(parts).collect::<Vec<_>>() {
         found.bytes += if remove { place.remove(&name)? } else { place.open(&name)?.len() };
         found.leftovers.push(name);

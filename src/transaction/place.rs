@@ -48,6 +48,12 @@ pub trait Place {
     /// # Errors
     /// Of the host.
     fn note(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// Makes or replaces a few bytes that are only a help, without waiting: after a crash the file may be old, absent or
+    /// torn.
+    ///
+    /// # Errors
+    /// Of the host.
+    fn hint(&self, name: &str, bytes: &[u8]) -> Result<()>;
     /// Gives a file another name.
     ///
     /// # Errors
@@ -213,6 +219,16 @@ impl Place for FilePlace {
         file.seek(SeekFrom::Start(offset)).and_then(|_| file.write_all(bytes)).map_err(failed)
     }
 
+    fn hint(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        let failed = |e| Error::io("the state cannot be written", &path, e);
+        let mut file = match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() => fs::OpenOptions::new().write(true).open(&path).map_err(failed)?,
+            _ => create_private(&path).map_err(failed)?,
+        };
+        file.write_all(bytes).and_then(|()| file.set_len(bytes.len() as u64)).map_err(failed)
+    }
+
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (from, to) = (self.dir.join(from), self.dir.join(to));
         fs::rename(&from, &to).map_err(|e| Error::io("cannot be renamed", &from, e))?;
@@ -263,14 +279,36 @@ pub fn sync_folder(file: &Path) -> Result<()> {
 /// # Errors
 /// Of the host.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, &|path| fs::File::create_new(path))
+}
+
+/// As [`write_durably`], for nobody but the owner.
+///
+/// # Errors
+/// As [`write_durably`].
+pub fn write_privately(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, &|path| create_private(path))
+}
+
+fn replace(path: &Path, bytes: &[u8], make: &dyn Fn(&Path) -> std::io::Result<fs::File>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.part", std::process::id()));
     let temporary = path.with_file_name(name);
     let failed = |e| Error::io("cannot be written", &temporary, e);
-    let mut file = fs::File::create(&temporary).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    match fs::remove_file(&temporary) {
+        // What a crash left, or a link that somebody laid there: it is not followed.
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
+    }
+    let mut file = make(&temporary).map_err(failed)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
     drop(file);
-    fs::rename(&temporary, path).map_err(failed)?;
+    if let Err(e) = written.and_then(|()| fs::rename(&temporary, path)) {
+        // The error counts; what stays is in nobody's way.
+        let _removed = fs::remove_file(&temporary);
+        return Err(failed(e));
+    }
     sync_folder(path)
 }
 

@@ -1,6 +1,7 @@
 //! That the right file is hit, and the way back is kept: images replaced, restored, moved, grown and lost at each stage.
 
 use super::*;
+use crate::testing::begin;
 use std::fs;
 use vmrescue_base::error::ErrorKind;
 use vmrescue_base::progress::Silent;
@@ -12,7 +13,7 @@ fn made(dir: &Path, name: &str, seed: u32) -> PathBuf {
 }
 
 fn stage(path: &Path, offset: u64, bytes: &[u8]) -> Transaction {
-    let tx = Transaction::begin(path, &TransactionOptions::default()).unwrap();
+    let tx = begin(path, &TransactionOptions::default()).unwrap();
     tx.file().write_at(offset, bytes).unwrap();
     tx
 }
@@ -22,7 +23,7 @@ fn record(title: &str) -> Record {
 }
 
 fn change(path: &Path, offset: u64, bytes: &[u8]) -> OperationId {
-    stage(path, offset, bytes).publish(record("change"), &Silent).unwrap().unwrap()
+    stage(path, offset, bytes).verified().publish(record("change"), &Silent).unwrap().unwrap()
 }
 
 /// As if the power had gone while operation 1 was written: the record says "publishing", the image holds some sectors.
@@ -57,7 +58,7 @@ fn recover_finishes_only_what_holds_whole_sectors_of_both_sides() {
         let dir = tempfile::tempdir().unwrap();
         let path = made(dir.path(), "d.raw", 0);
         let (old, new) = interrupted(&path, sectors);
-        let refused = Transaction::begin(&path, &TransactionOptions::default()).err().unwrap();
+        let refused = begin(&path, &TransactionOptions::default()).err().unwrap();
         assert_eq!(refused.kind(), ErrorKind::Refused);
         assert!(recover(&path, None, &Silent).unwrap().unwrap().written);
         assert!(fs::read(&path).unwrap() == new);
@@ -140,7 +141,7 @@ fn a_record_that_is_lost_or_empty_is_no_dead_end() {
         let state = state_dir_of(&path, None);
         fs::write(state.join("0001.json"), content).unwrap();
         assert_eq!(state_of(&path), OperationState::Unreadable);
-        assert!(Transaction::begin(&path, &TransactionOptions::default()).is_err());
+        assert!(begin(&path, &TransactionOptions::default()).is_err());
         recover(&path, None, &Silent).unwrap().unwrap();
         assert!(fs::read(&path).unwrap() == new);
         assert_eq!(state_of(&path), OperationState::Done);
@@ -187,7 +188,8 @@ fn an_image_that_is_replaced_while_it_is_planned_is_not_written() {
         } else {
             fs::rename(&other, &path).unwrap();
         }
-        assert_eq!(tx.publish(Record::default(), &Silent).unwrap_err().kind(), ErrorKind::Refused);
+        let refused = tx.verify(|_| Ok(())).and_then(|verified| verified.publish(Record::default(), &Silent));
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
         assert!(fs::read(&path).unwrap() == bytes);
         assert!(!state_dir_of(&path, None).exists(), "nothing was noted either");
     }
@@ -201,7 +203,8 @@ fn an_image_that_is_replaced_while_it_is_planned_is_not_written() {
         } else {
             fs::remove_file(&path).unwrap();
         }
-        assert_eq!(tx.publish(Record::default(), &Silent).unwrap_err().kind(), ErrorKind::Refused);
+        let refused = tx.verify(|_| Ok(())).and_then(|verified| verified.publish(Record::default(), &Silent));
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
         assert_eq!(path.exists(), cut);
     }
 }
@@ -244,7 +247,7 @@ fn the_history_follows_the_file_and_not_the_name() {
     assert_eq!(count(&copy), 0);
     // A new file under the old name has none, and does not get that of the file that was moved away.
     made(dir.path(), "d.raw", 3);
-    let twin = Transaction::begin(&path, &TransactionOptions::default());
+    let twin = begin(&path, &TransactionOptions::default());
     assert!(twin.is_ok());
 }
 
@@ -257,9 +260,9 @@ fn images_of_one_name_never_share_a_state_folder() {
     for (number, vm) in ["a", "b", "c"].into_iter().enumerate() {
         fs::create_dir(dir.path().join(vm)).unwrap();
         let path = made(&dir.path().join(vm), "disk.raw", number as u32);
-        let tx = Transaction::begin(&path, &options).unwrap();
+        let tx = begin(&path, &options).unwrap();
         tx.file().write_at(10, vm.as_bytes()).unwrap();
-        tx.publish(record(vm), &Silent).unwrap().unwrap();
+        tx.verified().publish(record(vm), &Silent).unwrap().unwrap();
         paths.push((path, vm));
     }
     for (path, vm) in &paths {
@@ -281,18 +284,15 @@ fn images_of_one_name_never_share_a_state_folder() {
     fs::write(&json, text).unwrap();
     assert!(pending(path, None).unwrap().is_some());
     assert_eq!(pending(&paths[0].0, Some(&state)).unwrap().map(|o| o.id), None);
-    assert!(Transaction::begin(path, &TransactionOptions::default()).is_err());
+    assert!(begin(path, &TransactionOptions::default()).is_err());
     // The disk with the state is not there: refused, and the way out is named.
     let away = dir.path().join("away");
     fs::rename(&state, &away).unwrap();
-    let e = Transaction::begin(path, &TransactionOptions::default()).err().unwrap();
+    let e = begin(path, &TransactionOptions::default()).err().unwrap();
     assert!(e.to_string().contains("not there now"), "{e}");
     fs::rename(&away, &state).unwrap();
     fs::remove_dir_all(&folder).unwrap();
-    assert!(
-        Transaction::begin(path, &TransactionOptions::default()).is_ok(),
-        "a removed folder is gone for good"
-    );
+    assert!(begin(path, &TransactionOptions::default()).is_ok(), "a removed folder is gone for good");
 }
 
 #[test]
@@ -301,11 +301,11 @@ fn a_state_on_a_disk_that_is_away_is_asked_for() {
     let path = made(dir.path(), "d.raw", 0);
     let state = dir.path().join("usb/state");
     let options = TransactionOptions { state_dir: Some(state), ..TransactionOptions::default() };
-    let tx = Transaction::begin(&path, &options).unwrap();
+    let tx = begin(&path, &options).unwrap();
     tx.file().write_at(0, b"x").unwrap();
-    tx.publish(record("x"), &Silent).unwrap();
+    tx.verified().publish(record("x"), &Silent).unwrap();
     fs::rename(dir.path().join("usb"), dir.path().join("away")).unwrap();
-    let e = Transaction::begin(&path, &TransactionOptions::default()).err().unwrap();
+    let e = begin(&path, &TransactionOptions::default()).err().unwrap();
     assert_eq!(e.kind(), ErrorKind::Refused);
     assert!(e.to_string().contains("not there now") && e.advice_text().unwrap().contains("--abandon"), "{e}");
     assert!(abandon(&path, None).unwrap().unwrap().operation.is_none());
@@ -332,7 +332,7 @@ fn another_disk_in_the_place_of_an_interrupted_one_is_told_apart() {
     for e in [
         recover(&path, None, &Silent).unwrap_err(),
         pending(&path, None).unwrap_err(),
-        Transaction::begin(&path, &TransactionOptions::default()).err().unwrap(),
+        begin(&path, &TransactionOptions::default()).err().unwrap(),
     ] {
         assert_eq!(e.kind(), ErrorKind::Refused);
         assert!(e.to_string().contains("another image lay here"), "{e}");
@@ -353,11 +353,11 @@ fn force_is_an_operation_that_keeps_what_it_overwrites_and_never_shortens() {
     let path = made(dir.path(), "d.raw", 0);
     let first = fs::read(&path).unwrap();
     change(&path, 50, b"older");
-    let tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let tx = begin(&path, &TransactionOptions::default()).unwrap();
     tx.file().set_length(200_000).unwrap();
     tx.file().write_at(5, b"mine").unwrap();
     tx.file().write_at(199_000, b"the end").unwrap();
-    tx.publish(record("grow"), &Silent).unwrap();
+    tx.verified().publish(record("grow"), &Silent).unwrap();
     // The machine runs: it writes over it, and appends.
     let mut ran = fs::read(&path).unwrap();
     ran[6] = b'?';
@@ -412,6 +412,7 @@ fn numbers_are_counted_and_not_sorted_as_text() {
         1,
     );
     fs::write(state.join("9999.json"), later).unwrap();
+    fs::remove_file(state.join("newest")).unwrap();
     let mut images = vec![fs::read(&path).unwrap()];
     for number in 10_000..10_004u32 {
         assert_eq!(change(&path, 0, format!("number {number}").as_bytes()), OperationId(number));
@@ -424,7 +425,91 @@ fn numbers_are_counted_and_not_sorted_as_text() {
     }
     // A journal without a record may be all that is left of an operation: its number is not given again.
     fs::write(state.join("20000.journal"), b"?").unwrap();
+    fs::write(state.join("newest"), b"half of").unwrap();
     assert_eq!(change(&path, 0, b"on"), OperationId(20_001));
+}
+
+/// The note of the newest number is a help and nothing more: old, torn or absent, the files say what is true.
+#[test]
+fn a_note_that_a_crash_left_behind_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = made(dir.path(), "d.raw", 0);
+    let state = state_dir_of(&path, None);
+    let note = state.join("newest");
+    change(&path, 0, b"one");
+    let old = fs::read(&note).unwrap();
+    change(&path, 0, b"two");
+    for left in [Some(&old[..]), Some(b""), Some(&old[..5]), Some(b"0000000077 00000000\n"), None] {
+        match left {
+            Some(bytes) => fs::write(&note, bytes).unwrap(),
+            None => fs::remove_file(&note).unwrap(),
+        }
+        let before = fs::read(&path).unwrap();
+        let id = change(&path, 0, format!("{left:?}").as_bytes());
+        assert_eq!(id.0 as usize, history(&path, None).unwrap().len(), "after {left:?}");
+        undo(&path, None, Some(id), false, &Silent).unwrap();
+        assert!(fs::read(&path).unwrap() == before);
+        redo(&path, None, &Silent).unwrap();
+    }
+    // What a crash left ahead of a record goes, and no number comes twice.
+    let newest = history(&path, None).unwrap().len() as u32;
+    fs::copy(state.join("0001.journal"), state.join(format!("{:04}.journal", newest + 1))).unwrap();
+    let stale = fs::read(&note).unwrap();
+    assert_eq!(change(&path, 0, b"behind a hole"), OperationId(newest + 2));
+    fs::write(&note, &stale).unwrap();
+    gc(&path, None, 100, true).unwrap();
+    assert!(!state.join(format!("{:04}.journal", newest + 1)).exists());
+    assert_eq!(change(&path, 0, b"again"), OperationId(newest + 3));
+}
+
+/// After verification nothing is staged any more, whoever holds a handle; in a session it goes on after the publish.
+#[test]
+fn what_was_verified_is_what_is_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = made(dir.path(), "d.raw", 0);
+    let tx = stage(&path, 0, b"seen");
+    let handle = tx.file();
+    let verified = tx.verified();
+    assert_eq!(handle.write_at(0, b"late").unwrap_err().kind(), ErrorKind::Refused);
+    assert!(handle.zero_at(0..8192).is_err() && handle.set_length(1).is_err());
+    verified.publish(record("seen"), &Silent).unwrap().unwrap();
+    assert!(fs::read(&path).unwrap().starts_with(b"seen"));
+    drop(handle);
+    let mut tx = begin(&path, &TransactionOptions::default()).unwrap();
+    let handle = tx.file();
+    handle.write_at(0, b"more").unwrap();
+    let refused = tx.verify_so_far(|_| -> Result<()> { Err(Error::invalid(Layer::Verify, "no")) });
+    assert!(refused.is_err());
+    drop(refused);
+    handle.write_at(4, b"!").unwrap();
+    let part = tx.verified_so_far();
+    assert!(handle.write_at(0, b"late").is_err());
+    part.publish(Record { session: Some("s".into()), ..record("s") }, &Silent).unwrap().unwrap();
+    handle.write_at(5, b"goes on").unwrap();
+    assert!(fs::read(&path).unwrap().starts_with(b"more!"));
+}
+
+#[test]
+fn a_new_file_has_a_history_and_its_beginning_is_not_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, new) = (made(dir.path(), "d.raw", 0), made(dir.path(), "new.raw", 1));
+    let bytes = fs::read(&new).unwrap();
+    assert_eq!(note_made(&new, &path, None, record("made")).unwrap(), OperationId(1));
+    assert_eq!(change(&new, 0, b"two"), OperationId(2));
+    undo(&new, None, None, false, &Silent).unwrap();
+    for force in [false, true] {
+        let e = undo(&new, None, None, force, &Silent).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Refused);
+        let advice = e.advice_text().unwrap();
+        assert!(
+            advice.contains("remove the file") && advice.contains(path.to_str().unwrap()),
+            "{e} {advice}"
+        );
+    }
+    assert!(fs::read(&new).unwrap() == bytes);
+    assert!(recover(&new, None, &Silent).unwrap().is_none());
+    gc(&new, None, 0, true).unwrap();
+    assert_eq!(history(&new, None).unwrap().len(), 2);
 }
 
 /// A session at every length that a crash may have left its journal in.
@@ -433,7 +518,7 @@ fn a_session_that_was_killed_is_what_it_published() {
     let dir = tempfile::tempdir().unwrap();
     let path = made(dir.path(), "d.raw", 0);
     let first = fs::read(&path).unwrap();
-    let mut tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let mut tx = begin(&path, &TransactionOptions::default()).unwrap();
     let record = Record { session: Some("s".into()), ..record("session") };
     let mut images = Vec::new();
     let mut lengths = Vec::new();
@@ -442,7 +527,7 @@ fn a_session_that_was_killed_is_what_it_published() {
         tx.file().set_length(100_000 + part * 3000).unwrap();
         tx.file().write_at(1000 + part * 700, &[part as u8 + 1; 2000]).unwrap();
         tx.file().write_at(99_000 + part * 3000, &[part as u8 + 5; 1000]).unwrap();
-        assert_eq!(tx.publish_so_far(record.clone(), &Silent).unwrap(), Some(OperationId(1)));
+        assert_eq!(tx.verified_so_far().publish(record.clone(), &Silent).unwrap(), Some(OperationId(1)));
         images.push(fs::read(&path).unwrap());
         lengths.push(fs::metadata(&journal).unwrap().len());
     }
@@ -479,19 +564,19 @@ fn a_flush_costs_no_more_after_thousands_and_all_of_them_are_undone() {
     let dir = tempfile::tempdir().unwrap();
     let path = made(dir.path(), "d.raw", 0);
     let first = fs::read(&path).unwrap();
-    let mut tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let mut tx = begin(&path, &TransactionOptions::default()).unwrap();
     let record = Record { session: Some("s".into()), ..record("session") };
     for number in 0..300u32 {
         let at = u64::from(number.wrapping_mul(2_654_435_761) % 90_000);
         tx.file().write_at(at, &number.to_le_bytes()).unwrap();
-        tx.publish_so_far(record.clone(), &Silent).unwrap();
+        tx.verified_so_far().publish(record.clone(), &Silent).unwrap();
     }
     let last = fs::read(&path).unwrap();
     tx.finish().unwrap();
     drop(tx);
     let all = history(&path, None).unwrap();
     assert_eq!((all.len(), all[0].state), (1, OperationState::Done));
-    assert_eq!(fs::read_dir(state_dir_of(&path, None)).unwrap().count(), 3, "journal, record, owner");
+    assert_eq!(fs::read_dir(state_dir_of(&path, None)).unwrap().count(), 4, "journal, record, owner, number");
     undo(&path, None, None, false, &Silent).unwrap();
     assert!(fs::read(&path).unwrap() == first);
     redo(&path, None, &Silent).unwrap();

@@ -1,7 +1,7 @@
 //! What is remembered of an operation: `<id>.json` in the state folder.
 //!
-//! Numbers grow and are never used twice. Records are read from the newest down, so that what an operation costs does not
-//! grow with the number of those before it. A record that cannot be read counts as an operation that is not finished.
+//! Numbers grow and are never used twice. The newest is noted in a file of its own, and records are read from the newest down,
+//! so that what an operation costs does not grow with the number of those before it. A record that cannot be read counts as an operation that is not finished.
 
 use super::identity::Identity;
 use super::journal::{self, Hashes};
@@ -132,6 +132,9 @@ pub struct OperationRecord {
     /// A differencing disk that may stay beside the image: the one that was merged into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_child: Option<PathBuf>,
+    /// The image is a new file that this operation made, of that one: there is nothing to undo in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_of: Option<PathBuf>,
     /// `history gc` removed the journal: this operation can no longer be undone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub journal_removed: bool,
@@ -157,6 +160,7 @@ impl OperationRecord {
             sha256_before: String::new(),
             sha256_after: String::new(),
             allowed_child: None,
+            made_of: None,
             journal_removed: false,
         }
     }
@@ -208,12 +212,21 @@ fn number(name: &str, ending: &str) -> Option<OperationId> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok().map(OperationId))?
 }
 
-/// Numbers of all operations with a record, the newest first.
-pub(super) fn newest_first(place: &dyn Place) -> Result<Vec<OperationId>> {
+/// Numbers of all operations with a record, the newest first, by looking at all files.
+pub(super) fn all_ids(place: &dyn Place) -> Result<Vec<OperationId>> {
     let mut ids: Vec<OperationId> = place.names()?.iter().filter_map(|name| number(name, ".json")).collect();
     ids.sort_unstable();
     ids.reverse();
     Ok(ids)
+}
+
+/// The records from the newest down, each read when it is asked for.
+pub(super) fn newest_first(
+    place: &dyn Place,
+) -> Result<impl Iterator<Item = Result<OperationRecord>> + use<'_>> {
+    let numbers = (1..=newest(place)?).rev().map(OperationId);
+    // A number without a record: what a crash left ahead of it.
+    Ok(numbers.filter_map(move |id| read(place, id).transpose()))
 }
 
 /// Numbers of all journals.
@@ -223,13 +236,16 @@ pub(super) fn journals(place: &dyn Place) -> Result<Vec<OperationId>> {
 
 /// Reads the record of an operation. One that cannot be understood stands for itself as unreadable.
 pub(super) fn load(place: &dyn Place, id: OperationId) -> Result<OperationRecord> {
-    let Some(bytes) = read_small(place, &name(id))? else {
-        return Ok(OperationRecord::unreadable(id, "it is gone"));
-    };
+    Ok(read(place, id)?.unwrap_or_else(|| OperationRecord::unreadable(id, "it is gone")))
+}
+
+/// As [`load`]; `None` when there is none.
+fn read(place: &dyn Place, id: OperationId) -> Result<Option<OperationRecord>> {
+    let Some(bytes) = read_small(place, &name(id))? else { return Ok(None) };
     let mut record: OperationRecord = match serde_json::from_slice(&bytes) {
         Ok(record) => record,
-        Err(_) if bytes.is_empty() => return Ok(OperationRecord::unreadable(id, "the file is empty")),
-        Err(e) => return Ok(OperationRecord::unreadable(id, &e.to_string())),
+        Err(_) if bytes.is_empty() => return Ok(Some(OperationRecord::unreadable(id, "the file is empty"))),
+        Err(e) => return Ok(Some(OperationRecord::unreadable(id, &e.to_string()))),
     };
     if record.state == OperationState::Publishing && record.session.is_some() {
         // A session marks in its journal what the image holds; its record is written at its beginning and at its end.
@@ -241,18 +257,18 @@ pub(super) fn load(place: &dyn Place, id: OperationId) -> Result<OperationRecord
             Err(e) => return Err(e),
         }
     }
-    Ok(record)
+    Ok(Some(record))
 }
 
 /// All operations, oldest first.
 pub(super) fn all(place: &dyn Place) -> Result<Vec<OperationRecord>> {
-    newest_first(place)?.into_iter().rev().map(|id| load(place, id)).collect()
+    all_ids(place)?.into_iter().rev().map(|id| load(place, id)).collect()
 }
 
 /// The newest operation that was neither undone nor abandoned: the one that stands, or the one that is not finished.
 pub(super) fn head(place: &dyn Place) -> Result<Option<OperationRecord>> {
-    for id in newest_first(place)? {
-        let record = load(place, id)?;
+    for found in newest_first(place)? {
+        let record = found?;
         if !matches!(record.state, OperationState::Undone | OperationState::Abandoned) {
             return Ok(Some(record));
         }
@@ -265,15 +281,67 @@ pub(super) fn unfinished(place: &dyn Place) -> Result<Option<OperationRecord>> {
     Ok(head(place)?.filter(|record| record.state.is_unfinished()))
 }
 
+/// File with the newest number, so that the folder need not be looked through. It is only believed when the files agree,
+/// and never waited for.
+const NEWEST: &str = "newest";
+/// Ends of the names of files that use up a number.
+const ENDINGS: [&str; 3] = [".json", ".journal", ".json.damaged"];
+
+fn is_used(place: &dyn Place, number: u32) -> Result<bool> {
+    for ending in ENDINGS {
+        match place.open(&format!("{}{ending}", OperationId(number))) {
+            Ok(_) => return Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(false)
+}
+
+/// The highest number in use; 0 when there is none. What a crash kept [`NEWEST`] from being told is the next number; only
+/// [`forget_newest`] comes ahead of files that go.
+fn newest(place: &dyn Place) -> Result<u32> {
+    let noted = read_small(place, NEWEST)?.and_then(|bytes| {
+        // Half of it, or nothing: then the files say it.
+        let (number, sum) = std::str::from_utf8(&bytes).ok()?.trim_end().split_once(' ')?;
+        let number: u32 = number.parse().ok()?;
+        (sum == checksum(number)).then_some(number)
+    });
+    if let Some(number) = noted
+        && is_used(place, number)?
+        && !number.checked_add(1).map_or(Ok(true), |next| is_used(place, next))?
+    {
+        return Ok(number);
+    }
+    let names = place.names()?;
+    let numbers = names.iter().flat_map(|name| ENDINGS.iter().filter_map(|ending| number(name, ending)));
+    Ok(numbers.map(|id| id.0).max().unwrap_or(0))
+}
+
+fn checksum(number: u32) -> String {
+    format!("{:08x}", crc32c::crc32c(&number.to_le_bytes()))
+}
+
+/// Notes the newest number.
+pub(super) fn note_newest(place: &dyn Place, id: OperationId) {
+    // Without it the next operation looks through the folder.
+    let _noted = place.hint(NEWEST, format!("{:010} {}\n", id.0, checksum(id.0)).as_bytes());
+}
+
+/// Durably forgets what was noted, ahead of removing files.
+pub(super) fn forget_newest(place: &dyn Place) -> Result<()> {
+    const FORGOTTEN: &str = "newest.gone";
+    match place.rename(NEWEST, FORGOTTEN) {
+        Ok(()) => place.remove(FORGOTTEN).map(drop),
+        Err(_) if read_small(place, NEWEST)?.is_none() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
 /// The number of the next operation. The number of a journal without a record is not given again: the record may have been
 /// lost, and the journal is then the only way back.
 pub(super) fn next_id(place: &dyn Place) -> Result<OperationId> {
-    let names = place.names()?;
-    let used = names.iter().filter_map(|name| {
-        number(name, ".json").or_else(|| number(name, ".journal")).or_else(|| number(name, ".json.damaged"))
-    });
-    let highest = used.map(|id| id.0).max().unwrap_or(0);
-    let next = highest.checked_add(1);
+    let next = newest(place)?.checked_add(1);
     let next = next.ok_or_else(|| Error::limit(Layer::Transaction, "no number is left for an operation"))?;
     Ok(OperationId(next))
 }

@@ -2,15 +2,36 @@
 
 #![allow(clippy::unwrap_used, reason = "only tests call this; they may fail")]
 
-use super::{OverlayOptions, Place, Record, history, publish_staged};
+use super::{
+    Locked, OverlayOptions, Place, Record, Transaction, TransactionOptions, Verified, VerifiedPart, history,
+    publish_staged,
+};
 use crate::place::Content;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Silent;
 use vmrescue_block::testing::{CrashDevice, Fate};
 use vmrescue_block::{Disk, DiskMut, MemoryDevice, Overlay, WritableDevice};
+
+/// A transaction on an image, for tests that stage something of their own.
+pub fn begin(path: &Path, options: &TransactionOptions) -> Result<Transaction> {
+    Locked::open(path, options).map(Locked::stage)
+}
+
+impl Transaction {
+    /// Verified by nothing but the check of the container.
+    pub fn verified(self) -> Verified<()> {
+        self.verify(|_| Ok(())).unwrap()
+    }
+
+    /// The same, for a session.
+    pub fn verified_so_far(&mut self) -> VerifiedPart<'_, ()> {
+        self.verify_so_far(|_| Ok(())).unwrap()
+    }
+}
 
 /// State files in memory that stop working at the n-th write, with the file absent or as it was.
 #[derive(Default)]
@@ -68,6 +89,12 @@ impl Place for MemoryPlace {
     fn note(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
         // Never durable here: the worst case.
         let _lost = (name, offset, bytes);
+        Ok(())
+    }
+
+    fn hint(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        // Kept for sure, which is as possible as that it is lost.
+        self.files.borrow_mut().insert(name.to_string(), bytes.to_vec());
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 use super::journal::{Side, View};
 use super::*;
-use crate::testing::{MemoryPlace, staged, sweep};
+use crate::testing::{MemoryPlace, begin, staged, sweep};
 use std::fs;
 use vmrescue_base::error::ErrorKind;
 use vmrescue_base::progress::Silent;
@@ -13,10 +13,10 @@ fn image(dir: &Path) -> PathBuf {
 }
 
 fn change(path: &Path, offset: u64, text: &[u8], length: u64) -> Result<Option<OperationId>> {
-    let tx = Transaction::begin(path, &TransactionOptions::default())?;
+    let tx = begin(path, &TransactionOptions::default())?;
     tx.file().set_length(length)?;
     tx.file().write_at(offset, text)?;
-    tx.publish(Record { title: "change".into(), ..Record::default() }, &Silent)
+    tx.verified().publish(Record { title: "change".into(), ..Record::default() }, &Silent)
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn an_image_that_changed_since_is_refused() {
 fn two_transactions_on_one_image_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = image(dir.path());
-    let _first = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
-    let second = Transaction::begin(&path, &TransactionOptions::default());
+    let _first = begin(&path, &TransactionOptions::default()).unwrap();
+    let second = begin(&path, &TransactionOptions::default());
     assert_eq!(second.err().map(|e| e.kind()), Some(ErrorKind::Busy));
 }
 
@@ -71,14 +71,23 @@ fn two_transactions_on_one_image_are_refused() {
 fn a_file_changed_while_staging_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = image(dir.path());
-    let tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let tx = begin(&path, &TransactionOptions::default()).unwrap();
     tx.file().write_at(0, b"staged").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(20));
     let mut bytes = fs::read(&path).unwrap();
     bytes[50_000] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let refused = tx.publish(Record::default(), &Silent).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Refused);
+    let refused = tx.verify(|_| Ok(())).and_then(|verified| verified.publish(Record::default(), &Silent));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    // Also between verification and publishing.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let tx = begin(&path, &TransactionOptions::default()).unwrap();
+    tx.file().write_at(0, b"staged").unwrap();
+    let verified = tx.verified();
+    bytes[50_000] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(verified.publish(Record::default(), &Silent).unwrap_err().kind(), ErrorKind::Refused);
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -208,21 +217,21 @@ fn a_transaction_goes_on_after_a_publish_and_its_session_is_undone_together() {
     let path = image(dir.path());
     change(&path, 1, b"of another session", 100_000).unwrap().unwrap();
     let first = fs::read(&path).unwrap();
-    let mut tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let mut tx = begin(&path, &TransactionOptions::default()).unwrap();
     let record = Record { session: Some("s".into()), ..Record::default() };
     let file = tx.file();
     file.write_at(10, b"one").unwrap();
-    assert!(tx.publish_so_far(record.clone(), &Silent).unwrap().is_some());
+    assert!(tx.verified_so_far().publish(record.clone(), &Silent).unwrap().is_some());
     assert_eq!(tx.staged_bytes(), 0);
-    assert_eq!(tx.publish_so_far(record.clone(), &Silent).unwrap(), None);
+    assert_eq!(tx.verified_so_far().publish(record.clone(), &Silent).unwrap(), None);
     // The same handle goes on; the file grows, is cut, and reads as it was written.
     file.set_length(300_000).unwrap();
     file.write_at(299_000, b"two").unwrap();
-    tx.publish_so_far(record.clone(), &Silent).unwrap().unwrap();
+    tx.verified_so_far().publish(record.clone(), &Silent).unwrap().unwrap();
     assert_eq!((file.len(), fs::metadata(&path).unwrap().len()), (300_000, 300_000));
     file.set_length(70_000).unwrap();
     file.write_at(20, b"three").unwrap();
-    tx.publish_so_far(record, &Silent).unwrap().unwrap();
+    tx.verified_so_far().publish(record, &Silent).unwrap().unwrap();
     assert_eq!(file.as_disk().read_vec(10, 15).unwrap()[10..], *b"three");
     drop((file, tx));
     let last = fs::read(&path).unwrap();
@@ -241,14 +250,14 @@ fn a_transaction_goes_on_after_a_publish_and_its_session_is_undone_together() {
 fn a_publish_that_found_no_room_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = image(dir.path());
-    let mut tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+    let mut tx = begin(&path, &TransactionOptions::default()).unwrap();
     tx.file().write_at(10, b"kept").unwrap();
     // A file in the way of the state folder: the journal cannot be written.
     let state = state_dir_of(&path, None);
     fs::write(&state, "").unwrap();
-    assert!(tx.publish_so_far(Record::default(), &Silent).is_err());
+    assert!(tx.verified_so_far().publish(Record::default(), &Silent).is_err());
     assert_eq!(tx.file().as_disk().read_vec(10, 4).unwrap(), b"kept");
     fs::remove_file(&state).unwrap();
-    tx.publish_so_far(Record::default(), &Silent).unwrap().unwrap();
+    tx.verified_so_far().publish(Record::default(), &Silent).unwrap().unwrap();
     assert_eq!(fs::read(&path).unwrap()[10..14], *b"kept");
 }

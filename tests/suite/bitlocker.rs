@@ -15,7 +15,7 @@ use vmrescue::demo::{ACPI_VERSIONS, Fault, break_it, build, encrypt, program_fil
 use vmrescue::fs::ntfs;
 use vmrescue::image::{Kind, OpenOptions, open_path};
 use vmrescue::progress::Silent;
-use vmrescue::transaction::{Record, Transaction, TransactionOptions};
+use vmrescue::transaction::{Locked, Record, TransactionOptions};
 use vmrescue::windows::Machine;
 
 /// What opens a volume.
@@ -365,7 +365,7 @@ fn volumes_of_windows_are_written_and_undone() {
         let Some(path) = unpacked(name, dir.path()) else { return };
         let before = Sha256::digest(std::fs::read(&path).unwrap());
         let (keys, words) = keys_and_words(key);
-        let tx = Transaction::begin(&path, &TransactionOptions::default()).unwrap();
+        let tx = Locked::open(&path, &TransactionOptions::default()).unwrap().stage();
         let parts = [(0, volume(&tx.file().as_disk(), &keys).unwrap().unwrap().view.unwrap())];
         let view = plain_mut(tx.file(), &parts);
         for at in places {
@@ -374,7 +374,7 @@ fn volumes_of_windows_are_written_and_undone() {
         assert_eq!(view.write_at(35_600_000, b"x").err().is_some(), name == "recovery_password", "metadata");
         view.flush().unwrap();
         drop(view);
-        tx.publish(Record::default(), &Silent).unwrap();
+        tx.verify(|_| Ok(())).unwrap().publish(Record::default(), &Silent).unwrap();
 
         // Written anew by us and by libbde, in plain text nowhere on this machine.
         let disk = disk(&path);

@@ -341,18 +341,18 @@ fn compacting_and_resizing_keep_the_content_and_are_undone() {
             disk.zero_at(3 << 20..21 << 20).unwrap();
         }
         let (before, content) = (std::fs::read(&path).unwrap(), sha(&path));
-        let (done, operation) = compact(&path, true, &DiskOptions::default(), &Silent).unwrap();
-        assert!(operation.is_some() && done.dropped_blocks == 18, "{done:?}");
+        let (done, changed) = compact(&path, true, &DiskOptions::default(), &Silent).unwrap();
+        assert!(changed.operation.is_some() && done.dropped_blocks == 18, "{done:?}");
         assert!(done.after + (17 << 20) < done.before, "{done:?}");
         assert_eq!(sha(&path), content);
-        let (again, operation) = compact(&path, true, &DiskOptions::default(), &Silent).unwrap();
-        assert!(operation.is_none(), "{again:?}");
+        let (again, changed) = compact(&path, true, &DiskOptions::default(), &Silent).unwrap();
+        assert!(changed.operation.is_none(), "{again:?}");
         for size in [3u64 << 40, 41 << 20, 40 << 20] {
             let limit = if kind == Kind::VhdDynamic { 2040 << 30 } else { u64::MAX };
             resize(&path, size.min(limit), &DiskOptions::default(), &Silent).unwrap_or_else(|e| {
                 // The disk has no partition table: cutting it is refused.
                 assert!(size < 3 << 40, "{e}");
-                None
+                vmrescue::disk::Changed::default()
             });
         }
         let file = vmrescue::block::Disk::new(std::sync::Arc::new(HostFile::open_read(&path).unwrap()));

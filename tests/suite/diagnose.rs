@@ -10,7 +10,7 @@ use vmrescue::fs::{MetadataChange, Times, resolve};
 use vmrescue::image::Kind;
 use vmrescue::progress::Silent;
 use vmrescue::time::FileTime;
-use vmrescue::transaction::{Record, Transaction, TransactionOptions};
+use vmrescue::transaction::{Locked, Record, TransactionOptions};
 use vmrescue::windows::bcd::Firmware;
 
 fn text(output: &Output) -> String {
@@ -235,7 +235,7 @@ fn prepare(image: &Path, setup: &Setup, dir: &Path) {
 
 /// Sets when a file was last written.
 fn set_time(image: &Path, guest: &str, time: FileTime) {
-    let tx = Transaction::begin(image, &TransactionOptions::default()).unwrap();
+    let tx = Locked::open(image, &TransactionOptions::default()).unwrap().stage();
     let disk = vmrescue::image::open_mut(&tx.file(), None).unwrap().disk;
     let table = vmrescue::partition::read(&disk.as_disk()).unwrap();
     let range = table.partitions.last().unwrap().range.clone();
@@ -246,7 +246,10 @@ fn set_time(image: &Path, guest: &str, time: FileTime) {
     fs.set_metadata(node, &MetadataChange { times: Some(times), ..MetadataChange::default() }).unwrap();
     fs.sync().unwrap();
     drop(fs);
-    tx.publish(Record { title: "set a time".into(), ..Record::default() }, &Silent).unwrap();
+    tx.verify(|_| Ok(()))
+        .unwrap()
+        .publish(Record { title: "set a time".into(), ..Record::default() }, &Silent)
+        .unwrap();
 }
 
 fn findings(image: &Path, more: &[&str]) -> Vec<serde_json::Value> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may fail and tell")]
 
+mod bare;
 mod batch;
 mod bitlocker;
 mod boot;

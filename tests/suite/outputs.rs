@@ -216,6 +216,11 @@ fn no_command_writes_over_the_image_its_parent_or_its_history() {
             assert!(matches!(run(&words).0, Some(0 | 1)), "{name} with --force: {}", run(&words).1);
         }
         fs::remove_file(&out).unwrap();
+        // An image that was changed on its way has a history.
+        let history = dir.path().join("made.zip.vmrescue");
+        if number >= FORCED && history.exists() {
+            fs::remove_dir_all(&history).unwrap();
+        }
         assert!(before == listing(dir.path()), "{name} left something");
     }
 }
