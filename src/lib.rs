@@ -20,6 +20,7 @@
 //! diagnose/      rules and findings
 //! repair/        changes, scripts, verification by a second reader
 //! collect/       what support people ask for, as one archive
+//! salvage/       files out of a damaged volume, and a list of what did not come
 //! report/        what `inspect` and `diagnose` found, as JSON, text and HTML
 //! mount/         the disk for other programs: FUSE, NBD
 //! batch/         many images
@@ -48,5 +49,6 @@ pub use vmrescue_payload as payload;
 pub use vmrescue_registry as registry;
 pub use vmrescue_repair as repair;
 pub use vmrescue_report as report;
+pub use vmrescue_salvage as salvage;
 pub use vmrescue_transaction as transaction;
 pub use vmrescue_windows as windows;

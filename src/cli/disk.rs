@@ -49,6 +49,7 @@ pub(super) struct Changed {
 }
 
 /// `vmrescue disk ...`
+#[expect(clippy::large_enum_variant, reason = "one is made in a process")]
 #[derive(Debug, Subcommand)]
 pub(super) enum DiskCommand {
     /// The container and its chain, without looking at what is on the disk

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 /// Largest file with passwords.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Largest file with recovery passwords: an export of a million.
+const MAX_KEYS_BYTES: u64 = 512 << 20;
 /// Stands where a secret stood.
 const HIDDEN: &str = "(not kept)";
 
@@ -49,11 +51,17 @@ impl Once {
     ///
     /// # Errors
     /// Of the host; for what is no key or no recovery password.
-    pub(super) fn keys(&self, keys: &[PathBuf], passwords: &[Hidden], files: &[PathBuf]) -> Result<Keys> {
+    pub(super) fn keys(
+        &self,
+        keys: &[PathBuf],
+        passwords: &[Hidden],
+        texts: &[PathBuf],
+        files: &[PathBuf],
+    ) -> Result<Keys> {
         if let Some(keys) = self.0.get() {
             return Ok(keys.clone());
         }
-        let keys = read(keys, passwords, files)?;
+        let keys = read(keys, passwords, texts, files)?;
         Ok(self.0.get_or_init(|| keys).clone())
     }
 }
@@ -64,9 +72,13 @@ pub(super) struct KeyArgs {
     /// Key of BitLocker volumes: a .BEK file, or a folder of such files; may be repeated
     #[arg(long, value_name = "FILE")]
     recovery_key: Vec<PathBuf>,
-    /// Recovery password of a BitLocker volume: the 48 digits, or @FILE with one a line; may be repeated
+    /// Recovery password of a BitLocker volume: the 48 digits, or @FILE; may be repeated
     #[arg(long, value_name = "TEXT")]
     recovery_password: Vec<Hidden>,
+    /// Recovery passwords of many volumes: the text files that Windows saves, exports as CSV, LDIF or JSON, a folder of such
+    /// files, - for standard input; identifiers in them choose the one for a volume; may be repeated
+    #[arg(long, value_name = "FILE|DIR|-")]
+    recovery_keys: Vec<PathBuf>,
     /// File with the password of BitLocker volumes, in UTF-8; may be repeated
     #[arg(long, value_name = "FILE")]
     password_file: Vec<PathBuf>,
@@ -80,6 +92,56 @@ pub(super) fn secret_in(file: &str) -> Result<Zeroizing<String>> {
     let text = text_of(Path::new(file))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Zeroizing::new(text.strip_suffix('\r').unwrap_or(text).to_string()))
+}
+
+/// The recovery passwords in a file, or in the files of a folder, of which some may have none.
+fn with_texts(keys: Keys, path: &Path) -> Result<Keys> {
+    let failed = |e| Error::io("cannot read the recovery passwords", path, e);
+    if path == Path::new("-") || !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return keys
+            .with_recovery_text(&bytes_of(path)?, &path.display().to_string())
+            .map_err(|e| e.in_file(path));
+    }
+    let entries =
+        std::fs::read_dir(path).map_err(failed)?.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    let (mut keys, mut wrong, mut right) = (keys, None, 0);
+    for entry in entries {
+        let file = entry.path();
+        if !entry.file_type().map_err(failed)?.is_file() {
+            continue;
+        }
+        let text = bytes_of(&file)?;
+        match keys.clone().with_recovery_text(&text, &file.display().to_string()) {
+            Ok(more) => (keys, right) = (more, right + 1),
+            // Other files may lie there, too; when no file has a key the first reason is told.
+            Err(e) => wrong = wrong.or(Some(e.in_file(file))),
+        }
+    }
+    match wrong {
+        _ if right > 0 => Ok(keys),
+        Some(e) => Err(e),
+        None => {
+            Err(Error::not_found(Layer::Cli, "the folder has no files with recovery passwords").in_file(path))
+        }
+    }
+}
+
+/// A file with recovery passwords, whatever its encoding.
+fn bytes_of(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let failed = |e| Error::io("cannot read the recovery passwords", path, e);
+    let mut bytes = Zeroizing::new(Vec::new());
+    if path == Path::new("-") {
+        std::io::stdin().lock().take(MAX_KEYS_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    } else {
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(MAX_KEYS_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    if bytes.len() as u64 > MAX_KEYS_BYTES {
+        return Err(Error::limit(Layer::Cli, "size of a file with recovery passwords")
+            .expected(format!("at most {MAX_KEYS_BYTES} bytes"))
+            .in_file(path));
+    }
+    Ok(bytes)
 }
 
 fn text_of(path: &Path) -> Result<Zeroizing<String>> {
@@ -96,7 +158,12 @@ fn text_of(path: &Path) -> Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim_start_matches('\u{feff}').to_string()))
 }
 
-fn read(files: &[PathBuf], passwords: &[Hidden], password_files: &[PathBuf]) -> Result<Keys> {
+fn read(
+    files: &[PathBuf],
+    passwords: &[Hidden],
+    texts: &[PathBuf],
+    password_files: &[PathBuf],
+) -> Result<Keys> {
     let mut keys = Keys::none();
     for path in files {
         keys = keys.with_external_key_path(path)?;
@@ -106,10 +173,10 @@ fn read(files: &[PathBuf], passwords: &[Hidden], password_files: &[PathBuf]) -> 
             keys = keys.with_recovery_password(text)?;
             continue;
         };
-        let lines = text_of(Path::new(file))?;
-        for line in lines.lines().filter(|line| !line.trim().is_empty()) {
-            keys = keys.with_recovery_password(line).map_err(|e| e.in_file(file))?;
-        }
+        keys = with_texts(keys, Path::new(file))?;
+    }
+    for path in texts {
+        keys = with_texts(keys, path)?;
     }
     for path in password_files {
         keys = keys.with_passphrase(&secret_in(&path.to_string_lossy())?);
@@ -126,7 +193,7 @@ impl KeyArgs {
     /// # Errors
     /// As [`Once::keys`].
     pub(super) fn keys(&self) -> Result<Keys> {
-        read(&self.recovery_key, &self.recovery_password, &self.password_file)
+        read(&self.recovery_key, &self.recovery_password, &self.recovery_keys, &self.password_file)
     }
 
     /// The same options for a process that this one starts: names of files as words, passwords apart from them.
@@ -137,6 +204,7 @@ impl KeyArgs {
         let mut words = Vec::new();
         words.extend(self.recovery_key.iter().flat_map(|p| ["--recovery-key".into(), path(p)]));
         words.extend(files.iter().flat_map(|t| ["--recovery-password".into(), t.0.clone()]));
+        words.extend(self.recovery_keys.iter().flat_map(|p| ["--recovery-keys".into(), path(p)]));
         words.extend(self.password_file.iter().flat_map(|p| ["--password-file".into(), path(p)]));
         let recovery_passwords = passwords.iter().map(|text| text.0.clone()).collect();
         KeyWords { words, recovery_passwords }

@@ -13,6 +13,7 @@ mod drivers;
 mod events;
 mod files;
 mod format;
+mod get;
 mod history;
 mod identity;
 mod inspect;
@@ -91,9 +92,13 @@ struct Image {
     /// Key of a BitLocker volume: a .BEK file, or a folder of such files; may be repeated
     #[arg(long, value_name = "FILE")]
     recovery_key: Vec<PathBuf>,
-    /// Recovery password of a BitLocker volume: the 48 digits, or @FILE with one a line; may be repeated
+    /// Recovery password of a BitLocker volume: the 48 digits, or @FILE; may be repeated
     #[arg(long, value_name = "TEXT")]
     recovery_password: Vec<keys::Hidden>,
+    /// Recovery passwords of many volumes: the text files that Windows saves, exports as CSV, LDIF or JSON, a folder of such
+    /// files, - for standard input; identifiers in them choose the one for a volume; may be repeated
+    #[arg(long, value_name = "FILE|DIR|-")]
+    recovery_keys: Vec<PathBuf>,
     /// File with the password of a BitLocker volume, in UTF-8; may be repeated
     #[arg(long, value_name = "FILE")]
     password_file: Vec<PathBuf>,
@@ -105,7 +110,7 @@ struct Image {
 impl Image {
     /// What opens BitLocker volumes; every locked volume tries all of it.
     fn keys(&self) -> Result<vmrescue_crypt::Keys> {
-        self.keys.keys(&self.recovery_key, &self.recovery_password, &self.password_file)
+        self.keys.keys(&self.recovery_key, &self.recovery_password, &self.recovery_keys, &self.password_file)
     }
 
     /// The same options for another file.
@@ -120,6 +125,7 @@ impl Image {
             scan: self.scan,
             recovery_key: self.recovery_key.clone(),
             recovery_password: self.recovery_password.clone(),
+            recovery_keys: self.recovery_keys.clone(),
             password_file: self.password_file.clone(),
             keys: self.keys.clone(),
         }
@@ -195,19 +201,7 @@ enum Command {
         path: String,
     },
     /// Copy a file or a tree out of the image
-    Get {
-        #[command(flatten)]
-        image: Image,
-        /// Guest path
-        path: String,
-        /// File or folder of the host
-        out: PathBuf,
-        /// Whole trees
-        #[arg(short, long)]
-        recursive: bool,
-        #[command(flatten)]
-        output: output::Output,
-    },
+    Get(get::Get),
     /// Everything known about a file
     Stat {
         #[command(flatten)]
@@ -439,9 +433,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Check { image, repair, changing } => check::check(&image, repair, &changing),
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),
-        Command::Get { image, path, out, recursive, output } => {
-            look::get(&image, &path, &out, recursive, output)
-        }
+        Command::Get(args) => get::get(&args),
         Command::Stat { image, path } => stat::stat(&image, &path),
         Command::Find { image, path, name, kind, min_size } => {
             tree::find(&image, &path, &tree::Wanted { name, kind, min_size })

@@ -1,17 +1,14 @@
 //! Commands that only look: the image is opened for reading and never written.
 
 use super::identity::{say_of, tell};
-use super::output::{self, Output};
 use super::progress::Bars;
 use super::{CLEAN, Image, say, size, written};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_block::testing::{CountingDevice, Counts};
-use vmrescue_block::{Disk, HostFile, OutputFile, OutputRules};
+use vmrescue_block::{Disk, HostFile};
 use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::{Depth, FileSystem, FoundVolume, NodeId, NodeKind};
 use vmrescue_image as image;
@@ -306,79 +303,5 @@ pub(super) fn cat(image: &Image, path: &str) -> Result<u8> {
         }
         written(out.write_all(&buf[..count]))?;
         offset += count as u64;
-    }
-}
-
-pub(super) fn get(image: &Image, path: &str, out: &Path, recursive: bool, output: Output) -> Result<u8> {
-    let (_, machine, _) = open(image)?;
-    let copy = Copy { rules: output.rules(image)?, hash: image.hash };
-    let (fs, node, parsed) = node_of(&machine, path)?;
-    if fs.metadata(node)?.kind == NodeKind::Directory {
-        if !recursive {
-            return Err(Error::invalid(Layer::Cli, "this is a directory").advice("add -r for the whole tree"));
-        }
-        copy.tree(&*fs, node, out, 0)?;
-        return Ok(CLEAN);
-    }
-    let target = if out.is_dir() { out.join(parsed.file_name()) } else { out.to_path_buf() };
-    copy.file(&*fs, node, &parsed.stream, &target)?.finish()?;
-    Ok(CLEAN)
-}
-
-/// Copies out of the guest.
-struct Copy {
-    rules: OutputRules,
-    hash: bool,
-}
-
-impl Copy {
-    /// A stream as a file, which is whole and has no name yet.
-    fn file(&self, fs: &dyn FileSystem, node: NodeId, stream: &str, target: &Path) -> Result<OutputFile> {
-        let size = fs.streams(node)?.into_iter().find(|info| info.name == stream).map(|info| info.size_bytes);
-        let size = size.ok_or_else(|| {
-            Error::not_found(Layer::FileSystem, format!("file {:#x} has no stream {stream:?}", node.0))
-        })?;
-        let mut file = self.rules.create(target)?;
-        let (mut done, mut buf, mut sum) = (0, vec![0; 1 << 20], Sha256::new());
-        while done < size {
-            let count = fs.read(node, stream, done, &mut buf)?;
-            if count == 0 {
-                return Err(Error::damaged(Layer::FileSystem, "the file ends before its length")
-                    .at(done)
-                    .expected(format!("{size} bytes"))
-                    .in_file(target));
-            }
-            file.write_all(&buf[..count]).map_err(output::failed(target))?;
-            if self.hash {
-                sum.update(&buf[..count]);
-            }
-            done += count as u64;
-        }
-        if self.hash {
-            say(&format!("{}  {}", vmrescue_base::text::hex(&sum.finalize()), target.display()))?;
-        }
-        Ok(file)
-    }
-
-    fn tree(&self, fs: &dyn FileSystem, node: NodeId, out: &Path, depth: usize) -> Result<()> {
-        if depth > vmrescue_base::limits::MAX_DIRECTORY_DEPTH {
-            return Err(Error::limit(Layer::FileSystem, "directories are nested too deeply"));
-        }
-        self.rules.create_folder(out)?;
-        for entry in fs.read_dir(node)? {
-            // A name from the disk must not lead out of the target.
-            if entry.name.contains(['/', '\\', '\0']) || entry.name == ".." || entry.name == "." {
-                continue;
-            }
-            let target = out.join(&entry.name);
-            match entry.kind {
-                NodeKind::Directory => self.tree(fs, entry.id, &target, depth + 1)?,
-                NodeKind::File => self.file(fs, entry.id, "", &target)?.finish_quickly()?,
-                NodeKind::Reparse => {
-                    super::say_error(&format!("left out: {} is a reparse point", target.display()));
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -43,6 +43,9 @@ impl Words {
         for key in &image.recovery_key {
             add("--recovery-key", &key.to_string_lossy());
         }
+        for file in &image.recovery_keys {
+            add("--recovery-keys", &file.to_string_lossy());
+        }
         for file in &image.password_file {
             add("--password-file", &file.to_string_lossy());
         }

@@ -6,23 +6,31 @@
 
 use super::bek;
 use super::entry::Secret256;
-use sha2::{Digest, Sha256};
+use super::export;
+use sha2::digest::generic_array::GenericArray;
+use sha2::{Digest, Sha256, compress256};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::guid::Guid;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Rounds of the stretching.
 const ROUNDS: u64 = 0x10_0000;
+/// First state of SHA-256 (FIPS 180-4, 5.3.3).
+const SHA256_START: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 /// Groups of a recovery password.
 const GROUPS: usize = 8;
 
+const SHAPE: &str =
+    "48 digits in eight groups of six, such as 471207-278498-422125-177177-561902-537405-468006-693451";
+
 /// What a secret is.
 pub(super) enum Kind {
-    /// The hash that is stretched.
-    RecoveryPassword(Secret256),
+    /// The hash that is stretched, and the protectors that it is said to belong to; none when nothing is said.
+    RecoveryPassword(Secret256, Vec<Guid>),
     /// The hash that is stretched.
     Passphrase(Secret256),
     /// The key of the protector with that id.
@@ -38,6 +46,8 @@ pub(super) struct Secret {
 #[derive(Default)]
 struct Inner {
     secrets: Vec<Secret>,
+    /// What was given and cannot be a key, for the moment when nothing opens the volume.
+    unusable: Vec<String>,
     /// Stretched hashes by secret and salt: stretching takes a moment, and a disk is opened several times.
     stretched: Mutex<HashMap<(usize, [u8; 16]), Secret256>>,
 }
@@ -59,10 +69,11 @@ fn hash(bytes: &[u8]) -> Secret256 {
 /// The sixteen bytes behind a recovery password: 48 digits in eight groups, each eleven times a number of sixteen bits.
 fn recovery_bytes(text: &str) -> Result<Zeroizing<[u8; 16]>> {
     let wrong = |why: String| {
-        Error::invalid(Layer::BitLocker, format!("this is no recovery password: {why}"))
-            .expected("48 digits in eight groups of six, such as 471207-278498-422125-177177-561902-537405-468006-693451")
+        Error::invalid(Layer::BitLocker, format!("this is no recovery password: {why}")).expected(SHAPE)
     };
-    let digits = Zeroizing::new(text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect::<String>());
+    let digits = Zeroizing::new(
+        text.chars().filter(|c| !c.is_whitespace() && !export::is_dash(*c)).collect::<String>(),
+    );
     if let Some(other) = digits.chars().find(|c| !c.is_ascii_digit()) {
         return Err(wrong(format!("{other:?} is no digit")));
     }
@@ -95,18 +106,40 @@ pub(super) fn passphrase_hash(text: &str) -> Secret256 {
 
 /// The key that a hash and a salt become.
 pub(super) fn stretch(hash: &Secret256, salt: &[u8; 16]) -> Secret256 {
-    // Last hash, first hash, salt, count.
-    let mut state = Zeroizing::new([0u8; 88]);
-    state[32..64].copy_from_slice(&**hash);
-    state[64..80].copy_from_slice(salt);
+    // SHA-256 of 88 bytes, again and again: last hash, first hash, salt, count. They and their padding fill two blocks,
+    // which are kept so that each round only replaces what differs.
+    let mut first = [0u8; 64];
+    first[32..].copy_from_slice(&**hash);
+    let mut second = [0u8; 64];
+    second[..16].copy_from_slice(salt);
+    second[24] = 0x80;
+    second[56..].copy_from_slice(&(88u64 * 8).to_be_bytes());
+    let mut blocks = [GenericArray::from(first), GenericArray::from(second)];
+    let mut state = SHA256_START;
     for round in 0..ROUNDS {
-        state[80..].copy_from_slice(&round.to_le_bytes());
-        let last = Sha256::digest(*state);
-        state[..32].copy_from_slice(&last);
+        blocks[1][16..24].copy_from_slice(&round.to_le_bytes());
+        state = SHA256_START;
+        compress256(&mut state, &blocks);
+        for (bytes, word) in blocks[0].chunks_exact_mut(4).zip(state) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
     }
     let mut key = Zeroizing::new([0; 32]);
-    key.copy_from_slice(&state[..32]);
+    key.copy_from_slice(&blocks[0][..32]);
+    blocks.iter_mut().for_each(|block| block.as_mut_slice().zeroize());
+    first.zeroize();
+    state.zeroize();
     key
+}
+
+impl Inner {
+    fn copied(&self) -> Inner {
+        Inner {
+            secrets: self.secrets.iter().map(Secret::copy).collect(),
+            unusable: self.unusable.clone(),
+            stretched: Mutex::default(),
+        }
+    }
 }
 
 impl Keys {
@@ -122,10 +155,7 @@ impl Keys {
 
     fn with(self, kind: Kind, name: String) -> Keys {
         let Keys(shared) = self;
-        let mut inner = Arc::try_unwrap(shared).unwrap_or_else(|shared| Inner {
-            secrets: shared.secrets.iter().map(Secret::copy).collect(),
-            stretched: Mutex::default(),
-        });
+        let mut inner = Arc::try_unwrap(shared).unwrap_or_else(|shared| shared.copied());
         inner.secrets.push(Secret { kind, name });
         Keys(Arc::new(inner))
     }
@@ -135,7 +165,51 @@ impl Keys {
     /// # Errors
     /// `Invalid` with the group that is mistyped.
     pub fn with_recovery_password(self, text: &str) -> Result<Keys> {
-        Ok(self.with(Kind::RecoveryPassword(recovery_hash(text)?), "the recovery password".into()))
+        Ok(self
+            .with(Kind::RecoveryPassword(recovery_hash(text)?, Vec::new()), "the recovery password".into()))
+    }
+
+    /// These, and all recovery passwords of a text: the file that Windows saves, an export (CSV, LDIF, JSON), one a line. With
+    /// identifiers beside them, only those that belong to a volume are tried on it.
+    ///
+    /// # Errors
+    /// `Invalid` when there is none, or when all are mistyped.
+    pub fn with_recovery_text(self, text: &[u8], name: &str) -> Result<Keys> {
+        let text = export::decode(text);
+        let (mut keys, mut wrong, mut right) = (self, None, 0);
+        for found in export::passwords(&text) {
+            match recovery_hash(&found.digits) {
+                Ok(hash) => {
+                    let name = format!("the recovery password in line {} of {name}", found.line);
+                    keys = keys.with(Kind::RecoveryPassword(hash, found.ids), name);
+                    right += 1;
+                }
+                Err(e) => {
+                    keys = keys.with_unusable(format!("line {} of {name}: {}", found.line, e.message()));
+                    wrong.get_or_insert(e);
+                }
+            }
+        }
+        match wrong {
+            _ if right > 0 => Ok(keys),
+            Some(e) => Err(e),
+            None => {
+                Err(Error::invalid(Layer::BitLocker, "no recovery password in this text").expected(SHAPE))
+            }
+        }
+    }
+
+    fn with_unusable(self, why: String) -> Keys {
+        let mut keys = self;
+        match Arc::get_mut(&mut keys.0) {
+            Some(inner) => inner.unusable.push(why),
+            None => {
+                let mut inner = keys.0.copied();
+                inner.unusable.push(why);
+                keys = Keys(Arc::new(inner));
+            }
+        }
+        keys
     }
 
     /// These, and a passphrase, exactly as the user types it into Windows.
@@ -173,6 +247,10 @@ impl Keys {
         wrong.filter(|_| right == 0).map_or(Ok(keys), Err)
     }
 
+    pub(super) fn unusable(&self) -> &[String] {
+        &self.0.unusable
+    }
+
     pub(super) fn secrets(&self) -> &[Secret] {
         &self.0.secrets
     }
@@ -196,7 +274,7 @@ impl Keys {
 impl Secret {
     fn copy(&self) -> Secret {
         let kind = match &self.kind {
-            Kind::RecoveryPassword(hash) => Kind::RecoveryPassword(hash.clone()),
+            Kind::RecoveryPassword(hash, ids) => Kind::RecoveryPassword(hash.clone(), ids.clone()),
             Kind::Passphrase(hash) => Kind::Passphrase(hash.clone()),
             Kind::External(id, key) => Kind::External(*id, key.clone()),
         };

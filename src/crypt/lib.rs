@@ -17,6 +17,7 @@ mod cipher;
 mod device;
 mod elephant;
 mod entry;
+mod export;
 mod header;
 mod info;
 mod keys;

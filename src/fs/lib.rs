@@ -10,6 +10,7 @@ pub mod path;
 mod search;
 pub mod security;
 pub(crate) mod short_name;
+pub mod tag;
 mod walk;
 pub mod wim;
 
@@ -286,6 +287,20 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// `NotFound` without such a stream; `Unsupported` for encrypted data; damage.
     fn read(&self, node: NodeId, stream: &str, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// The parts of a stream, in bytes and in order, that have clusters; what lies between them reads as zero. `None` when
+    /// that is not known (resident, compressed, or a file system without holes): then all of it is read.
+    ///
+    /// # Errors
+    /// `NotFound` without such a stream; damage.
+    fn data_ranges(&self, _node: NodeId, _stream: &str) -> Result<Option<Vec<Range<u64>>>> {
+        Ok(None)
+    }
+
+    /// True for a file of the file system itself ($MFT, $Extend), which holds nothing of a user's.
+    fn is_internal(&self, _node: NodeId) -> bool {
+        false
+    }
 
     /// All names of a node, 8.3 names too. Empty where the file system keeps none with the node.
     ///

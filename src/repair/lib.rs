@@ -1,6 +1,7 @@
 //! Repairs as data: scripts are planned into [`Change`]s, staged, verified by readers that share no code with our
 //! writers, and published as one operation.
 
+mod account;
 mod bare;
 mod boot_record;
 mod change;

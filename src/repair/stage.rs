@@ -198,8 +198,14 @@ impl<'a> Stage<'a> {
             None => volume.create(directory, &name, NodeKind::File)?,
         };
         let there = volume.streams(node)?.into_iter().find(|info| info.name == stream);
-        if there.is_some_and(|info| info.size_bytes > data.length_bytes()) {
-            volume.set_len(node, &stream, data.length_bytes())?;
+        if let Some(there) = there {
+            // What cannot be changed in its place (encrypted, or kept outside of the file) is replaced as a whole.
+            let is_closed = there.size_bytes > 0
+                && volume.read(node, &stream, 0, &mut [0]).is_err_and(|e| e.kind() == ErrorKind::Unsupported);
+            let kept = if is_closed { 0 } else { data.length_bytes() };
+            if there.size_bytes > kept {
+                volume.set_len(node, &stream, kept)?;
+            }
         }
         data.pieces(&mut |at, bytes| volume.write(node, &stream, at, bytes))
     }

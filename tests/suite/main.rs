@@ -40,6 +40,7 @@ mod registry_corpus;
 mod registry_oracles;
 mod registry_rules;
 mod report;
+mod salvage;
 mod scripts;
 mod system_partition;
 mod timeline;

@@ -3,8 +3,8 @@
 use super::index::{self, DOS, Entry, FileName};
 use super::node::{Attr, Node, kind};
 use super::record::{DIRECTORY, number_of};
-use super::reparse::WOF;
 use super::volume::Volume;
+use crate::tag::kind_of;
 use crate::{Attributes, DirEntry, NodeId, NodeKind};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -232,11 +232,7 @@ impl<'v> Directory<'v> {
 fn dir_entry(reference: u64, name: &FileName<'_>) -> DirEntry {
     let units: Vec<u16> = name.units().collect();
     let exact = String::from_utf16(&units);
-    let kind = match name.reparse_tag() {
-        Some(tag) if tag != WOF => NodeKind::Reparse,
-        _ if name.is_directory() => NodeKind::Directory,
-        _ => NodeKind::File,
-    };
+    let kind = kind_of(name.reparse_tag(), name.is_directory());
     DirEntry {
         name_utf16: exact.is_err().then(|| units.clone()),
         name: exact.unwrap_or_else(|_| String::from_utf16_lossy(&units)),

@@ -9,9 +9,10 @@ use super::reparse::{self, WOF};
 use super::state::{LogState, VolumeState};
 use super::volume::{Volume, no_stream};
 use super::wof;
+use crate::tag;
 use crate::{
-    Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeKind, NodeName, Order, RawPart, Reparse,
-    StreamInfo, Times, Visit, VolumeInfo,
+    Attributes, DirEntry, FileSystem, Metadata, NodeId, NodeName, Order, RawPart, Reparse, StreamInfo, Times,
+    Visit, VolumeInfo,
 };
 use std::ops::Range;
 use vmrescue_base::bytes::u32_at;
@@ -21,6 +22,8 @@ use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 /// Record of the root directory.
 const ROOT: u64 = 5;
+/// Records before this one are of the file system itself.
+const FIRST_USER_RECORD: u64 = 24;
 /// Record of $Bitmap.
 const BITMAP: u64 = 6;
 /// Largest reparse point ([MS-FSCC]: 16 KiB).
@@ -114,6 +117,23 @@ fn scanned(number: u64, record: &Record<'_>) -> Scanned {
         }
     }
     out
+}
+
+/// Refuses to read clusters that are not the content of the file.
+fn here(number: u64, node: &Node, data: &Attr, reparse: Option<Reparse>) -> Result<()> {
+    let Some(reparse) = reparse else { return Ok(()) };
+    let facts = node.attribute(kind::STANDARD_INFORMATION, &[]).and_then(Attr::resident).unwrap_or_default();
+    let allocated = if matches!(data.value, Value::Resident(_)) { data.size() } else { data.taken() };
+    let attributes = Attributes(u32_at(facts, 0x20).unwrap_or(0));
+    match tag::content_elsewhere(reparse.tag, attributes, data.size(), allocated) {
+        None => Ok(()),
+        Some(place) => Err(Error::unsupported(
+            Layer::Ntfs,
+            format!("the content of file {number:#x} is not in the file: it is kept in {place}"),
+        )
+        .found(format!("reparse tag {:#x}", reparse.tag))
+        .advice("read this file on a running Windows that has the feature, or from a backup")),
+    }
 }
 
 fn stream_info(attribute: &Attr) -> StreamInfo {
@@ -211,16 +231,12 @@ impl FileSystem for Volume {
         let reparse = self.reparse_of(&node)?;
         let directory = node.flags & DIRECTORY != 0;
         let mut allocated_bytes = data.map_or(0, Attr::taken);
-        let kind = match &reparse {
-            Some(reparse) if reparse.tag == WOF && !directory => {
-                let packed = node.attribute(kind::DATA, &utf16le_bytes(wof::STREAM));
-                allocated_bytes += packed.map_or(0, Attr::taken);
-                NodeKind::File
-            }
-            Some(_) => NodeKind::Reparse,
-            None if directory => NodeKind::Directory,
-            None => NodeKind::File,
-        };
+        let tag = reparse.as_ref().map(|reparse| reparse.tag);
+        if tag == Some(WOF) && !directory {
+            let packed = node.attribute(kind::DATA, &utf16le_bytes(wof::STREAM));
+            allocated_bytes += packed.map_or(0, Attr::taken);
+        }
+        let kind = tag::kind_of(tag, directory);
         let links = node
             .all(kind::FILE_NAME)
             .filter_map(|a| FileName::parse(a.resident()?))
@@ -264,6 +280,9 @@ impl FileSystem for Volume {
         if data.flags & 0x4000 != 0 {
             return Err(Error::unsupported(Layer::Ntfs, format!("file {number:#x} is encrypted (EFS)")));
         }
+        if stream.is_empty() {
+            here(number, &node, data, self.reparse_of(&node)?)?;
+        }
         if stream.is_empty()
             && let Some(algorithm) = self.wof_of(&node)?
         {
@@ -272,6 +291,42 @@ impl FileSystem for Volume {
             return wof::read(self, number, algorithm, packed, data.size(), offset, buf);
         }
         self.read_attribute(number, data, offset, buf)
+    }
+
+    fn data_ranges(&self, id: NodeId, stream: &str) -> Result<Option<Vec<Range<u64>>>> {
+        let node = self.node_of(id)?;
+        let data = node.attribute(kind::DATA, &utf16le_bytes(stream));
+        let data = data.ok_or_else(|| no_stream(number_of(id.0), stream))?;
+        if stream.is_empty() {
+            here(number_of(id.0), &node, data, self.reparse_of(&node)?)?;
+        }
+        let Value::Clustered(clustered) = &data.value else { return Ok(None) };
+        if clustered.unit != 0 || stream.is_empty() && self.wof_of(&node)?.is_some() {
+            return Ok(None);
+        }
+        let (cluster, mut ranges) = (u64::from(self.boot().cluster_bytes), Vec::<Range<u64>>::new());
+        for run in clustered.map.runs().iter().filter(|run| run.lcn.is_some()) {
+            let start = run.vcn.saturating_mul(cluster);
+            // Behind the valid length everything is zero, whatever lies there.
+            let end = start.saturating_add(run.count.saturating_mul(cluster)).min(clustered.valid);
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end.max(start),
+                _ if end > start => ranges.push(start..end),
+                _ => {}
+            }
+        }
+        // A run list that ends too early is damage and no hole: who reads there must see the error.
+        let mapped = clustered.map.end().saturating_mul(cluster);
+        if mapped < clustered.valid {
+            ranges.push(mapped..clustered.valid);
+        }
+        Ok(Some(ranges))
+    }
+
+    fn is_internal(&self, node: NodeId) -> bool {
+        // The first records belong to the file system; what is below $Extend is reached through it only.
+        let number = number_of(node.0);
+        number < FIRST_USER_RECORD && number != ROOT
     }
 
     fn names(&self, id: NodeId) -> Result<Vec<NodeName>> {

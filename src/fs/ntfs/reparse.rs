@@ -7,8 +7,7 @@ use vmrescue_base::text::{utf16le_bytes, utf16le_lossy};
 
 const MOUNT_POINT: u32 = 0xA000_0003;
 const SYMLINK: u32 = 0xA000_000C;
-/// A file whose data lies compressed in the stream `WofCompressedData`, or in a WIM.
-pub(crate) const WOF: u32 = 0x8000_0017;
+pub(crate) use crate::tag::WOF;
 
 /// Takes a reparse point apart; the target of unknown tags is not guessed.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Reparse> {

@@ -9,9 +9,9 @@
 use super::index::{self, DOS, FileName};
 use super::node::{Attr, Value, kind};
 use super::record::{Body, DIRECTORY, Record, number_of, sequence_of};
-use super::reparse::WOF;
 use super::volume::Volume;
 use super::wof;
+use crate::tag::kind_of;
 use crate::walk::{Order, Visit, Walked};
 use crate::{Attributes, FileSystem, NodeId, NodeKind, StreamInfo, Times};
 use std::collections::HashSet;
@@ -700,12 +700,7 @@ impl Tree {
                 .then(|| text_at(&self.text, name.short_at, name.short_length)),
             id: NodeId(facts.reference),
             parent: NodeId(parent.filter(|_| !orphan).unwrap_or(name.parent)),
-            kind: match facts.reparse {
-                Some(WOF) if !facts.directory => NodeKind::File,
-                Some(_) => NodeKind::Reparse,
-                None if facts.directory => NodeKind::Directory,
-                None => NodeKind::File,
-            },
+            kind: kind_of(facts.reparse, facts.directory),
             size_bytes: facts.size_bytes,
             allocated_bytes: facts.allocated_bytes,
             attributes: Attributes(facts.attributes),

@@ -269,6 +269,10 @@ impl Planner<'_> {
             Action::FirstBootRun { command } => {
                 self.all(super::first_boot::first_boot(self.machine, self.installation, &fill(command)))
             }
+            Action::AccountMakeAdministrator { user, password } => {
+                let command = super::account::make_administrator(&fill(user), &fill(password))?;
+                self.all(super::first_boot::first_boot(self.machine, self.installation, &command))
+            }
             Action::ServiceSetStart { service, start, every_control_set } => {
                 self.set_start(&fill(service), &fill(start), *every_control_set)
             }

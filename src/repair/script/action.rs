@@ -79,6 +79,14 @@ pub enum Action {
         /// The command line.
         command: String,
     },
+    /// Makes a local administrator at the next start, as `first-boot.run` does.
+    #[serde(rename = "account.make-administrator")]
+    AccountMakeAdministrator {
+        /// Name of the user.
+        user: String,
+        /// Its password.
+        password: String,
+    },
     /// Sets the start of a service or driver.
     #[serde(rename = "service.set-start")]
     ServiceSetStart {

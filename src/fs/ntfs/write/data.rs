@@ -5,7 +5,7 @@ use super::core::{Core, damaged};
 use super::file::File;
 use super::record;
 use super::runs::{self, Run};
-use crate::Attributes;
+use crate::{Attributes, tag};
 use std::ops::Range;
 use vmrescue_base::bytes::u32_at;
 use vmrescue_base::error::{Error, Layer, Result};
@@ -335,6 +335,14 @@ impl Core {
     fn plain(&mut self, file: &mut File, place: usize) -> Result<()> {
         let attribute = &file.attributes[place];
         let wof = attribute.name.is_empty() && file.is_wof();
+        let elsewhere = attribute.name.is_empty().then(|| content_elsewhere(file)).flatten();
+        if let Some(kept) = elsewhere {
+            return Err(Error::unsupported(
+                Layer::Ntfs,
+                format!("the content of this file is kept in {kept}"),
+            )
+            .advice("cut it to length 0 and write all of it: it is then an ordinary file"));
+        }
         if attribute.flags & (COMPRESSED | ENCRYPTED) == 0 && !wof {
             return Ok(());
         }
@@ -347,6 +355,9 @@ impl Core {
 
     /// Makes a stream empty, resident and plain; a file that WOF compressed becomes a plain file.
     fn empty(&mut self, file: &mut File, place: usize) -> Result<()> {
+        if file.attributes[place].name.is_empty() && content_elsewhere(file).is_some() {
+            self.remove_reparse(file)?;
+        }
         let attribute = &mut file.attributes[place];
         let unnamed = attribute.name.is_empty();
         let encrypted = attribute.flags & ENCRYPTED != 0;
@@ -450,6 +461,16 @@ impl Core {
         stream.runs = filled;
         Ok(())
     }
+}
+
+/// Where the content of the unnamed stream is kept, when a filter driver keeps it outside of the file.
+fn content_elsewhere(file: &File) -> Option<&'static str> {
+    let place = file.find(kind::DATA, "")?;
+    let (size, allocated) = match &file.attributes[place].body {
+        Body::Resident(value) => (value.len() as u64, value.len() as u64),
+        Body::Runs(_) => file.sizes(),
+    };
+    tag::content_elsewhere(file.reparse_tag()?, Attributes(file.attribute_bits()), size, allocated)
 }
 
 fn no_stream(name: &str) -> Error {

@@ -11,6 +11,7 @@ use super::open::{WriteOptions, open};
 use crate::ntfs::Volume;
 use crate::ntfs::ea::EA;
 use crate::ntfs::usn::{Settings, reason};
+use crate::tag::kind_of;
 use crate::{
     Attributes, DirEntry, ExtendedAttribute, FileSystem, FileSystemMut, Metadata, MetadataChange, NodeId,
     NodeKind, NodeName, Order, RawPart, StreamInfo, Visit, VolumeInfo,
@@ -179,13 +180,7 @@ impl VolumeMut {
 }
 
 fn node_kind(file: &File) -> NodeKind {
-    if file.reparse_tag().is_some() && !file.is_wof() {
-        NodeKind::Reparse
-    } else if file.is_directory() {
-        NodeKind::Directory
-    } else {
-        NodeKind::File
-    }
+    kind_of(file.reparse_tag(), file.is_directory())
 }
 
 fn directory_bit(directory: bool) -> u32 {
@@ -195,17 +190,13 @@ fn directory_bit(directory: bool) -> u32 {
 fn dir_entry(reference: u64, name: &FileName) -> DirEntry {
     let text = String::from_utf16_lossy(&name.name);
     let directory = name.attributes & NAME_DIRECTORY != 0;
-    let reparse = name.attributes & Attributes::REPARSE_POINT != 0 && name.reparse != 0x8000_0017;
+    let tag = (name.attributes & Attributes::REPARSE_POINT != 0).then_some(name.reparse);
     DirEntry {
         name_utf16: (!text.encode_utf16().eq(name.name.iter().copied())).then(|| name.name.clone()),
         name: text,
         short_name: None,
         id: NodeId(reference),
-        kind: match (reparse, directory) {
-            (true, _) => NodeKind::Reparse,
-            (false, true) => NodeKind::Directory,
-            (false, false) => NodeKind::File,
-        },
+        kind: kind_of(tag, directory),
         size_bytes: if directory { 0 } else { name.size_bytes },
         attributes: Attributes(name.attributes & 0x0FFF_FFFF | directory_bit(directory)),
         times: name.times,
@@ -310,11 +301,22 @@ impl FileSystem for VolumeMut {
         if file.find(kind::DATA, stream).is_none() {
             return Err(Error::not_found(Layer::Ntfs, format!("the file has no stream {stream:?}")));
         }
-        if let Some(read) = core.read_data(&file, stream, offset, buf)? {
+        // What a reparse point says of the content the reader judges, for both.
+        let filtered = stream.is_empty() && file.reparse_tag().is_some();
+        if !filtered && let Some(read) = core.read_data(&file, stream, offset, buf)? {
             return Ok(read);
         }
         drop(core);
         self.reader()?.read(node, stream, offset, buf)
+    }
+
+    fn is_internal(&self, node: NodeId) -> bool {
+        // What cannot be opened has no user's content to hide.
+        self.reader().is_ok_and(|reader| reader.is_internal(node))
+    }
+
+    fn data_ranges(&self, node: NodeId, stream: &str) -> Result<Option<Vec<Range<u64>>>> {
+        self.reader()?.data_ranges(node, stream)
     }
 
     fn names(&self, node: NodeId) -> Result<Vec<NodeName>> {
