@@ -1,22 +1,50 @@
-//! `vmrescue files ...`: the bytes of system files: what a payload holds.
+//! `vmrescue files ...`: the exact bytes of system files: what they should be, whether they are, what a payload holds.
 
+use super::identity::{say_of, tell};
 use super::output::{self, Output};
-use super::{CLEAN, say};
+use super::{CLEAN, FINDINGS, Image, look, say};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_PAYLOAD_BYTES;
 use vmrescue_base::text::hex;
+use vmrescue_boot::Part;
+use vmrescue_fs::NodeKind;
 use vmrescue_payload::{Decoded, Form, decode, delta};
-use vmrescue_windows::base_manifest;
+use vmrescue_windows::{FileState, Installation, Machine, base_manifest, exact_files, explain_file};
 
 /// What `files` is asked for.
 #[derive(Debug, Subcommand)]
 pub(super) enum FilesCommand {
+    /// What a system file should be, what it is, and where its exact bytes can come from
+    Explain {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path
+        path: String,
+    },
+    /// Whether system files are exactly what the installed build expects; exit 1 when some are not
+    Verify(VerifyArgs),
     /// Unpack a payload of the component store or of an update: DCS, DCN, DCM, DCD, PA30, PA31
     Decode(DecodeArgs),
+}
+
+/// `vmrescue files verify IMAGE`
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    image: Image,
+    /// Guest paths; without any, what the start needs
+    paths: Vec<String>,
+    /// What the start needs, in addition to the paths
+    #[arg(long)]
+    boot: bool,
+    /// All of System32 and its folder of drivers
+    #[arg(long, conflicts_with = "paths")]
+    all: bool,
 }
 
 /// `vmrescue files decode PAYLOAD OUT`
@@ -41,8 +69,121 @@ pub(super) struct DecodeArgs {
 
 pub(super) fn run(command: FilesCommand) -> Result<u8> {
     match command {
+        FilesCommand::Explain { image, path } => explain(&image, &path),
+        FilesCommand::Verify(args) => verify(&args),
         FilesCommand::Decode(args) => decode_file(&args),
     }
+}
+
+/// Which files `verify` looks at.
+fn wanted(args: &VerifyArgs, machine: &Machine, installation: &Installation) -> Result<Vec<String>> {
+    let mut paths = args.paths.clone();
+    if args.all {
+        let fs = machine.file_system(installation.volume)?;
+        for folder in ["System32", r"System32\drivers"] {
+            let parts: Vec<&str> = folder.split('\\').collect();
+            let mut at = installation.root;
+            for part in parts {
+                at = fs.lookup(at, part)?.ok_or_else(|| {
+                    Error::not_found(Layer::Windows, "the installation has no such folder").found(folder)
+                })?;
+            }
+            let files = fs.read_dir(at)?.into_iter().filter(|entry| entry.kind == NodeKind::File);
+            paths.extend(files.map(|entry| format!(r"{}\{folder}\{}", installation.path, entry.name)));
+        }
+    } else if args.boot || paths.is_empty() {
+        let chain = vmrescue_boot::walk(machine, installation)?;
+        let files = chain.links.iter().filter(|link| link.is_file() && link.part != Part::SystemHive);
+        paths.extend(files.map(|link| link.place.clone()));
+    }
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.to_lowercase()));
+    Ok(paths)
+}
+
+fn verify(args: &VerifyArgs) -> Result<u8> {
+    let image = &args.image;
+    tell(image)?;
+    let (_, machine, _) = look::open(image)?;
+    let installation = machine.installation(image.windows)?;
+    let report = exact_files(&machine, installation, &wanted(args, &machine, installation)?)?;
+    let count = |state: FileState| report.files.iter().filter(|file| file.state == state).count();
+    let bad = report.files.len() - count(FileState::Exact) - count(FileState::Unknown);
+    if image.json {
+        say_of(image, "files-verify", json!(report))?;
+        return Ok(if bad > 0 { FINDINGS } else { CLEAN });
+    }
+    let states = [
+        FileState::Exact,
+        FileState::OtherVersion,
+        FileState::Unsigned,
+        FileState::Broken,
+        FileState::Unknown,
+    ];
+    for state in states {
+        for file in report.files.iter().filter(|file| file.state == state) {
+            say(&format!("{:<13} {}", state.name(), file.path))?;
+            if state != FileState::Exact {
+                say(&format!("              {}", file.why))?;
+            }
+        }
+    }
+    let counts: Vec<String> =
+        states.iter().map(|state| format!("{} {}", count(*state), state.name().to_lowercase())).collect();
+    say(&format!("{} files: {}", report.files.len(), counts.join(", ")))?;
+    for path in &report.catalogs_lost {
+        say(&format!("the catalog store lost the catalog of {path}: only servicing\\Packages has it"))?;
+    }
+    report
+        .catalogs_unreadable
+        .iter()
+        .try_for_each(|name| say(&format!("the catalog {name} cannot be read")))?;
+    report.notes.iter().try_for_each(|note| say(&format!("note: {note}")))?;
+    Ok(if bad > 0 { FINDINGS } else { CLEAN })
+}
+
+fn explain(image: &Image, path: &str) -> Result<u8> {
+    tell(image)?;
+    let (_, machine, _) = look::open(image)?;
+    let installation = machine.installation(image.windows)?;
+    let found = explain_file(&machine, installation, path)?;
+    if image.json {
+        say_of(image, "files-explain", json!(found))?;
+        return Ok(CLEAN);
+    }
+    let file = &found.file;
+    let line = |name: &str, text: &str| say(&format!("  {name:<14} {text}"));
+    say(&format!("{}: {}, {}", file.path, file.state.name(), file.why))?;
+    found
+        .names
+        .iter()
+        .filter(|name| !name.eq_ignore_ascii_case(path))
+        .try_for_each(|name| line("also", name))?;
+    line("component", file.component.as_deref().unwrap_or("none in the store has such a file"))?;
+    if let (Some(winner), Some(by)) = (&file.winner, file.winner_by) {
+        line("wins", &format!("{winner}, by {by}"))?;
+    }
+    line("manifest", file.manifest.text())?;
+    if let Some(hash) = &found.manifest_sha256 {
+        let registered = match &found.manifest_registered {
+            Some(said) if said == hash => "as the registry has it",
+            Some(_) => "NOT as the registry has it",
+            None => "the registry has none",
+        };
+        line("", &format!("sha256 {hash}, {registered}"))?;
+    }
+    line("expected", file.expected_sha256.as_deref().unwrap_or("not known"))?;
+    line("sha256", file.sha256.as_deref().unwrap_or("-"))?;
+    if let Some(hash) = &file.authenticode_sha256 {
+        line("authenticode", hash)?;
+    }
+    line("signature", &file.signature.text())?;
+    if file.state != FileState::Exact && file.expected.is_some() {
+        line("exact bytes", found.source.as_deref().unwrap_or("the guest has no way to make them"))?;
+    }
+    found.tried.iter().try_for_each(|tried| line("  tried", &format!("{}: {}", tried.place, tried.why)))?;
+    found.unknown.iter().try_for_each(|text| line("not known", text))?;
+    Ok(CLEAN)
 }
 
 /// A file of the host, whole.

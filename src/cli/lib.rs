@@ -228,7 +228,7 @@ enum Command {
     /// Services and drivers: what the boot needs first, load order, files, signatures, component store, filters
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Drivers(drivers::DriversArgs),
-    /// The exact bytes of system files: what a packed payload holds
+    /// The exact bytes of system files: what they should be, whether they are, what a payload holds
     Files {
         #[command(subcommand)]
         command: files::FilesCommand,

@@ -7,9 +7,11 @@
 mod encrypted;
 mod faults;
 mod hives;
+mod store;
 mod windows;
 
 pub use encrypted::{Secrets, encrypt, secrets};
+pub use store::{FIRST_VERSION, PACKED_FILE, PACKED_PATH, identity, manifest, packed_file, store_changes};
 pub use vmrescue_windows::testing::{LogEvent, driver, event_log, program};
 
 use std::path::Path;

@@ -3,14 +3,17 @@
 //! Missing: split and solid WIM images (SWM, ESD), cabinets and update packages.
 
 use super::plan::directory;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::limits::MAX_PAYLOAD_BYTES;
+use vmrescue_base::text::hex;
 use vmrescue_crypt::Keys;
 use vmrescue_fs::{FileSystem, NodeId, read_file, resolve, wim};
 use vmrescue_image as image;
 use vmrescue_image::OpenOptions;
-use vmrescue_windows::{Machine, PeInfo, store_versions};
+use vmrescue_windows::{Candidate, Machine, PeInfo, Tried, make_file, store_versions};
 
 /// Most files of a folder that are looked at.
 const MAX_FILES: usize = 200_000;
@@ -125,6 +128,110 @@ impl Source {
     }
 }
 
+/// A file that must have certain bytes.
+pub(super) struct Exact<'a> {
+    /// Directory of its component.
+    pub(super) component: &'a str,
+    /// Path from the root of its volume.
+    pub(super) parts: &'a [String],
+    /// SHA-256 of what it must be.
+    pub(super) expected: [u8; 32],
+}
+
+impl Exact<'_> {
+    fn name(&self) -> &str {
+        self.parts.last().map_or("", String::as_str)
+    }
+
+    /// Unpacks a file and holds it against the hash.
+    fn judged(&self, from: String, bytes: &[u8], tried: &mut Vec<Tried>) -> Option<Candidate> {
+        match vmrescue_payload::decode(bytes, None, MAX_PAYLOAD_BYTES) {
+            Ok(found) if Sha256::digest(&found.data)[..] == self.expected => {
+                return Some(Candidate { data: found.data, from });
+            }
+            Ok(found) => {
+                let why = format!("its SHA-256 is {}", hex(&Sha256::digest(&found.data)));
+                tried.push(Tried { place: from, why });
+            }
+            Err(e) => tried.push(Tried { place: from, why: e.to_string() }),
+        }
+        None
+    }
+}
+
+impl Source {
+    /// The exact bytes of a file, from the first place that has or makes them.
+    ///
+    /// # Errors
+    /// Of reading the source.
+    pub(super) fn exact(&self, wanted: &Exact<'_>, tried: &mut Vec<Tried>) -> Result<Option<Candidate>> {
+        match self {
+            Source::Folder(folder) => {
+                for path in files_in_folder(folder, wanted.name())? {
+                    let size =
+                        std::fs::metadata(&path).map_err(|e| Error::io("cannot be read", &path, e))?.len();
+                    if size > MAX_PAYLOAD_BYTES {
+                        let why = format!("it is too large: {size} bytes");
+                        tried.push(Tried { place: path.display().to_string(), why });
+                        continue;
+                    }
+                    let bytes = std::fs::read(&path).map_err(|e| Error::io("cannot be read", &path, e))?;
+                    if let Some(found) = wanted.judged(path.display().to_string(), &bytes, tried) {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+            Source::Disk(label, machine) => {
+                for installation in &machine.installations {
+                    let fs = machine.file_system(installation.volume)?;
+                    if let Some(found) = in_place(&*fs, label, wanted, tried)? {
+                        return Ok(Some(found));
+                    }
+                    let (found, failed) =
+                        make_file(machine, installation, wanted.component, wanted.name(), wanted.expected)?;
+                    tried.extend(
+                        failed.into_iter().map(|t| Tried { place: format!("{label}: {}", t.place), ..t }),
+                    );
+                    if let Some(found) = found {
+                        return Ok(Some(Candidate { from: format!("{label}: {}", found.from), ..found }));
+                    }
+                }
+            }
+            Source::Images(donors) => {
+                for donor in donors {
+                    if let Some(found) = in_place(&*donor.fs, &donor.name, wanted, tried)? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The same place in another Windows, and the component's own folder there.
+fn in_place(
+    fs: &dyn FileSystem,
+    label: &str,
+    wanted: &Exact<'_>,
+    tried: &mut Vec<Tried>,
+) -> Result<Option<Candidate>> {
+    let component = ["Windows", "WinSxS", wanted.component, wanted.name()].map(str::to_string);
+    for parts in [wanted.parts, &component[..]] {
+        let Some(node) = resolve(fs, parts)? else { continue };
+        let from = format!("{label}: \\{}", parts.join("\\"));
+        match read_file(fs, node, "") {
+            Ok(bytes) => {
+                if let Some(found) = wanted.judged(from, &bytes, tried) {
+                    return Ok(Some(found));
+                }
+            }
+            Err(e) => tried.push(Tried { place: from, why: e.to_string() }),
+        }
+    }
+    Ok(None)
+}
+
 /// The usual places of a running Windows.
 fn in_system(fs: &dyn FileSystem, label: &str, name: &str, found: &mut Vec<Found>) -> Result<()> {
     for folder in [r"Windows\System32\drivers", r"Windows\System32", r"Windows\Boot\EFI", r"Windows"] {
@@ -139,6 +246,18 @@ fn in_system(fs: &dyn FileSystem, label: &str, name: &str, found: &mut Vec<Found
 }
 
 fn in_folder(folder: &Path, name: &str, found: &mut Vec<Found>) -> Result<()> {
+    for path in files_in_folder(folder, name)? {
+        let data = std::fs::read(&path).map_err(|e| Error::io("cannot be read", &path, e))?;
+        if let Ok(pe) = PeInfo::parse(&data) {
+            found.push(Found { data, pe, from: path.display().to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// All files of this name below a folder, in order.
+fn files_in_folder(folder: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     let mut pending = vec![folder.to_path_buf()];
     let mut seen = 0;
     while let Some(folder) = pending.pop() {
@@ -152,13 +271,10 @@ fn in_folder(folder: &Path, name: &str, found: &mut Vec<Found>) -> Result<()> {
             if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
                 pending.push(path);
             } else if entry.file_name().to_string_lossy().eq_ignore_ascii_case(name) {
-                let data = std::fs::read(&path).map_err(|e| Error::io("cannot be read", &path, e))?;
-                if let Ok(pe) = PeInfo::parse(&data) {
-                    found.push(Found { data, pe, from: path.display().to_string() });
-                }
+                found.push(path);
             }
         }
     }
-    found.sort_by(|a, b| a.from.cmp(&b.from));
-    Ok(())
+    found.sort();
+    Ok(found)
 }

@@ -8,7 +8,7 @@ use super::pe::signature_places;
 use super::pkcs7::SignedData;
 use serde::Serialize;
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 use vmrescue_base::bytes::{slice_at, u16_at, u32_at};
 
 /// `wCertificateType` of PKCS #7.
@@ -28,21 +28,36 @@ pub struct PeHashes {
 /// Hashes a PE file without checksum, security entry and certificate table. A file without a signature is padded with zeros to a
 /// multiple of eight bytes, as signing would pad it. `None` when the headers cannot be read.
 pub fn pe_hashes(bytes: &[u8]) -> Option<PeHashes> {
+    let (mut sha1, mut sha256) = (Sha1::new(), Sha256::new());
+    for part in hashed_parts(bytes)? {
+        sha1.update(part);
+        sha256.update(part);
+    }
+    Some(PeHashes { sha1: sha1.finalize().into(), sha256: sha256.finalize().into() })
+}
+
+/// What the hash covers, in its order.
+fn hashed_parts(bytes: &[u8]) -> Option<[&[u8]; 5]> {
     let (checksum, entry, table) = signature_places(bytes)?;
     let padding = if table.is_empty() { bytes.len().next_multiple_of(8) - bytes.len() } else { 0 };
-    let parts = [
+    Some([
         bytes.get(..checksum)?,
         bytes.get(checksum + 4..entry)?,
         bytes.get(entry + 8..table.start)?,
         bytes.get(table.end..)?,
         &[0; 8][..padding],
-    ];
-    let (mut sha1, mut sha256) = (Sha1::new(), Sha256::new());
-    for part in parts {
-        sha1.update(part);
-        sha256.update(part);
-    }
-    Some(PeHashes { sha1: sha1.finalize().into(), sha256: sha256.finalize().into() })
+    ])
+}
+
+/// The Authenticode hash with any algorithm; `None` when the headers cannot be read.
+pub fn pe_digest<D: Digest>(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut hash = D::new();
+    hashed_parts(bytes)?.iter().for_each(|part| hash.update(part));
+    Some(hash.finalize().to_vec())
+}
+
+fn has_digest<D: Digest>(bytes: &[u8], digest: &[u8]) -> bool {
+    pe_digest::<D>(bytes).is_some_and(|own| own == digest)
 }
 
 /// Who vouches for a file.
@@ -55,7 +70,7 @@ pub enum Signature {
         signer: String,
         /// The same of who issued the signer's certificate.
         issuer: String,
-        /// `sha1` or `sha256`.
+        /// `sha1`, `sha256`, `sha384` or `sha512`.
         algorithm: &'static str,
     },
     /// A signature in the file names another hash: the file was changed after it was signed.
@@ -107,13 +122,15 @@ pub fn embedded_signature(bytes: &[u8], hashes: &PeHashes) -> Option<Signature> 
         let algorithm = match data.indirect_digest() {
             Some(digest) if digest == hashes.sha256 => Some("sha256"),
             Some(digest) if digest == hashes.sha1 => Some("sha1"),
+            // Rare: computed only where a signature asks for them.
+            Some(digest) if digest.len() == 48 && has_digest::<Sha384>(bytes, digest) => Some("sha384"),
+            Some(digest) if digest.len() == 64 && has_digest::<Sha512>(bytes, digest) => Some("sha512"),
             _ => None,
         };
         if let Some(algorithm) = algorithm {
             return Some(Signature::Embedded { signer, issuer, algorithm });
         }
-        // SHA-384 and SHA-512 are not computed here, so nothing can be said against those.
-        if data.indirect_digest().is_some_and(|digest| matches!(digest.len(), 20 | 32)) {
+        if data.indirect_digest().is_some_and(|digest| matches!(digest.len(), 20 | 32 | 48 | 64)) {
             broken = Some(Signature::Broken { signer });
         }
         pending.extend(data.nested);

@@ -10,7 +10,7 @@ use super::pkcs7::{SPC_INDIRECT_DATA, SignedData, TRUST_LIST, digest_of};
 use std::collections::{BTreeMap, BTreeSet};
 use vmrescue_base::error::Result;
 use vmrescue_base::text::utf16le_lossy;
-use vmrescue_fs::{NodeKind, read_file, resolve};
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file, resolve};
 
 /// The subsystem of the operating system.
 const SUBSYSTEM: &str = "{F750E6C3-38EE-11D1-85E5-00C04FC295EE}";
@@ -78,7 +78,7 @@ fn from_text(octets: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The catalogs of an installation that name the wanted hashes: file name and signer by hash.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Found {
     /// By hash.
     pub(super) by_hash: BTreeMap<Vec<u8>, (String, String)>,
@@ -99,9 +99,38 @@ pub(super) fn find(
 ) -> Result<Found> {
     let mut found = Found::default();
     let fs = machine.file_system(installation.volume)?;
-    let Some(folder) = resolve(&*fs, &["Windows", "System32", "CatRoot", SUBSYSTEM])? else {
-        return Ok(found);
-    };
+    let store = resolve(&*fs, &["Windows", "System32", "CatRoot", SUBSYSTEM])?;
+    in_folder(&*fs, store, "", &mut wanted, &mut found)?;
+    Ok(found)
+}
+
+/// The same, and what the catalog store does not name in the catalogs beside the packages, which it was filled from. Their names have the
+/// folder ahead.
+///
+/// # Errors
+/// As [`find`].
+pub(super) fn find_everywhere(
+    machine: &Machine,
+    installation: &Installation,
+    mut wanted: BTreeSet<Vec<u8>>,
+) -> Result<Found> {
+    let mut found = Found::default();
+    let fs = machine.file_system(installation.volume)?;
+    let store = resolve(&*fs, &["Windows", "System32", "CatRoot", SUBSYSTEM])?;
+    in_folder(&*fs, store, "", &mut wanted, &mut found)?;
+    let packages = resolve(&*fs, &["Windows", "servicing", "Packages"])?;
+    in_folder(&*fs, packages, "servicing\\Packages\\", &mut wanted, &mut found)?;
+    Ok(found)
+}
+
+fn in_folder(
+    fs: &dyn FileSystem,
+    folder: Option<NodeId>,
+    ahead: &str,
+    wanted: &mut BTreeSet<Vec<u8>>,
+    found: &mut Found,
+) -> Result<()> {
+    let Some(folder) = folder else { return Ok(()) };
     for entry in fs.read_dir(folder)?.into_iter().take(MAX_CATALOGS) {
         if wanted.is_empty() {
             break;
@@ -110,8 +139,9 @@ pub(super) fn find(
             continue;
         }
         let small = fs.metadata(entry.id).is_ok_and(|metadata| metadata.size_bytes <= MAX_CATALOG_BYTES);
-        let bytes = if small { read_file(&*fs, entry.id, "").unwrap_or_default() } else { Vec::new() };
+        let bytes = if small { read_file(fs, entry.id, "").unwrap_or_default() } else { Vec::new() };
         found.read += 1;
+        let name = format!("{ahead}{}", entry.name);
         let mut here: Vec<Vec<u8>> = Vec::new();
         let signer = catalog_hashes(&bytes, &mut |hash| {
             if let Some(hash) = wanted.take(hash) {
@@ -120,14 +150,12 @@ pub(super) fn find(
         });
         match signer {
             Some(signer) => {
-                found
-                    .by_hash
-                    .extend(here.into_iter().map(|hash| (hash, (entry.name.clone(), signer.clone()))));
+                found.by_hash.extend(here.into_iter().map(|hash| (hash, (name.clone(), signer.clone()))));
             }
-            None => found.unreadable.push(entry.name),
+            None => found.unreadable.push(name),
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod der;
 mod drivers;
 mod dump;
 pub mod events;
+mod exact;
 pub mod facts;
 mod filters;
 mod keys;
@@ -43,18 +44,23 @@ mod version_resource;
 mod xml;
 
 pub use asked::{Asked, did_you_mean};
-pub use authenticode::{PeHashes, Signature, embedded_signature, pe_hashes};
+pub use authenticode::{PeHashes, Signature, embedded_signature, pe_digest, pe_hashes};
 pub use boot::{BootLayout, Loader, boot_layout, boot_loader, boot_stores, load_store, partition_ref};
 pub use bugcheck::bugcheck_name;
 pub use catalog::catalog_hashes;
 pub use component_store::{
-    ComponentName, ManifestState, Origin, Store, StoreFile, Tie, WinnerSource, store_versions,
+    Candidate, ComponentName, Identity, ManifestState, Origin, Store, StoreFile, Tie, Tried, WinnerSource,
+    store_versions,
 };
 pub use drivers::{
     BootFile, BootReason, Driver, DriverOptions, DriverReport, FileFacts, OtherSet, SetDifference, Verdict,
     driver_report,
 };
 pub use dump::{DUMP_HEADER_BYTES, Dump, KernelDump};
+pub use exact::{
+    ExactFile, ExactReport, Explained, FileState, Wanted, exact_files, explain_file, links_of, make_file,
+    wanted_file,
+};
 pub use facts::facts;
 pub use filters::{Filter, FilterPlace, filters};
 pub use load_order::LoadOrder;

@@ -172,7 +172,7 @@ fn services_and_load_order_are_those_of_hivex() {
 }
 
 /// A signing key and its certificate.
-fn signing_key(dir: &Path) -> Option<[PathBuf; 2]> {
+pub(crate) fn signing_key(dir: &Path) -> Option<[PathBuf; 2]> {
     let (key, certificate) = (dir.join("key.pem"), dir.join("cert.pem"));
     run(tool("openssl")?
         .args([
@@ -193,7 +193,18 @@ fn signing_key(dir: &Path) -> Option<[PathBuf; 2]> {
     Some([key, certificate])
 }
 
-fn sign(dir: &Path, [key, certificate]: &[PathBuf; 2], content: &[u8], name: &str) -> Option<Vec<u8>> {
+fn sign(dir: &Path, key: &[PathBuf; 2], content: &[u8], name: &str) -> Option<Vec<u8>> {
+    sign_with(dir, key, content, name, "sha256")
+}
+
+/// Signs with a hash algorithm of osslsigncode's.
+pub(crate) fn sign_with(
+    dir: &Path,
+    [key, certificate]: &[PathBuf; 2],
+    content: &[u8],
+    name: &str,
+    algorithm: &str,
+) -> Option<Vec<u8>> {
     let (plain, signed) = (dir.join(format!("plain-{name}")), dir.join(format!("signed-{name}")));
     std::fs::write(&plain, content).unwrap();
     run(tool("osslsigncode")?
@@ -202,7 +213,7 @@ fn sign(dir: &Path, [key, certificate]: &[PathBuf; 2], content: &[u8], name: &st
         .arg(certificate)
         .arg("-key")
         .arg(key)
-        .args(["-h", "sha256", "-in"])
+        .args(["-h", algorithm, "-in"])
         .arg(&plain)
         .arg("-out")
         .arg(&signed));

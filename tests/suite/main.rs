@@ -14,6 +14,7 @@ mod diagnose;
 mod drivers;
 mod edges;
 mod events;
+mod exact;
 mod fat;
 mod forensic;
 mod inspect;

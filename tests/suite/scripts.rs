@@ -7,10 +7,10 @@ use crate::oracle::{run, tool};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Output;
-use vmrescue::demo::{ACPI_VERSIONS, Fault, break_it, build_for, driver};
+use vmrescue::demo::{ACPI_VERSIONS, Fault, break_it, build_for, driver, store_changes};
 use vmrescue::image::Kind;
 use vmrescue::progress::Silent;
-use vmrescue::repair::{coverage, shipped};
+use vmrescue::repair::{Options, coverage, run_changes, shipped};
 use vmrescue::windows::bcd::Firmware;
 
 fn text(output: &Output) -> String {
@@ -85,6 +85,7 @@ const FILES: [(&str, &str); 19] = [
 fn parameters() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("restore-driver", vec!["name=ACPI.sys"]),
+        ("restore-file", vec![r"path=C:\Windows\System32\drivers\ACPI.sys"]),
         ("disable-driver", vec!["name=netvsc"]),
         ("enable-boot-driver", vec!["name=storvsc"]),
         ("remove-filter-driver", vec!["name=partmgr"]),
@@ -113,7 +114,7 @@ const IDLE: [&str; 7] = [
 
 fn faults(name: &str) -> Vec<Fault> {
     match name {
-        "restore-driver" => vec![Fault::AcpiZeroed],
+        "restore-driver" | "restore-file" => vec![Fault::AcpiZeroed],
         "winre-on" => Vec::new(),
         "enable-boot-driver" | "storage-drivers-boot" => vec![Fault::StorageDriverDisabled],
         "revert-pending-updates" => vec![Fault::PendingUpdate],
@@ -168,6 +169,10 @@ fn every_script_works_once_is_silent_twice_and_is_undone() {
         let path = dir.path().join("disk.vhdx");
         let on_bios = matches!(name, "set-active" | "write-boot-code");
         std::fs::copy(if on_bios { &bios } else { &base }, &path).unwrap();
+        if name == "restore-file" {
+            let options = Options { command: vec!["test".into()], ..Options::default() };
+            run_changes(&path, "fill the store", |_| Ok(store_changes()), &options, &Silent).unwrap();
+        }
         if !faults(name).is_empty() {
             break_it(&path, &faults(name), &Silent).unwrap();
         }

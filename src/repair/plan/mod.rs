@@ -7,6 +7,7 @@ mod condition;
 mod data;
 mod donor;
 mod drivers;
+mod exact;
 mod files;
 mod letters;
 mod permissions;
@@ -328,6 +329,7 @@ impl Planner<'_> {
             }
             Action::DriveLetterSet { letter } => self.set_letter(&fill(letter)),
             Action::BootFilesRestore {} => self.restore_boot_files(),
+            Action::FileRestore { path } => self.restore_file(&fill(path)),
             Action::DriverRestore { name, version } => self.restore(&fill(name), &fill(version)),
             Action::DonorCopyTree { from, to } => self.copy_from_donor(&fill(from), &fill(to)),
             Action::DonorCopyKey { key } => self.key_from_donor(&fill(key)),

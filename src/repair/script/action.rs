@@ -215,6 +215,12 @@ pub enum Action {
     /// Puts every file of the boot chain that is missing or broken back to a healthy copy; what no source has is named.
     #[serde(rename = "boot-files.restore")]
     BootFilesRestore {},
+    /// Puts a file back to the exact bytes that the installed build expects, from wherever they can be made.
+    #[serde(rename = "file.restore")]
+    FileRestore {
+        /// The file.
+        path: String,
+    },
     /// Puts a driver back to a healthy version of the component store.
     #[serde(rename = "driver.restore")]
     DriverRestore {

@@ -5,6 +5,7 @@ use vmrescue_base::error::Result;
 
 pub(super) const SHIPPED: &[&str] = &[
     include_str!("../../../scripts/restore-driver.toml"),
+    include_str!("../../../scripts/restore-file.toml"),
     include_str!("../../../scripts/disable-driver.toml"),
     include_str!("../../../scripts/enable-boot-driver.toml"),
     include_str!("../../../scripts/remove-filter-driver.toml"),

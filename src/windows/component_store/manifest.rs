@@ -1,7 +1,8 @@
 //! Component manifests, `WinSxS\Manifests\<component>.manifest`: the hashes of the component's files.
 //!
-//! Windows 8 and later keep most of them compressed against a base that lies inside wcp.dll (`DCM` and a PA30 delta); those are recognised
-//! and say nothing here. Plain ones are XML: `file` elements with a `hash` of XML-DSig.
+//! Plain ones are XML: `file` elements with a `hash` of XML-DSig. Windows 8 and later keep most of them as a delta (`DCM`) against a base
+//! that lies inside the guest's own wcp.dll. Such a delta does not say what must come out of it, so its text is believed only when the key form of
+//! the identity in it is the name of its file.
 
 use crate::xml::{Part, Parts, decode};
 use serde::Serialize;
@@ -15,7 +16,9 @@ const MAX_FILES: usize = 1 << 16;
 pub enum ManifestState {
     /// Plain XML: read.
     Read,
-    /// Compressed against a base that is not here: hashes unknown.
+    /// Unpacked with the base in the guest's wcp.dll; its identity has the name of its file.
+    Unpacked,
+    /// Compressed, and not unpacked: hashes unknown.
     Compressed,
     /// There is none.
     Missing,
@@ -34,10 +37,23 @@ pub(super) fn state_of(bytes: &[u8]) -> ManifestState {
     }
 }
 
-/// SHA-256 of the file `name` as a plain manifest has it.
+impl ManifestState {
+    /// In words.
+    pub fn text(self) -> &'static str {
+        match self {
+            ManifestState::Read => "plain",
+            ManifestState::Unpacked => "unpacked with the base in wcp.dll",
+            ManifestState::Compressed => "compressed, and could not be unpacked",
+            ManifestState::Missing => "missing",
+            ManifestState::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// SHA-256 of the file `name` as the text of a manifest has it. A hash over anything but the whole file, and by any other algorithm, is none.
 pub(super) fn sha256_of(bytes: &[u8], name: &str) -> Option<[u8; 32]> {
     let text = decode(bytes);
-    let (mut inside, mut algorithm, mut in_value, mut files) = (false, false, false, 0);
+    let (mut inside, mut algorithm, mut in_value, mut whole, mut files) = (false, false, false, true, 0);
     for part in Parts(&text) {
         match part {
             Part::Open(tag, empty) => match tag.local() {
@@ -50,11 +66,15 @@ pub(super) fn sha256_of(bytes: &[u8], name: &str) -> Option<[u8; 32]> {
                     // Some manifests write a path here.
                     let said = said.rsplit('\\').next().unwrap_or_default();
                     inside = !empty && said.eq_ignore_ascii_case(name);
+                    (algorithm, whole) = (false, true);
+                }
+                "Transform" if inside => {
+                    whole &= tag.attribute("Algorithm").is_some_and(|text| text.ends_with(".Identity"));
                 }
                 "DigestMethod" if inside => {
                     algorithm = tag.attribute("Algorithm").is_some_and(|text| text.ends_with("#sha256"));
                 }
-                "DigestValue" => in_value = inside && algorithm && !empty,
+                "DigestValue" => in_value = inside && algorithm && whole && !empty,
                 _ => {}
             },
             Part::Text(text) if in_value => {
@@ -111,6 +131,18 @@ mod tests {
         assert_eq!(state_of(MANIFEST.as_bytes()), ManifestState::Read);
         assert_eq!(state_of(b"DCM\x01PA30"), ManifestState::Compressed);
         assert_eq!(state_of(b""), ManifestState::Unreadable);
+    }
+
+    #[test]
+    fn a_hash_over_a_part_of_the_file_is_none() {
+        let transform = |kind: &str| {
+            let tag = format!(
+                "<dsig:Transforms><dsig:Transform Algorithm=\"urn:schemas-microsoft-com:HashTransforms.{kind}\"/></dsig:Transforms>"
+            );
+            MANIFEST.replace("<dsig:Transforms/>", &tag)
+        };
+        assert!(sha256_of(transform("Identity").as_bytes(), "ACPI.sys").is_some());
+        assert!(sha256_of(transform("Other").as_bytes(), "ACPI.sys").is_none());
     }
 
     #[test]

@@ -1,29 +1,35 @@
 //! The component store, `\Windows\WinSxS`: which component a file belongs to, which versions there are, which one wins, what each copy is.
 //!
 //! * [`ComponentName`]: the name of a directory, taken apart
-//! * `manifest`: the hashes that plain manifests tell
+//! * [`Identity`]: its name computed from what its manifest says
+//! * `manifest`: the hashes that manifests tell, plain ones and those packed against wcp.dll's base
 //! * `winners`: which version Windows takes (`SideBySide\Winners`, else COMPONENTS, else the highest)
 //! * [`Store`]: the directory of the store with all of it
 //!
 //! A file in System32 and its copy in the store are one file with two names: the name of the second one's directory is the component.
-//! Missing: unpacking of compressed and delta payloads, manifests compressed against wcp.dll's base.
+//! * `candidates`: every way in which the store can make a file
 
+mod candidates;
 mod identity;
+mod key_form;
 mod manifest;
 mod winners;
 
+pub use candidates::{Candidate, Tried};
 pub use identity::ComponentName;
+pub use key_form::Identity;
 pub use manifest::ManifestState;
 pub use winners::WinnerSource;
 
 use super::machine::{Installation, Machine};
-use super::pe::{PeInfo, machine_name, packing};
+use super::pe::{PeInfo, base_manifest, machine_name, packing};
 use identity::version_text;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use vmrescue_base::error::Result;
+use vmrescue_base::limits::MAX_MANIFEST_BYTES;
 use vmrescue_base::text::hex;
 use vmrescue_fs::{FileSystem, NodeId, NodeKind, read_file};
 use winners::Winners;
@@ -31,6 +37,9 @@ use winners::Winners;
 /// Folders inside of a component that hold deltas: forward, reverse, against nothing.
 const DELTAS: [(&str, &str); 3] =
     [("f", "a forward delta"), ("r", "a reverse delta"), ("n", "a delta against nothing")];
+
+/// The component that has wcp.dll.
+const SERVICING_STACK: &str = "microsoft-windows-servicingstack";
 
 /// One copy of a file in the store.
 #[derive(Debug, Clone, Serialize)]
@@ -143,7 +152,11 @@ pub struct Store {
     families: BTreeMap<String, Vec<usize>>,
     /// Components by the names of files that were looked for in all of them, in lower case.
     named: BTreeMap<String, Vec<usize>>,
+    /// The directory of the store.
+    root: Option<NodeId>,
     manifests: Option<NodeId>,
+    /// What packed manifests are packed against; looked for when the first one is met.
+    base: OnceLock<Option<Vec<u8>>>,
     winners: Winners,
 }
 
@@ -167,11 +180,14 @@ impl Store {
             by_node: BTreeMap::new(),
             families: BTreeMap::new(),
             named: BTreeMap::new(),
+            root: None,
             manifests: None,
+            base: OnceLock::new(),
             winners: Winners::read(machine, installation),
             fs,
         };
         let Some(directory) = store.fs.lookup(installation.root, "WinSxS")? else { return Ok(store) };
+        store.root = Some(directory);
         store.manifests = store.fs.lookup(directory, "Manifests")?;
         for entry in
             store.fs.read_dir(directory)?.into_iter().filter(|entry| entry.kind == NodeKind::Directory)
@@ -241,20 +257,67 @@ impl Store {
         Ok(!self.linked(node)?.is_empty())
     }
 
-    /// The manifest of a component: its state, and the hash that it has for a file.
-    fn manifest_of(&self, component: &Component, file: &str) -> Result<(ManifestState, Option<[u8; 32]>)> {
-        let Some(folder) = self.manifests else { return Ok((ManifestState::Missing, None)) };
-        let Some(node) = self.fs.lookup(folder, &format!("{}.manifest", component.directory))? else {
-            return Ok((ManifestState::Missing, None));
+    /// The base of packed manifests, out of the newest servicing stack whose wcp.dll can be read.
+    fn base(&self) -> Option<&[u8]> {
+        let find = || {
+            let mut stacks: Vec<&Component> = self
+                .components
+                .iter()
+                .filter(|c| c.name.name.eq_ignore_ascii_case(SERVICING_STACK))
+                .collect();
+            stacks.sort_by_key(|component| std::cmp::Reverse(component.name.version));
+            stacks.iter().find_map(|component| {
+                // A stack that cannot be read is not the only one.
+                let node = self.fs.lookup(component.node, "wcp.dll").ok().flatten()?;
+                let bytes = read_file(&*self.fs, node, "").ok()?;
+                base_manifest(&bytes).map(<[u8]>::to_vec)
+            })
         };
-        let mut head = [0; 8];
-        let length = self.fs.read(node, "", 0, &mut head)?;
-        let state = manifest::state_of(&head[..length]);
-        if state != ManifestState::Read {
-            return Ok((state, None));
+        self.base.get_or_init(find).as_deref()
+    }
+
+    /// SHA-256 of the base that packed manifests are packed against, when there is one.
+    pub fn base_sha256(&self) -> Option<[u8; 32]> {
+        self.base().map(|base| Sha256::digest(base).into())
+    }
+
+    /// The text of a component's manifest, and how it was come by.
+    fn manifest_text(&self, component: &Component) -> Result<(ManifestState, Vec<u8>)> {
+        let nothing = |state| Ok((state, Vec::new()));
+        let Some(folder) = self.manifests else { return nothing(ManifestState::Missing) };
+        let Some(node) = self.fs.lookup(folder, &format!("{}.manifest", component.directory))? else {
+            return nothing(ManifestState::Missing);
+        };
+        if self.fs.metadata(node)?.size_bytes > MAX_MANIFEST_BYTES {
+            return nothing(ManifestState::Unreadable);
         }
         let bytes = read_file(&*self.fs, node, "")?;
-        Ok((state, manifest::sha256_of(&bytes, file)))
+        match manifest::state_of(&bytes) {
+            ManifestState::Read => Ok((ManifestState::Read, bytes)),
+            ManifestState::Compressed => Ok(self.unpacked(component, &bytes)),
+            state => nothing(state),
+        }
+    }
+
+    fn unpacked(&self, component: &Component, bytes: &[u8]) -> (ManifestState, Vec<u8>) {
+        let text = self.base().and_then(|base| {
+            // Why one packed manifest cannot be read makes no difference: its hashes are not known.
+            vmrescue_payload::decode(bytes, Some(base), MAX_MANIFEST_BYTES).ok()
+        });
+        let proves = |text: &[u8]| {
+            Identity::of_manifest(text)
+                .is_some_and(|own| own.key_form().eq_ignore_ascii_case(&component.directory))
+        };
+        match text {
+            Some(text) if proves(&text.data) => (ManifestState::Unpacked, text.data),
+            _ => (ManifestState::Compressed, Vec::new()),
+        }
+    }
+
+    /// The manifest of a component: its state, and the hash that it has for a file.
+    fn manifest_of(&self, component: &Component, file: &str) -> Result<(ManifestState, Option<[u8; 32]>)> {
+        let (state, text) = self.manifest_text(component)?;
+        Ok((state, manifest::sha256_of(&text, file)))
     }
 
     /// The file of a component, and its deltas. With `deep` the whole file is read, parsed and held against the manifest.
@@ -307,7 +370,7 @@ impl Store {
                 node,
                 size: self.fs.metadata(node)?.size_bytes,
                 payload: "PA30",
-                problem: Some(format!("{words}, which cannot be unpacked here")),
+                problem: Some(format!("{words}: not the file itself")),
                 ..blank.clone()
             });
         }
@@ -427,6 +490,46 @@ impl Store {
         })
     }
 
+    /// The component that wins where `origin` looked, how its manifest was read, and the SHA-256 that it names for the file.
+    #[allow(clippy::type_complexity, reason = "three facts of one lookup")]
+    pub(super) fn winner_file(
+        &self,
+        origin: &Origin,
+        file: &str,
+    ) -> Result<(Option<String>, ManifestState, Option<[u8; 32]>)> {
+        let name = origin.component.as_deref().and_then(ComponentName::parse);
+        let winner = name.and_then(|name| {
+            let (version, _) = self.winner_of(&name)?;
+            let family = self.families.get(&name.family())?;
+            family.iter().map(|index| &self.components[*index]).find(|own| own.name.version == version)
+        });
+        match winner {
+            Some(component) => {
+                let (state, hash) = self.manifest_of(component, file)?;
+                Ok((Some(component.directory.clone()), state, hash))
+            }
+            None => Ok((origin.component.clone(), ManifestState::Missing, None)),
+        }
+    }
+
+    /// Where a component keeps a file: the path, the node if it is there, and whether the component has a folder.
+    pub(super) fn place_of(&self, component: &str, file: &str) -> Result<(String, Option<NodeId>, bool)> {
+        let path = format!(r"{}\{component}\{file}", self.path);
+        let own = self.components.iter().find(|own| own.directory.eq_ignore_ascii_case(component));
+        let node = own.map(|own| self.fs.lookup(own.node, file)).transpose()?.flatten();
+        Ok((path, node, own.is_some()))
+    }
+
+    /// SHA-256 of the text of a component's manifest, and what the registry has for it.
+    pub(super) fn manifest_hashes(&self, component: &str) -> Result<(Option<String>, Option<String>)> {
+        let own = self.components.iter().find(|own| own.directory.eq_ignore_ascii_case(component));
+        let Some(own) = own else { return Ok((None, None)) };
+        let (state, text) = self.manifest_text(own)?;
+        let known = matches!(state, ManifestState::Read | ManifestState::Unpacked);
+        let is = known.then(|| hex(&Sha256::digest(&text)));
+        Ok((is, self.winners.manifest_sha256(component).map(|hash| hex(&hash))))
+    }
+
     fn has_content(&self, file: &StoreFile, sha256: &[u8; 32]) -> bool {
         file.payload == "pe"
             && read_file(&*self.fs, file.node, "")
@@ -437,7 +540,7 @@ impl Store {
 fn describe_payload(found: &mut StoreFile, head: &[u8]) {
     if let Some((payload, words)) = packing(head) {
         found.payload = payload;
-        found.problem = Some(format!("{words} ({payload}), which cannot be unpacked here"));
+        found.problem = Some(format!("{words} ({payload}): not the file itself"));
     } else if head.starts_with(b"MZ") {
         found.payload = "pe";
     }

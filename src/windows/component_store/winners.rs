@@ -21,6 +21,17 @@ pub enum WinnerSource {
     Highest,
 }
 
+impl WinnerSource {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            WinnerSource::Winners => "SideBySide\\Winners",
+            WinnerSource::Components => "COMPONENTS",
+            WinnerSource::Highest => "the highest version in the store",
+        }
+    }
+}
+
 /// The winners of an installation.
 pub(super) struct Winners {
     /// Version by family and `major.minor`.
@@ -53,6 +64,17 @@ impl Winners {
             hive.map(|hive| deployed(&hive)).unwrap_or_default()
         });
         components.get(family).map(|version| (*version, WinnerSource::Components))
+    }
+}
+
+impl Winners {
+    /// `S256H` of a component in COMPONENTS: SHA-256 of its manifest's text. A hive that cannot be read says nothing.
+    pub(super) fn manifest_sha256(&self, component: &str) -> Option<[u8; 32]> {
+        let (machine, own) = self.source.as_ref()?;
+        let hive = machine.hive(own, "COMPONENTS").ok()?;
+        let key = hive.key(&format!(r"DerivedData\Components\{component}")).ok()??;
+        let value = key.value("S256H").ok()??;
+        value.data().ok()?.as_ref().try_into().ok()
     }
 }
 

@@ -4,4 +4,4 @@ mod event_log;
 mod pe_builder;
 
 pub use event_log::{LogEvent, event_log};
-pub use pe_builder::{driver, program};
+pub use pe_builder::{driver, program, resource_file};

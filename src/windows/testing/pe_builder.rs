@@ -4,6 +4,8 @@ use vmrescue_base::text::utf16le_bytes;
 
 const FILE_ALIGN: usize = 512;
 const RESOURCE_RVA: u32 = 0x2000;
+/// Resource type of version information.
+const VERSION: u32 = 16;
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
@@ -56,12 +58,11 @@ fn version_resource(name: &str, version: &str) -> Vec<u8> {
     )
 }
 
-/// The resource section: three levels of directories (type 16, name 1, language 0x409) and the data.
-fn resource_section(name: &str, version: &str) -> Vec<u8> {
-    let data = version_resource(name, version);
+/// The resource section: three levels of directories (type, name 1, language 0x409) and the data.
+fn resource_section(kind: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 88];
     for (level, (id, next)) in
-        [(16u32, 0x8000_0018u32), (1, 0x8000_0030), (0x409, 0x48)].into_iter().enumerate()
+        [(kind, 0x8000_0018u32), (1, 0x8000_0030), (0x409, 0x48)].into_iter().enumerate()
     {
         put(&mut bytes, level * 24 + 14, &1u16.to_le_bytes());
         put(&mut bytes, level * 24 + 16, &id.to_le_bytes());
@@ -113,10 +114,18 @@ pub fn driver(name: &str, version: &str, machine: u16) -> Vec<u8> {
 
 /// The same, importing from the files `imports`.
 pub fn program(name: &str, version: &str, machine: u16, imports: &[&str]) -> Vec<u8> {
+    assemble(name, version, machine, imports, resource_section(VERSION, &version_resource(name, version)))
+}
+
+/// A 64-bit PE file for amd64 whose only resource is of this type: what wcp.dll is to those who look for the base of manifests.
+pub fn resource_file(name: &str, kind: u32, data: &[u8]) -> Vec<u8> {
+    assemble(name, "", 0x8664, &[], resource_section(kind, data))
+}
+
+fn assemble(name: &str, version: &str, machine: u16, imports: &[&str], mut resources: Vec<u8>) -> Vec<u8> {
     let mut text = vec![0xcc; 16 * 1024];
     // Different versions differ in their bodies, not only in their resources.
     version.bytes().chain(name.bytes()).enumerate().for_each(|(i, byte)| text[i] = byte);
-    let mut resources = resource_section(name, version);
     resources.resize(resources.len().next_multiple_of(FILE_ALIGN), 0);
     let headers = 1024;
     let mut bytes = vec![0; headers];
@@ -172,8 +181,15 @@ pub fn program(name: &str, version: &str, machine: u16, imports: &[&str]) -> Vec
 
 #[cfg(test)]
 mod tests {
-    use super::{driver, program};
+    use super::{driver, program, resource_file};
     use crate::PeInfo;
+
+    #[test]
+    fn the_base_of_manifests_is_found_in_a_program_file() {
+        let text = b"<assembly/>".repeat(900);
+        assert_eq!(crate::base_manifest(&resource_file("wcp.dll", 614, &text)), Some(&text[..]));
+        assert_eq!(crate::base_manifest(&driver("wcp.dll", "10.0.1.2", 0x8664)), None);
+    }
 
     #[test]
     fn a_driver_says_what_it_is() {
