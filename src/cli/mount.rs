@@ -327,7 +327,7 @@ mod linux {
         };
         let (transaction, container) = open_staged(&args.image.image, &options)?;
         let machine = Machine::open_with(container.disk.as_disk(), &options.keys)?;
-        let disk = machine.writable(&container.disk);
+        let disk = machine.writable(&container.disk)?;
         let writer = |index: usize| -> Result<Option<Box<dyn FileSystemMut>>> {
             let volume = &machine.volumes[index];
             if let Some(why) = volume.bitlocker.as_ref().and_then(|found| found.read_only.as_ref()) {

@@ -101,7 +101,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<u8> {
         }
         published.map(drop)
     };
-    listen(args, &exports(args, &machine, Some(&machine.writable(&container.disk)))?, Some(&publish))?;
+    listen(args, &exports(args, &machine, Some(&machine.writable(&container.disk)?))?, Some(&publish))?;
     // What a client wrote that was cut off in the middle.
     publish()?;
     transaction.lock().unwrap_or_else(PoisonError::into_inner).finish()?;

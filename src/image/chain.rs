@@ -195,15 +195,20 @@ pub fn children(path: &Path, info: &ContainerInfo) -> Result<Vec<PathBuf>> {
         if !may_be || other.file_name() == path.file_name() || other.is_dir() {
             continue;
         }
-        let looked = HostFile::peek(&other).and_then(|file| super::info(&Disk::new(Arc::new(file))));
+        let looked = HostFile::peek(&other).and_then(|file| {
+            let file = Disk::new(Arc::new(file));
+            // An archive with such a name is nobody's child.
+            if super::foreign::is_foreign(&file)? { Ok(None) } else { super::info(&file).map(Some) }
+        });
         match looked {
-            Ok(child)
+            Ok(None) => {}
+            Ok(Some(child))
                 if child.variant == Variant::Differencing
                     && child.parent_identity.as_ref() == Some(identity) =>
             {
                 found.push(other);
             }
-            Ok(_) => {}
+            Ok(Some(_)) => {}
             // Removed since the folder was listed, or a link that leads nowhere.
             Err(e) if e.kind() == vmrescue_base::error::ErrorKind::NotFound => {}
             Err(e) => return Err(unknown(e, &other)),

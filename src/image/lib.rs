@@ -9,6 +9,7 @@
 mod chain;
 mod compact;
 mod create;
+mod foreign;
 mod qcow2;
 mod raw;
 mod resize;
@@ -132,7 +133,7 @@ pub struct Container<D> {
 /// Tells the format of a host file by its content.
 ///
 /// # Errors
-/// Of reading the file.
+/// `Unsupported` for a file of a kind that is known and not read, which would pass for a raw disk; of reading the file.
 pub fn probe(file: &Disk) -> Result<Format> {
     let first = file.read_vec(0, file.len().min(32) as usize)?;
     if first.starts_with(b"vhdxfile") {
@@ -144,6 +145,7 @@ pub fn probe(file: &Disk) -> Result<Format> {
     } else if vhd::looks_like(file)? {
         Ok(Format::Vhd)
     } else {
+        foreign::refuse(file)?;
         Ok(Format::Raw)
     }
 }

@@ -216,7 +216,7 @@ pub(super) fn tried(
     let before = Before::of(&machine, &changes, progress)?;
     let tx = locked.stage();
     let container = image::open_mut(&tx.file(), parent)?;
-    Stage::new(&machine, &machine.writable(&container.disk)).apply(&changes)?;
+    Stage::new(&machine, &machine.writable(&container.disk)?).apply(&changes)?;
     let verified = tx.verify(|_| {
         let staged = container.disk.as_disk();
         let verdict = verify::verify(&staged, &machine, &options.keys, &changes, &before, progress)?;
@@ -339,7 +339,7 @@ fn run_elsewhere(
         Target::InPlace => return Err(Error::invalid(Layer::Transaction, "no new file was named")),
     };
     let staged = image::open_mut(new.file(), parent)?.disk;
-    Stage::new(&machine, &machine.writable(&staged)).apply(&changes)?;
+    Stage::new(&machine, &machine.writable(&staged)?).apply(&changes)?;
     staged.flush()?;
     let container = image::check(&new.file().as_disk())?;
     if let Some(defect) = container.iter().find(|defect| defect.severity != Severity::Note) {

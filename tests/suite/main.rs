@@ -16,6 +16,7 @@ mod edges;
 mod events;
 mod exact;
 mod fat;
+mod foreign;
 mod forensic;
 mod inspect;
 #[cfg(target_os = "linux")]
