@@ -69,6 +69,9 @@ pub struct FileStamp {
 /// system when it is opened alone.
 /// With a mode (permissions of Unix) it is made, and must not be there.
 fn open_as(path: &Path, what: Use, write: bool, new: Option<u32>) -> std::io::Result<File> {
+    if new.is_none() {
+        refuse_pipe(path)?;
+    }
     let mut options = OpenOptions::new();
     options.read(true).write(write).create_new(new.is_some());
     #[cfg(unix)]
@@ -93,6 +96,21 @@ fn open_as(path: &Path, what: Use, write: bool, new: Option<u32>) -> std::io::Re
     #[cfg(not(any(target_os = "linux", windows)))]
     let _only_elsewhere = what;
     options.open(path)
+}
+
+/// A pipe would be waited at for ever, and holds no disk.
+fn refuse_pipe(path: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = std::fs::metadata(path)?.file_type();
+        if kind.is_fifo() || kind.is_socket() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "this is a pipe, not a disk"));
+        }
+    }
+    #[cfg(not(unix))]
+    let _only_elsewhere = path;
+    Ok(())
 }
 
 /// True when the system refuses a file because somebody else has it open.
@@ -179,6 +197,7 @@ impl HostFile {
     /// # Errors
     /// As the operating system says.
     pub fn peek(path: &Path) -> Result<HostFile> {
+        refuse_pipe(path).map_err(|e| cannot_open(path, false, e))?;
         let file = OpenOptions::new().read(true).open(path).map_err(|e| cannot_open(path, false, e))?;
         HostFile::measured(file, path, false)
     }
@@ -476,5 +495,10 @@ mod tests {
         assert_eq!(&word, b"words");
         assert_eq!(HostFile::open_write(&path).unwrap_err().kind(), ErrorKind::Busy);
         assert_eq!(HostFile::open_read(dir.path()).unwrap_err().kind(), ErrorKind::Invalid);
+        let pipe = dir.path().join("pipe");
+        if std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|done| done.success()) {
+            assert!(HostFile::open_read(&pipe).is_err() && HostFile::open_write(&pipe).is_err());
+            assert!(HostFile::peek(&pipe).is_err(), "nobody waits for the other end");
+        }
     }
 }

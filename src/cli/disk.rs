@@ -210,7 +210,7 @@ fn tell_change(
     document["operation"] = json!(outcome.operation);
     document["dry_run"] = json!(changed.dry_run);
     document["bytes_changed"] = json!(outcome.bytes);
-    let would = changed.dry_run && outcome.bytes > 0;
+    let would = changed.dry_run && outcome.differs;
     let text = match outcome.operation {
         Some(_) => done.to_string(),
         None if would => {

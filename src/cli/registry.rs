@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
+use vmrescue_block::{Disk, HostFile};
 use vmrescue_fs::path::GuestPath;
 use vmrescue_registry::path::below;
 use vmrescue_registry::reg_text::{self, Operation};
@@ -151,11 +152,8 @@ pub(super) fn hive_at(machine: &Machine, path: &str) -> Result<Hive> {
 
 /// True when the image is a hive file.
 pub(super) fn is_bare(image: &Image) -> Result<bool> {
-    use std::io::Read;
-    let mut head = [0; 4];
-    let mut file =
-        std::fs::File::open(&image.image).map_err(|e| Error::io("cannot be opened", &image.image, e))?;
-    Ok(file.read_exact(&mut head).is_ok() && &head == b"regf")
+    let file = Disk::new(Arc::new(HostFile::peek(&image.image)?));
+    Ok(file.len() >= 4 && file.read_vec(0, 4)? == b"regf")
 }
 
 /// The hive that holds `path`, and the path inside it.

@@ -94,6 +94,8 @@ pub struct Changed {
     pub operation: Option<OperationId>,
     /// Bytes of the host file that differ.
     pub bytes: u64,
+    /// The host file differs, if only in its length.
+    pub differs: bool,
 }
 
 /// What may be made of a disk: nothing that replaces it or one of its parents, and nothing more open to others.
@@ -120,9 +122,9 @@ impl DiskOptions {
         progress: &dyn Progress,
     ) -> Result<Changed> {
         let verified = tx.verify(look)?;
-        let bytes = verified.changed_bytes()?;
+        let (bytes, differs) = (verified.changed_bytes()?, verified.differs()?);
         let operation = if self.dry_run { None } else { verified.publish(record, progress)? };
-        Ok(Changed { operation, bytes })
+        Ok(Changed { operation, bytes, differs })
     }
 
     fn opening(&self) -> OpenOptions {

@@ -269,6 +269,12 @@ fn outputs_of(path: &Path, options: &Options) -> Result<OutputRules> {
 
 /// Fails where [`run_elsewhere`] would fail to make its file.
 fn check_target(path: &Path, options: &Options) -> Result<()> {
+    if let Target::New(file) | Target::Child(file) = &options.target
+        && let Some(operation) = pending(file, options.state_dir.as_deref())?
+    {
+        // A file of this name was interrupted, and is gone: its history is not continued by another one.
+        return Err(vmrescue_transaction::interrupted(&operation, file));
+    }
     match &options.target {
         Target::InPlace => Ok(()),
         Target::New(file) => outputs_of(path, options)?.check(file),

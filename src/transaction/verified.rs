@@ -44,6 +44,13 @@ impl Transaction {
     fn looked_at<T>(&self, look: impl FnOnce(&View) -> Result<T>) -> Result<(T, Vec<Defect>)> {
         self.refuse_changed()?;
         let view = View { before: self.before(), staged: self.file().as_disk() };
+        if !self.host.is_file() && view.staged.len() != view.before.len() {
+            let what = "a disk of this machine has the length that it has";
+            return Err(Error::refused(Layer::Transaction, what)
+                .in_file(self.host.path())
+                .expected(format!("{} bytes", view.before.len()))
+                .found(format!("{} bytes", view.staged.len())));
+        }
         let after = image::check(&view.staged)?;
         if let Some(new) = new_defect(&self.container, &after) {
             let what = "our own check finds new damage in the staged container";
@@ -87,6 +94,15 @@ impl<T> Verified<T> {
     /// Of reading the image.
     pub fn changed_bytes(&self) -> Result<u64> {
         self.transaction.changed_bytes()
+    }
+
+    /// True when publishing would change anything: a byte, or the length.
+    ///
+    /// # Errors
+    /// Of reading the image.
+    pub fn differs(&self) -> Result<bool> {
+        let lengths = [self.transaction.file().len(), self.transaction.before().len()];
+        Ok(lengths[0] != lengths[1] || self.changed_bytes()? > 0)
     }
 
     /// Writes what was staged into the image, through the journal. Without a difference nothing is written at all.

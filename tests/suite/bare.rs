@@ -167,6 +167,14 @@ fn a_new_file_is_asked_for_verified_and_has_a_history() {
         names(dir.path()),
         ["child.vhdx", "child.vhdx.vmrescue", "d.vhdx", "new.vhdx", "new.vhdx.vmrescue"]
     );
+    // The name of a file that was interrupted, and is gone, is not taken by another one.
+    fs::remove_file(dir.path().join("new.vhdx")).unwrap();
+    fs::write(dir.path().join("new.vhdx.vmrescue/0002.json"), "").unwrap();
+    let again = format!("new:{}", words(&dir.path().join("new.vhdx")));
+    for how in ["--dry-run", "--yes"] {
+        assert!(ends(3, &[&set[..], &["--to", &again, how]].concat()).contains("interrupted"));
+    }
+    assert!(!dir.path().join("new.vhdx").exists());
     // Nothing is built on an image that is between two states.
     fs::remove_file(dir.path().join("child.vhdx")).unwrap();
     ends(0, &[&set[..], &["--yes"]].concat());
@@ -225,6 +233,14 @@ fn disk_operations_are_tried_without_writing() {
         assert!(matches!(code, Some(2 | 3)), "{failing:?}: {said}");
         same(&before);
     }
+    // A raw disk grows by zeros alone: no byte differs, and yet it would change.
+    let raw = dir.path().join("r.raw");
+    fs::write(&raw, vec![0; 1 << 20]).unwrap();
+    ends(1, &["disk", "resize", words(&raw), "2M", "--dry-run"]);
+    assert_eq!(fs::metadata(&raw).unwrap().len(), 1 << 20);
+    ends(0, &["disk", "resize", words(&raw), "2M", "--yes"]);
+    ends(0, &["undo", words(&raw), "--yes"]);
+    assert_eq!(fs::metadata(&raw).unwrap().len(), 1 << 20);
     ends(0, &["disk", "snapshot", file, own]);
     ends(0, &["reg", "set", own, r"HKLM\SYSTEM\Select", "x", "REG_SZ", "x", "--yes"]);
     let before = [fs::read(&image).unwrap(), fs::read(&child).unwrap()];
