@@ -484,7 +484,7 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
 }
 
 /// Mends the file systems, and writes every damaged hive anew from what can be read of it.
-pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
+pub(super) fn repair_disk(image: &Image, changing: &Changing, allow_unsafe: bool) -> Result<u8> {
     let title = "Mend file systems and rebuild damaged hives";
     let mut told = Told::default();
     let planned = |machine: &Machine| {
@@ -508,20 +508,23 @@ pub(super) fn repair_disk(image: &Image, changing: &Changing) -> Result<u8> {
                         continue;
                     }
                 };
-                let defects = hive.check();
-                if !defects.iter().any(|defect| defect.severity == vmrescue_base::Severity::Error) {
-                    continue;
-                }
-                let (data, lost) = vmrescue_registry::rebuild(&hive)?;
-                for defect in &lost {
+                let Some(cured) = vmrescue_repair::cure_hive(&hive)? else { continue };
+                for defect in &cured.lost {
                     say_error(&format!("lost: {defect}"));
                 }
                 if let Some(copy) = complete_copy(machine, installation, name) {
                     say_error(&format!("a complete copy is there: {copy}"));
                 }
-                let (size, from) =
-                    (data.len() as u64, format!("what can be read of it, {} things lost", lost.len()));
-                list.push(Change::FileWrite { path, data: data.into(), size, from });
+                if let Some(why) = cured.given_up {
+                    say_error(&format!("given up: {path}: {why}"));
+                    if !allow_unsafe {
+                        let get = Some("vmrescue check IMAGE --repair --allow-unsafe, when no log can be found and you agree to lose that write".into());
+                        told.missing.push(Missing { what: path, why, get });
+                        continue;
+                    }
+                }
+                let (size, from) = (cured.bytes.len() as u64, cured.how);
+                list.push(Change::FileWrite { path, data: cured.bytes.into(), size, from });
             }
         }
         let list = with_unfinished(machine, list, changing.discard())?;
@@ -553,8 +556,8 @@ fn complete_copy(
     let path = format!(r"{}\System32\config\RegBack\{name}", installation.path);
     let (volume, node) = machine.resolve(&GuestPath::parse(&path).ok()?).ok()?;
     let bytes = read_file(&*machine.file_system(volume).ok()?, node?, "").ok()?;
-    let hive = Hive::parse(bytes).ok()?;
-    (!hive.check().iter().any(|defect| defect.severity == vmrescue_base::Severity::Error)).then_some(path)
+    // Only a hint: a copy that is damaged is not worth telling.
+    vmrescue_repair::copy_of_hive(bytes).ok().map(|_| path)
 }
 
 pub(super) fn put(

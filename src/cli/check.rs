@@ -80,9 +80,9 @@ impl Checked {
     }
 }
 
-pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<u8> {
+pub(super) fn check(image: &Image, repair: bool, allow_unsafe: bool, changing: &Changing) -> Result<u8> {
     if super::registry::is_bare(image)? {
-        return super::registry::check_hive(image, repair.then_some(changing));
+        return super::registry::check_hive(image, repair.then_some(changing), allow_unsafe);
     }
     tell(image)?;
     // A key that cannot be read is no damage of the disk.
@@ -108,7 +108,7 @@ pub(super) fn check(image: &Image, repair: bool, changing: &Changing) -> Result<
     }
     // The image is let go before it is opened for writing.
     drop(machine);
-    if repairs { super::change::repair_disk(image, changing) } else { Ok(code) }
+    if repairs { super::change::repair_disk(image, changing, allow_unsafe) } else { Ok(code) }
 }
 
 fn tell_checked(image: &Image, found: &Checked) -> Result<()> {

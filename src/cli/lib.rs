@@ -183,6 +183,9 @@ enum Command {
         /// Repair what has one right answer: NTFS volumes are mended, hives are written anew from what can be read
         #[arg(long)]
         repair: bool,
+        /// Agree to take a hive as it lies whose last write was not finished and whose logs are gone
+        #[arg(long, requires = "repair")]
+        allow_unsafe: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -430,7 +433,9 @@ fn run(command: Command) -> Result<u8> {
         Command::Info { image } => look::info(&image),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
-        Command::Check { image, repair, changing } => check::check(&image, repair, &changing),
+        Command::Check { image, repair, allow_unsafe, changing } => {
+            check::check(&image, repair, allow_unsafe, &changing)
+        }
         Command::Ls { image, path } => look::ls(&image, &path),
         Command::Cat { image, path } => look::cat(&image, &path),
         Command::Get(args) => get::get(&args),

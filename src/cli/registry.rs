@@ -55,6 +55,9 @@ pub(super) enum Reg {
         image: Image,
         /// The .reg file
         file: PathBuf,
+        /// New keys get the security that Windows would compute, instead of their parent's word for word
+        #[arg(long)]
+        inherit_security: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -70,6 +73,9 @@ pub(super) enum Reg {
         data_type: String,
         /// The data
         data: String,
+        /// New keys get the security that Windows would compute, instead of their parent's word for word
+        #[arg(long)]
+        inherit_security: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -112,8 +118,10 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
             query(&image, key.as_deref().unwrap_or(""), recursive, search.as_deref(), deleted)
         }
         Reg::Export { image, key, file, output } => export(&image, &key, file.as_deref(), output),
-        Reg::Import { image, file, changing } => import(&image, &file, &changing),
-        Reg::Set { image, key, name, data_type, data, changing } => {
+        Reg::Import { image, file, inherit_security, changing } => {
+            import(&image, &file, By { typed: Typed::InAFile, inherit_security }, &changing)
+        }
+        Reg::Set { image, key, name, data_type, data, inherit_security, changing } => {
             let kind = DataType::from_name(&data_type).ok_or_else(|| {
                 Error::invalid(Layer::Cli, "unknown registry type")
                     .expected("REG_SZ, REG_DWORD, ...")
@@ -121,7 +129,13 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
             })?;
             let data = registry_data(kind, &data)?;
             let operation = Operation::Set { key: key.clone(), name: name.clone(), data_type: kind, data };
-            apply(&image, &format!("reg set {key} {name}"), &changing, &[operation], Typed::ByAPerson)
+            apply(
+                &image,
+                &format!("reg set {key} {name}"),
+                &changing,
+                &[operation],
+                By { typed: Typed::ByAPerson, inherit_security },
+            )
         }
         Reg::Delete { image, key, name, changing } => {
             let title = format!("reg delete {key}");
@@ -129,7 +143,8 @@ pub(super) fn reg(command: Reg) -> Result<u8> {
                 Some(name) => Operation::DeleteValue { key, name },
                 None => Operation::DeleteKey { key },
             };
-            apply(&image, &title, &changing, &[operation], Typed::ByAPerson)
+            let by = By { typed: Typed::ByAPerson, inherit_security: false };
+            apply(&image, &title, &changing, &[operation], by)
         }
         Reg::Rename { image, key, name, changing } => rename(&image, &key, &name, &changing),
         Reg::Diff { image, other, key } => diff(&image, &other, key.as_deref().unwrap_or("")),
@@ -177,6 +192,14 @@ enum Typed {
     InAFile,
 }
 
+/// How operations were asked for.
+#[derive(Clone, Copy)]
+struct By {
+    typed: Typed,
+    /// New keys get computed security.
+    inherit_security: bool,
+}
+
 /// The key that a person means by `key`, a part of `whole`.
 fn typed(hive: &Hive, key: &str, whole: &str) -> Result<String> {
     if !key.contains('/') {
@@ -214,7 +237,7 @@ type Hives<'a> = dyn FnMut(&str) -> Result<(KeyPath, Arc<Hive>)> + 'a;
 /// Turns operations on a hive into changes; those that would change nothing are left out.
 ///
 /// Each operation sees what those before it leave behind, so they are tried on a copy of the hive in memory as they come.
-fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: Typed) -> Result<Vec<Change>> {
+fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: By) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let mut tried: BTreeMap<String, HiveEditor> = BTreeMap::new();
     for (place, operation) in operations.iter().enumerate() {
@@ -226,16 +249,16 @@ fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: Typed) -> Res
         };
         let (KeyPath { hive: file, key }, original) = hives(path)?;
         let hive = tried.get(&file).map_or(&*original, HiveEditor::hive);
-        let key = if by == Typed::ByAPerson { typed(hive, &key, path)? } else { key };
+        let key = if by.typed == Typed::ByAPerson { typed(hive, &key, path)? } else { key };
         let found = hive.key(&key)?;
         let known = changes.len();
         // Typed by a person, other than in a file, what is not there is a mistake.
         match operation {
-            Operation::DeleteKey { .. } if found.is_none() && by == Typed::ByAPerson => {
+            Operation::DeleteKey { .. } if found.is_none() && by.typed == Typed::ByAPerson => {
                 return Err(no_key(path));
             }
             Operation::DeleteValue { name, .. }
-                if by == Typed::ByAPerson
+                if by.typed == Typed::ByAPerson
                     && found.as_ref().ok_or_else(|| no_key(path))?.value(name)?.is_none() =>
             {
                 return Err(Error::not_found(Layer::Hive, "no such value").found(name));
@@ -257,7 +280,7 @@ fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: Typed) -> Res
                 if old.as_ref().is_some_and(|(kind, there)| kind == data_type && there == data) {
                     continue;
                 }
-                let was = old.map(|(kind, data)| vmrescue_repair::data_words(kind.0, &data));
+                let was = old.map(|(kind, data)| vmrescue_repair::words_in(&key, name, kind.0, &data));
                 let (name, data, data_type) = (name.clone(), data.clone(), data_type.0);
                 changes.push(Change::RegistrySet { hive: file.clone(), key, name, data_type, data, was });
             }
@@ -279,11 +302,23 @@ fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: Typed) -> Res
             tried.insert(file, editor);
         }
     }
+    if by.inherit_security {
+        let makes_keys = |change: &Change| {
+            matches!(change, Change::RegistryCreateKey { .. } | Change::RegistrySet { was: None, .. })
+        };
+        let hives: std::collections::BTreeSet<String> = changes
+            .iter()
+            .filter(|change| makes_keys(change))
+            .filter_map(Change::hive)
+            .map(str::to_string)
+            .collect();
+        changes.splice(0..0, hives.into_iter().map(|hive| Change::RegistryInheritSecurity { hive }));
+    }
     Ok(changes)
 }
 
 /// Plans, shows and runs operations on an image or a bare hive.
-fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operation], by: Typed) -> Result<u8> {
+fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operation], by: By) -> Result<u8> {
     if is_bare(image)? {
         let file = image.image.display().to_string();
         return change::on_hive(image, title, changing, |hive| {
@@ -327,10 +362,10 @@ fn rename(image: &Image, key: &str, name: &str, changing: &Changing) -> Result<u
     })
 }
 
-fn import(image: &Image, file: &Path, changing: &Changing) -> Result<u8> {
+fn import(image: &Image, file: &Path, by: By, changing: &Changing) -> Result<u8> {
     let bytes = std::fs::read(file).map_err(|e| Error::io("cannot be read", file, e))?;
     let operations = reg_text::parse(&bytes).map_err(|e| e.in_file(file))?;
-    apply(image, &format!("reg import {}", file.display()), changing, &operations, Typed::InAFile)
+    apply(image, &format!("reg import {}", file.display()), changing, &operations, by)
 }
 
 /// The path as regedit writes it.
@@ -597,12 +632,13 @@ fn diff(image: &Image, other: &Path, key: &str) -> Result<u8> {
     Ok(if lines.is_empty() { CLEAN } else { FINDINGS })
 }
 
-/// Checks a bare hive, and with `repair` writes it anew from what can be read: locked from before it is read, so that what is
-/// shown and agreed to is what is replaced.
-pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8> {
+/// Checks a bare hive, and with `repair` cures it: locked from before it is read, so that what is shown and agreed to is what is
+/// replaced.
+pub(super) fn check_hive(image: &Image, repair: Option<&Changing>, allow_unsafe: bool) -> Result<u8> {
     let code = |damaged: bool| if damaged { FINDINGS } else { CLEAN };
-    let is = |defects: &[Defect], severity: Severity| defects.iter().any(|d| d.severity >= severity);
-    let damaged = |hive: &Hive, defects: &[Defect]| is(defects, Severity::Warning) || !hive.is_clean();
+    let damaged = |hive: &Hive, defects: &[Defect]| {
+        defects.iter().any(|d| d.severity >= Severity::Warning) || !hive.is_clean()
+    };
     let Some(changing) = repair else {
         super::history::tell_unfinished(&image.image);
         let hive = read_hive(&image.image)?;
@@ -613,36 +649,37 @@ pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8>
     // One JSON document at the end, or lines as things happen.
     let tell = |line: &str| if image.json { Ok(()) } else { say(line) };
     let (mut ended, mut found, mut lost) = (CLEAN, Vec::new(), Vec::new());
-    let wanted = |question: &str| Ok(changing.dry_run || super::agreed(changing.yes, question)?);
+    let mut given_up = None;
     let cured = |hive: &Hive| -> Result<Option<Rebuilt>> {
         found = hive.check();
         if !image.json {
             look::say_defects(image, &found)?;
         }
         ended = code(damaged(hive, &found));
-        let broken = is(&found, Severity::Error);
-        if !broken && hive.is_clean() {
-            return Ok(None);
-        }
-        if !broken {
-            let rebuilt = Rebuilt { bytes: accepted(hive)?.into_bytes(), lost: 0 };
-            return Ok(wanted("Take the hive as it lies?")?.then_some(rebuilt));
-        }
-        let (bytes, gone) = vmrescue_registry::rebuild(hive)?;
-        tell(&format!("rebuilt from what can be read: {} bytes, {} things lost", bytes.len(), gone.len()))?;
+        let Some(cured) = vmrescue_repair::cure_hive(hive)? else { return Ok(None) };
+        tell(&format!("the hive anew: {}, {} bytes", cured.how, cured.bytes.len()))?;
         if !image.json {
-            look::say_defects(image, &gone)?;
+            look::say_defects(image, &cured.lost)?;
         }
-        lost = gone;
-        Ok(wanted("Replace the hive?")?.then_some(Rebuilt { bytes, lost: lost.len() }))
+        if let Some(why) = &cured.given_up {
+            tell(&format!("given up: {why}"))?;
+            if !allow_unsafe && !changing.dry_run {
+                return Err(Error::refused(Layer::Hive, "this gives up a write, which needs your consent")
+                    .found(why)
+                    .advice("look for the transaction logs (.LOG1, .LOG2) first; add --allow-unsafe when you agree"));
+            }
+        }
+        given_up = cured.given_up;
+        lost = cured.lost;
+        let wanted = changing.dry_run || super::agreed(changing.yes, "Replace the hive?")?;
+        Ok(wanted.then_some(Rebuilt { bytes: cured.bytes, lost: lost.len() }))
     };
     let options = change::options(image, changing)?;
-    let done =
-        vmrescue_repair::replace_hive(&image.image, "rebuild the hive", cured, &options, &Bars::new())?;
+    let done = vmrescue_repair::replace_hive(&image.image, "repair the hive", cured, &options, &Bars::new())?;
     if image.json {
         let list = |defects: &[Defect]| defects.iter().map(look::defect_json).collect::<Vec<_>>();
         let document = json!({
-            "defects": list(&found), "lost": list(&lost), "dry_run": changing.dry_run, "verified": done.verdict,
+            "defects": list(&found), "lost": list(&lost), "given_up": given_up, "dry_run": changing.dry_run, "verified": done.verdict,
             "operation": done.operation, "bytes_changed": done.bytes_changed,
         });
         say_of(image, "check", document)?;
@@ -658,13 +695,4 @@ pub(super) fn check_hive(image: &Image, repair: Option<&Changing>) -> Result<u8>
     }
     tell(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
     Ok(CLEAN)
-}
-
-/// A hive taken as it lies, whose logs are gone or whose base block is wrong: Windows does not start from it as it is.
-fn accepted(hive: &Hive) -> Result<Hive> {
-    let hive = Hive::parse(hive.bytes().to_vec())?.accept();
-    for defect in hive.defects().iter().filter(|defect| defect.code == "hive-accepted") {
-        say_error(&defect.detail);
-    }
-    Ok(hive)
 }

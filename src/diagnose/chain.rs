@@ -57,7 +57,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         confidence: Confidence::Certain,
         meaning: "The two sequence numbers of the hive differ: a write was under way. The loader finishes it from the transaction logs; without usable logs it refuses the hive.",
         seen: "the base block of SYSTEM, and SYSTEM.LOG1 and LOG2",
-        remedy: "`vmrescue check IMAGE --repair` closes the hive with everything that can be read.",
+        remedy: "`vmrescue check IMAGE --repair --allow-unsafe` takes the hive as it lies; the write that was not finished is lost.",
         source: &["AZ-B08", "0xC000014C"],
     },
     RuleDoc {

@@ -4,12 +4,14 @@
 //! puts right in silence; a note is neither.
 
 pub(super) mod descriptor;
+mod head;
 mod map;
 mod values;
 
 use super::cell::{NONE, cell, name_hash_units, name_hint_units};
 use super::hive::Hive;
-use super::key::Key;
+use super::key::{KEY_COMPRESSED, Key, Layered, PREDEFINED, SYMBOLIC_LINK};
+use super::path;
 use super::subkeys::{listed, own_cells};
 use map::{CellMap, Use};
 use std::collections::{BTreeMap, HashSet};
@@ -18,8 +20,9 @@ use vmrescue_base::error::{Defect, Layer, Severity};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
 use vmrescue_base::names;
 
-/// Flags that only a root has: exit and entry of a hive, "not to be deleted".
+/// Flags that only a root has: entry of a hive, "not to be deleted"; and the one that no key on disk has, the exit.
 const ROOT_FLAGS: u16 = 0x0e;
+const HIVE_EXIT: u16 = 0x02;
 
 pub(super) struct Walk<'a> {
     hive: &'a Hive,
@@ -31,6 +34,7 @@ pub(super) struct Walk<'a> {
 
 /// Adds what a full walk finds.
 pub(super) fn check(hive: &Hive, defects: &mut Vec<Defect>) {
+    head::check(hive, defects);
     let (map, broken) = CellMap::read(hive.bytes());
     let mut walk = Walk { hive, map, security: BTreeMap::new(), defects: std::mem::take(defects) };
     if let Some(e) = broken {
@@ -47,8 +51,8 @@ pub(super) fn check(hive: &Hive, defects: &mut Vec<Defect>) {
             walk.bad("hive-too-deep", key.offset, "keys are nested too deeply".into());
             continue;
         }
-        walk.key(&key, parent);
-        pending.extend(walk.children(&key).into_iter().map(|child| (child, Some(key.offset), depth + 1)));
+        walk.key(&key, parent.as_ref());
+        pending.extend(walk.children(&key).into_iter().map(|child| (child, Some(key), depth + 1)));
     }
     walk.ring();
     let (count, bytes) = walk.map.unreached(hive.bytes());
@@ -72,39 +76,75 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn key(&mut self, key: &Key<'a>, parent: Option<u32>) {
+    fn key(&mut self, key: &Key<'a>, parent: Option<&Key<'a>>) {
         self.take(key.offset, Use::Key);
         let node = cell(self.hive.bytes(), key.offset).unwrap_or_default();
         let half = |at| u16_at(node, at).unwrap_or(0);
         let (flags, name_bytes) = (half(2), usize::from(half(72)));
-        if name_bytes == 0 || node.len() < 76 + name_bytes {
+        let odd = flags & KEY_COMPRESSED == 0 && name_bytes % 2 == 1;
+        if name_bytes == 0 || odd || node.len() < 76 + name_bytes {
             self.bad("hive-key-name", key.offset, "the name of a key does not fit into its cell".into());
+        } else if !path::is_key_name(&key.name()) {
+            let text = format!("{:?} cannot be the name of a key", key.name());
+            self.bad("hive-key-name", key.offset, text);
         }
-        if let Some(parent) = parent {
-            if key.number(16) != parent {
-                self.bad("hive-parent-wrong", key.offset, format!("key {} names another parent", key.name()));
-            }
-            if flags & ROOT_FLAGS != 0 {
-                self.bad("hive-key-flags", key.offset, format!("key {} has the flags of a root", key.name()));
-            }
+        if let Some(parent) = parent.filter(|parent| key.number(16) != parent.offset) {
+            let text = format!("key {} names another parent than {}", key.name(), parent.name());
+            self.bad("hive-parent-wrong", key.offset, text);
         }
-        let (class, class_bytes) = (key.number(48), usize::from(half(74)));
-        if class_bytes > 0 {
-            match cell(self.hive.bytes(), class).filter(|content| content.len() >= class_bytes) {
-                Some(_) => self.take(class, Use::Class),
-                None => self.bad(
-                    "hive-class-bad",
-                    key.offset,
-                    format!("the class name of {} cannot be read", key.name()),
-                ),
-            }
+        // A root is no link, no exit; nothing on disk is predefined.
+        let never = PREDEFINED | if parent.is_some() { ROOT_FLAGS } else { HIVE_EXIT | SYMBOLIC_LINK };
+        if flags & never != 0 {
+            let text = format!("key {} has flags that it cannot have: {:#x}", key.name(), flags & never);
+            self.bad("hive-key-flags", key.offset, text);
         }
+        self.layered(key, parent);
+        self.class(key, usize::from(half(74)));
         let security = key.number(44);
         *self.security.entry(security).or_default() += 1;
         let mut longest = [(60, 0), (64, 0)];
         self.values(key, &mut longest);
         for (at, found) in longest {
             self.longest(key, at, key.number(at), found);
+        }
+    }
+
+    /// What a layer does with the key of that name below it, since version 1.6; before that nothing.
+    fn layered(&mut self, key: &Key<'a>, parent: Option<&Key<'a>>) {
+        let layered = key.layered();
+        let said = key.layer_bits() != 0;
+        let wrong = if self.hive.minor_version() < 6 {
+            said.then_some("belongs to a layer, and the hive has none")
+        } else if parent.is_none() && matches!(layered, Layered::Tombstone | Layered::ReplacesTree) {
+            Some("is a root that a layer deletes or replaces")
+        } else if layered == Layered::Tombstone && (key.subkey_count() > 0 || key.number(36) > 0) {
+            Some("is deleted by its layer and has subkeys or values")
+        } else if parent.is_some_and(|parent| parent.layered() == Layered::ReplacesTree)
+            && !matches!(layered, Layered::Tombstone | Layered::ReplacesTree)
+        {
+            Some("is below a key that replaces its whole tree, and does not")
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            self.bad("hive-layer-wrong", key.offset, format!("key {} {wrong}", key.name()));
+        }
+    }
+
+    fn class(&mut self, key: &Key<'a>, bytes: usize) {
+        let class = key.number(48);
+        if bytes == 0 && class == NONE {
+            return;
+        }
+        match cell(self.hive.bytes(), class).filter(|content| bytes > 0 && content.len() >= bytes) {
+            Some(_) => self.take(class, Use::Class),
+            None => {
+                let text = match bytes {
+                    0 => format!("key {} has a cell for a class name and no class name", key.name()),
+                    _ => format!("the class name of {} cannot be read", key.name()),
+                };
+                self.bad("hive-class-bad", key.offset, text);
+            }
         }
     }
 
@@ -192,7 +232,7 @@ impl<'a> Walk<'a> {
         let first = self.hive.root().number(44);
         let (mut at, mut ring) = (first, HashSet::new());
         loop {
-            let Some(sk) = cell(bytes, at).filter(|sk| sk.starts_with(b"sk") && sk.len() >= 20) else {
+            let Some(sk) = cell(bytes, at).filter(|sk| sk.len() >= 20) else {
                 let what = if at == NONE {
                     "a key has no security descriptor"
                 } else {
@@ -203,6 +243,13 @@ impl<'a> Walk<'a> {
             };
             self.take(at, Use::Security);
             ring.insert(at);
+            let warning =
+                |code, text| Defect::new(code, Severity::Warning, Layer::Hive, 4096 + u64::from(at), text);
+            // Windows follows the ring and does not look at this.
+            if !sk.starts_with(b"sk") {
+                let text = "a security cell does not say that it is one".to_string();
+                self.defects.push(warning("hive-security-signature", text));
+            }
             let number = |place| u32_at(sk, place).unwrap_or(0);
             let descriptor = sk.get(20..20usize.saturating_add(number(16) as usize));
             if let Some(what) = descriptor.map_or(Some("is longer than its cell"), descriptor::wrong) {
@@ -211,14 +258,7 @@ impl<'a> Walk<'a> {
             let users = self.security.get(&at).copied().unwrap_or(0);
             if number(12) != users {
                 let text = format!("a security cell counts {} users and has {users}", number(12));
-                let place = 4096 + u64::from(at);
-                self.defects.push(Defect::new(
-                    "hive-security-count",
-                    Severity::Warning,
-                    Layer::Hive,
-                    place,
-                    text,
-                ));
+                self.defects.push(warning("hive-security-count", text));
             }
             let next = number(4);
             if cell(bytes, next).and_then(|sk| u32_at(sk, 8)) != Some(at) {

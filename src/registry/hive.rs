@@ -7,6 +7,9 @@ use vmrescue_base::bytes::{slice_at, u32_at};
 use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
 use vmrescue_base::text::{until_nul, utf16le_lossy};
 
+/// Minor versions of hives: 3 since NT 4, 4 and 5 since XP, 6 for layered ones.
+pub(super) const VERSIONS: std::ops::RangeInclusive<u32> = 3..=6;
+
 /// A hive in memory.
 #[derive(Clone)]
 pub struct Hive {
@@ -38,7 +41,8 @@ impl Hive {
         }
         let mut defects = Vec::new();
         let mut note = |code, offset, text: &str| {
-            defects.push(Defect::new(code, Severity::Warning, Layer::Hive, offset, text));
+            let severity = if code == "hive-cut-off" { Severity::Error } else { Severity::Warning };
+            defects.push(Defect::new(code, severity, Layer::Hive, offset, text));
         };
         let sum_right = u32_at(&bytes, 508) == Some(base_checksum(&bytes));
         if !sum_right {
@@ -96,6 +100,11 @@ impl Hive {
     /// True when the bytes are those of the file: nothing was applied from logs and nothing put right.
     pub fn is_as_on_disk(&self) -> bool {
         !self.defects.iter().any(|defect| matches!(defect.code, "hive-log-replayed" | "hive-accepted"))
+    }
+
+    /// True when the last write was finished.
+    pub(super) fn is_closed(&self) -> bool {
+        u32_at(&self.bytes, 4) == u32_at(&self.bytes, 8)
     }
 
     /// True when the hive was closed and its base block is right: an edit can begin.

@@ -12,10 +12,25 @@ use vmrescue_base::time::FileTime;
 pub(super) const KEY_COMPRESSED: u16 = 0x20;
 /// Flag of a key that is a symbolic link.
 pub(super) const SYMBOLIC_LINK: u16 = 0x10;
+/// Flag of a key that stands for a root of the registry; none on disk has it.
+pub(super) const PREDEFINED: u16 = 0x40;
 /// Type of the one value of a link.
 pub(super) const REG_LINK: u32 = 6;
 /// Most values that one key is read with.
 const MAX_VALUES: usize = 1 << 20;
+
+/// What a key of a layered hive (version 1.6) does with the key of that name in the layer below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layered {
+    /// Both are one key.
+    Merges,
+    /// The key below is deleted.
+    Tombstone,
+    /// The values of the key below do not count.
+    Replaces,
+    /// Nor do its subkeys.
+    ReplacesTree,
+}
 
 /// A key of a hive.
 #[derive(Clone, Copy)]
@@ -71,6 +86,21 @@ impl<'a> Key<'a> {
     /// Flags of the node.
     pub(super) fn flags(&self) -> u16 {
         u16_at(self.node(), 2).unwrap_or(0)
+    }
+
+    pub(super) fn layer_bits(&self) -> u16 {
+        u16_at(self.node(), 12).unwrap_or(0) >> 8 & 3
+    }
+
+    /// What it does with the layer below; [`Layered::Merges`] before version 1.6.
+    pub fn layered(&self) -> Layered {
+        match self.layer_bits() {
+            _ if self.hive.minor_version() < 6 => Layered::Merges,
+            0 => Layered::Merges,
+            1 => Layered::Tombstone,
+            2 => Layered::Replaces,
+            _ => Layered::ReplacesTree,
+        }
     }
 
     /// True for a symbolic link whose values are those of one.
@@ -210,7 +240,8 @@ impl<'a> Key<'a> {
 
     /// The security descriptor of the key.
     pub fn security(&self) -> Option<&'a [u8]> {
-        let sk = signed(&self.hive.bytes, self.number(44), b"sk")?;
+        // Windows does not look for "sk" either; the check says where it is missing.
+        let sk = cell(&self.hive.bytes, self.number(44))?;
         slice_at(sk, 20, u32_at(sk, 16)? as usize)
     }
 }

@@ -17,6 +17,7 @@ mod log;
 pub mod path;
 mod rebuild;
 pub mod reg_text;
+mod security;
 mod subkeys;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ mod value;
 pub use deleted::{Remnant, RemnantKind};
 pub use editor::{Edited, HiveEditor};
 pub use hive::Hive;
-pub use key::Key;
+pub use key::{Key, Layered};
 pub use path::KeyPath;
 pub use rebuild::rebuild;
 pub use value::{DataType, Value, ValueData};

@@ -11,6 +11,14 @@ pub(crate) const MAX_NAME_UNITS: usize = 255;
 /// Most units of a value's name.
 pub(crate) const MAX_VALUE_NAME_UNITS: usize = 16_383;
 
+/// True for what Windows takes as the name of a key: 1 to 255 units, no `\`, no NUL at its start.
+pub(crate) fn is_key_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('\0')
+        && !name.contains('\\')
+        && names::units(name).count() <= MAX_NAME_UNITS
+}
+
 /// The names of a path, from the root; empty ones are none.
 pub fn names(path: &str) -> impl Iterator<Item = &str> {
     path.split('\\').filter(|name| !name.is_empty())

@@ -17,14 +17,18 @@ use vmrescue_base::time::FileTime;
 pub fn rebuild(damaged: &Hive) -> Result<(Vec<u8>, Vec<Defect>)> {
     let root = damaged.root();
     let name = root.name();
-    let is_name =
-        !name.is_empty() && vmrescue_base::names::units(&name).count() <= super::path::MAX_NAME_UNITS;
+    let is_name = super::path::is_key_name(&name);
     let mut editor = HiveEditor::new_hive(if is_name { &name } else { "ROOT" })?;
     editor.copy_base(damaged);
-    let mut builder =
-        Builder { editor, lost: Vec::new(), security: HashMap::new(), seen: HashSet::from([root.offset]) };
+    let mut builder = Builder {
+        editor,
+        lost: Vec::new(),
+        security: HashMap::new(),
+        seen: HashSet::from([root.offset]),
+        path: String::new(),
+    };
     if !is_name {
-        builder.lose(&root, "the name of the root key, which is ROOT now".into());
+        builder.lose(&root, "its name, which is ROOT now");
     }
     let target = builder.editor.hive().root().offset;
     builder.fill(&root, target, 0)?;
@@ -39,12 +43,16 @@ struct Builder {
     security: HashMap<u32, u32>,
     /// Keys that were taken, so that a loop ends.
     seen: HashSet<u32>,
+    /// Where the copying is, for what is said of a loss.
+    path: String,
 }
 
 impl Builder {
-    fn lose(&mut self, key: &Key<'_>, text: String) {
-        let at = key.file_offset();
-        self.lost.push(Defect::new("hive-lost", Severity::Error, Layer::Hive, at, text));
+    /// Notes a loss, by the path of the key that it concerns.
+    fn lose(&mut self, key: &Key<'_>, what: &str) {
+        let place = if self.path.is_empty() { "the root key" } else { &self.path };
+        let text = format!("{place}: {what}");
+        self.lost.push(Defect::new("hive-lost", Severity::Error, Layer::Hive, key.file_offset(), text));
     }
 
     /// Copies everything of `source` but its name into the key at `target`.
@@ -55,20 +63,27 @@ impl Builder {
         self.secure(source, target)?;
         let (values, broken) = source.values_lenient();
         for error in broken {
-            self.lose(source, format!("a value of {}: {error}", source.name()));
+            self.lose(source, &format!("a value ({})", error.detail()));
         }
         let mut offsets = Vec::new();
         for value in values {
             match value.data() {
-                Ok(data) => offsets.push(self.editor.new_value(&value.name(), value.data_type(), &data)?),
-                Err(e) => self.lose(source, format!("value {} of {}: {e}", value.name(), source.name())),
+                Ok(data) => {
+                    let made = self.editor.new_value(&value.name(), value.data_type(), &data)?;
+                    if value.is_tombstone() && self.editor.hive().minor_version() >= 6 {
+                        self.editor.bury(made);
+                    }
+                    offsets.push(made);
+                }
+                Err(e) => self.lose(source, &format!("value {} ({})", value.name(), e.detail())),
             }
         }
         self.editor.set_values(target, &offsets)?;
-        if source.is_link() {
+        if depth > 0 && source.is_link() {
             self.editor.make_link(target);
         }
         self.children(source, target, depth)?;
+        self.editor.copy_flags(target, source);
         self.editor.set_times(target, source.last_written());
         Ok(())
     }
@@ -76,25 +91,28 @@ impl Builder {
     fn children(&mut self, source: &Key<'_>, target: u32, depth: usize) -> Result<()> {
         let (children, broken) = source.subkeys_lenient();
         for error in broken {
-            self.lose(source, format!("subkeys of {}: {error}", source.name()));
+            self.lose(source, &format!("subkeys ({})", error.detail()));
         }
         let (mut made, mut names): (Vec<(String, u32)>, HashSet<String>) = (Vec::new(), HashSet::new());
         for child in children {
             let name = child.name();
-            if name.is_empty() || vmrescue_base::names::units(&name).count() > super::path::MAX_NAME_UNITS {
-                self.lose(&child, format!("a subkey of {} without a name that could be", source.name()));
+            if !super::path::is_key_name(&name) {
+                self.lose(&child, "a subkey without a name that could be");
                 continue;
             }
             if depth >= MAX_KEY_DEPTH || !self.seen.insert(child.offset) {
-                self.lose(&child, format!("{name}: listed twice, or nested too deeply"));
+                self.lose(&child, &format!("subkey {name}, listed twice or nested too deeply"));
                 continue;
             }
             if !names.insert(vmrescue_base::names::folded(&name)) {
-                self.lose(&child, format!("{name}: a second subkey of this name"));
+                self.lose(&child, &format!("a second subkey {name}"));
                 continue;
             }
             let node = self.editor.new_node(&name, target)?;
+            let above = self.path.len();
+            self.path = super::path::below(&self.path, &name);
             self.fill(&child, node, depth + 1)?;
+            self.path.truncate(above);
             made.push((name, node));
         }
         made.sort_by(|(a, _), (b, _)| compare_names(a, b));
@@ -114,10 +132,7 @@ impl Builder {
                 made
             }
             (None, None) => {
-                self.lose(
-                    source,
-                    format!("{} has no security descriptor; the root's is used", source.name()),
-                );
+                self.lose(source, "its security descriptor; the root's is used");
                 self.editor.hive().root().number(44)
             }
         };

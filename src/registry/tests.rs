@@ -4,7 +4,7 @@ use crate::subkeys::listed;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use vmrescue_base::bytes::u32_at;
-use vmrescue_base::error::ErrorKind;
+use vmrescue_base::error::{ErrorKind, Severity};
 use vmrescue_base::time::FileTime;
 
 type Model = BTreeMap<String, BTreeMap<String, (u32, Vec<u8>)>>;
@@ -275,7 +275,7 @@ fn a_rebuilt_hive_holds_the_same_and_what_is_broken_is_listed() {
     bytes[list + 4..list + 8].fill(0xee);
     bytes[child.file_offset() as usize + 4] = b'!';
     let damaged = Hive::parse(bytes).unwrap();
-    assert!(damaged.check().iter().any(|d| d.severity == vmrescue_base::Severity::Error));
+    assert!(damaged.check().iter().any(|d| d.severity == Severity::Error));
     let (bytes, lost) = rebuild(&damaged).unwrap();
     assert_eq!(lost.len(), 2, "{lost:?}");
     assert!(lost.iter().all(|defect| defect.offset.is_some()));
@@ -314,7 +314,7 @@ proptest! {
             if let Ok((bytes, _)) = rebuild(&hive) {
                 let rebuilt = Hive::parse(bytes).unwrap();
                 let defects = rebuilt.check();
-                prop_assert!(defects.iter().all(|d| d.severity == vmrescue_base::Severity::Note), "{defects:?}");
+                prop_assert!(defects.iter().all(|d| d.severity == Severity::Note), "{defects:?}");
             }
         }
     }
@@ -413,7 +413,7 @@ fn the_check_objects_where_windows_does() {
             .unwrap()
             .check()
             .into_iter()
-            .filter(|d| d.severity != vmrescue_base::Severity::Note)
+            .filter(|d| d.severity != Severity::Note)
             .map(|d| d.code)
             .collect()
     };
@@ -469,4 +469,68 @@ fn texts_of_a_list_come_with_the_empty_ones() {
     assert_eq!(typed("a\0b"), ["a", "b"]);
     assert_eq!(typed("a\0b\0"), ["a", "b"]);
     assert!(typed("\0\0").is_empty() && typed("").is_empty() && typed("\0").is_empty());
+}
+
+/// Windows calls a key below a deleted one damage, and so do we; below a tree that replaces another one a new key replaces too.
+#[test]
+fn keys_below_what_a_layer_deletes_are_refused() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    editor.create_key(r"gone").unwrap();
+    editor.create_key(r"tree\old").unwrap();
+    let mut bytes = editor.finish(FileTime::now()).unwrap().bytes;
+    bytes[24] = 6;
+    let places = |bytes: &[u8]| -> Vec<usize> {
+        let hive = Hive::parse(bytes.to_vec()).unwrap();
+        ["gone", "tree", r"tree\old"]
+            .map(|path| hive.key(path).unwrap().unwrap().file_offset() as usize)
+            .to_vec()
+    };
+    for (at, layer) in places(&bytes).into_iter().zip([1, 3, 3]) {
+        bytes[at + 4 + 13] = layer;
+    }
+    let sum = cell::base_checksum(&bytes);
+    bytes[508..512].copy_from_slice(&sum.to_le_bytes());
+    let hive = Hive::parse(bytes.clone()).unwrap();
+    assert!(hive.check().iter().all(|defect| defect.severity == Severity::Note), "{:?}", hive.check());
+    let mut editor = HiveEditor::new(hive).unwrap();
+    for refused in [editor.create_key(r"gone\new"), editor.set_value("gone", "v", DataType::DWORD, &[0; 4])] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
+    }
+    editor.create_key(r"tree\old\new\newer").unwrap();
+    let edited = editor.finish(FileTime::now()).unwrap().bytes;
+    let hive = Hive::parse(edited).unwrap();
+    assert!(hive.check().iter().all(|defect| defect.severity == Severity::Note), "{:?}", hive.check());
+    let (rebuilt, lost) = rebuild(&hive).unwrap();
+    let rebuilt = Hive::parse(rebuilt).unwrap();
+    assert!(lost.is_empty() && rebuilt.check().iter().all(|defect| defect.severity == Severity::Note));
+    assert_eq!(rebuilt.key("gone").unwrap().unwrap().layered(), Layered::Tombstone);
+    // A value below the deleted key, and a layer in a hive that has none.
+    let at = places(&bytes)[2];
+    bytes[at + 4 + 13] = 0;
+    let wrong = |bytes: &[u8]| {
+        Hive::parse(bytes.to_vec()).unwrap().check().iter().any(|defect| defect.code == "hive-layer-wrong")
+    };
+    assert!(wrong(&bytes));
+    bytes[at + 4 + 13] = 3;
+    assert!(!wrong(&bytes));
+    bytes[24] = 5;
+    assert!(wrong(&bytes));
+}
+
+/// A new key with inherited security: the computed descriptor once for all keys that have it, counted right.
+#[test]
+fn new_keys_inherit_when_asked() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    editor.create_key("old").unwrap();
+    editor.inherit_security();
+    for name in ["a", "b", r"a\c"] {
+        editor.create_key(name).unwrap();
+    }
+    let hive = Hive::parse(editor.finish(FileTime::now()).unwrap().bytes).unwrap();
+    assert!(hive.check().iter().all(|defect| defect.severity == Severity::Note), "{:?}", hive.check());
+    let security = |path: &str| hive.key(path).unwrap().unwrap().security().unwrap().to_vec();
+    let root = hive.root().security().unwrap();
+    assert_eq!(security("old"), root);
+    assert_eq!(security("a"), security::inherited(root).unwrap());
+    assert_eq!(security("a"), security("b"));
 }

@@ -127,6 +127,16 @@ impl<'a> Value<'a> {
         self.number(4) & 0x7fff_ffff
     }
 
+    /// True for a value that a layer of version 1.6 has deleted.
+    pub(super) fn is_tombstone(&self) -> bool {
+        u16_at(self.node, 16).unwrap_or(0) & TOMBSTONE != 0
+    }
+
+    /// True for a size of 0 beside a place, which Windows does not take.
+    pub(super) fn is_empty_with_a_cell(&self) -> bool {
+        self.number(4) == 0 && self.number(8) != u32::MAX
+    }
+
     /// Size and cell of data that lies outside of the value.
     pub(super) fn place(&self) -> Option<(usize, u32)> {
         let size = self.number(4);

@@ -232,6 +232,10 @@ pub fn apply(editor: &mut HiveEditor, change: &Change) -> Result<()> {
         Change::RegistryCreateKey { key, .. } => editor.create_key(key).map(|_| ()),
         Change::RegistryDeleteValue { key, name, .. } => editor.delete_value(key, name).map(|_| ()),
         Change::RegistryDeleteKey { key, .. } => editor.delete_key(key, true).map(|_| ()),
+        Change::RegistryInheritSecurity { .. } => {
+            editor.inherit_security();
+            Ok(())
+        }
         Change::RegistryRenameKey { key, to, .. } => editor.rename_key(key, to),
         _ => Err(Error::invalid(Layer::Hive, "not a change of the registry")),
     }

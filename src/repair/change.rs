@@ -8,6 +8,7 @@ use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::text::utf16le_bytes;
 use vmrescue_base::time::FileTime;
 use vmrescue_registry::{DataType, Hive, ValueData};
+use vmrescue_windows::bcd::{element_words, value_words};
 
 /// Attributes and times that a file or directory gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +63,11 @@ pub enum Change {
         hive: String,
         /// Key below the root.
         key: String,
+    },
+    /// From here on new keys of a hive get the security that Windows would compute from their parent's.
+    RegistryInheritSecurity {
+        /// File of the hive.
+        hive: String,
     },
     /// Gives a key another name.
     RegistryRenameKey {
@@ -200,7 +206,12 @@ const NOT_KEPT: &str = "(not kept)";
 const SHOWN: usize = 40;
 
 impl Change {
-    /// The hive that it changes, and the key.
+    /// The hive that a change of the registry is for.
+    pub fn hive(&self) -> Option<&str> {
+        self.registry_key().map(|(hive, _)| hive)
+    }
+
+    /// That hive, and the key.
     pub(super) fn registry_key(&self) -> Option<(&str, &str)> {
         match self {
             Change::RegistrySet { hive, key, .. }
@@ -208,6 +219,7 @@ impl Change {
             | Change::RegistryDeleteValue { hive, key, .. }
             | Change::RegistryRenameKey { hive, key, .. }
             | Change::RegistryDeleteKey { hive, key } => Some((hive, key)),
+            Change::RegistryInheritSecurity { hive } => Some((hive, "")),
             _ => None,
         }
     }
@@ -305,7 +317,7 @@ impl Secrets {
 }
 
 /// A value's data in a few words.
-pub fn words(data_type: u32, data: &[u8]) -> String {
+pub(crate) fn words(data_type: u32, data: &[u8]) -> String {
     let shown = match (data_type, data.len()) {
         (1 | 2, _) => ValueData::Text(
             vmrescue_base::text::until_nul(&vmrescue_base::text::utf16le_lossy(data)).to_string(),
@@ -321,9 +333,24 @@ pub fn words(data_type: u32, data: &[u8]) -> String {
         ValueData::Text(text) => format!("{text:?}"),
         ValueData::Number(number) => format!("{number} ({number:#x})"),
         ValueData::Texts(texts) => texts.join(", "),
-        ValueData::Bytes(bytes) if bytes.len() <= 16 => vmrescue_base::text::hex(&bytes),
-        ValueData::Bytes(bytes) => format!("{} bytes", bytes.len()),
+        ValueData::Bytes(bytes) if bytes.len() <= 32 => vmrescue_base::text::hex(&bytes),
+        ValueData::Bytes(bytes) => {
+            format!("{}... ({} bytes)", vmrescue_base::text::hex(&bytes[..16]), bytes.len())
+        }
     }
+}
+
+/// An element of a boot store, and what it is set to, in bcdedit's words.
+fn boot_words(key: &str, value: &str, data_type: u32, data: &[u8]) -> Option<(String, String)> {
+    if !value.eq_ignore_ascii_case("Element") {
+        return None;
+    }
+    element_words(key).zip(value_words(key, data_type, data))
+}
+
+/// The data of a value of a key, in words: those of bcdedit in a boot store.
+pub fn words_in(key: &str, value: &str, data_type: u32, data: &[u8]) -> String {
+    boot_words(key, value, data_type, data).map_or_else(|| words(data_type, data), |(_, words)| words)
 }
 
 impl Change {
@@ -370,6 +397,13 @@ impl std::fmt::Display for Change {
         let name = |hive: &str| hive.rsplit('\\').next().unwrap_or(hive).to_string();
         match self {
             Change::RegistrySet { hive, key, name: value, data_type, data, was } => {
+                if let Some((element, words)) = boot_words(key, value, *data_type, data) {
+                    write!(f, "set {}: {element} {words}", name(hive))?;
+                    return match was {
+                        Some(was) => write!(f, " (was {was})"),
+                        None => write!(f, " (was not there)"),
+                    };
+                }
                 let value = if value.is_empty() { "(default)" } else { value };
                 let kind = DataType(*data_type).name();
                 if is_secret_hive(hive) {
@@ -385,7 +419,13 @@ impl std::fmt::Display for Change {
             Change::RegistryDeleteValue { hive, key, name: value } => {
                 write!(f, "delete the value {value} of {}\\{key}", name(hive))
             }
+            Change::RegistryDeleteKey { hive, key } if let Some(element) = element_words(key) => {
+                write!(f, "delete {}: {element}", name(hive))
+            }
             Change::RegistryDeleteKey { hive, key } => write!(f, "delete the key {}\\{key}", name(hive)),
+            Change::RegistryInheritSecurity { hive } => {
+                write!(f, "new keys of {} inherit their security", name(hive))
+            }
             Change::RegistryRenameKey { hive, key, to } => {
                 write!(f, "rename the key {}\\{key} to {to}", name(hive))
             }

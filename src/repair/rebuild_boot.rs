@@ -139,14 +139,16 @@ pub fn store_changes(path: &str, before: &Store, after: &Store) -> Vec<Change> {
         object.elements.iter().map(|(element, value)| (element_key(object.id, *element), value.encode()))
     });
     let old: BTreeMap<String, (u32, Vec<u8>)> = elements.collect();
-    let was = |key: &str| old.get(key).map(|(data_type, data)| super::change::words(*data_type, data));
+    let was = |key: &str, name: &str| {
+        old.get(key).map(|(data_type, data)| super::change::words_in(key, name, *data_type, data))
+    };
     changes(before, after)
         .into_iter()
         .map(|change| match change {
             HiveChange::CreateKey { key } => Change::RegistryCreateKey { hive: hive.clone(), key },
             HiveChange::DeleteKey { key } => Change::RegistryDeleteKey { hive: hive.clone(), key },
             HiveChange::SetValue { key, name, data_type, data } => {
-                let was = was(&key);
+                let was = was(&key, &name);
                 Change::RegistrySet { hive: hive.clone(), key, name, data_type, data, was }
             }
         })

@@ -87,7 +87,7 @@ class Hive:
             self.rule('base-checksum', 508)
         if self.u32(4) != self.u32(8):
             self.rule('base-sequence', 4)
-        if self.u32(20) != 1 or not 3 <= self.minor <= 6:
+        if self.u32(20) > 1 or not 3 <= self.minor <= 6:
             self.rule('base-version', 20)
         if self.u32(28) != 0 or self.u32(32) != 1:
             self.rule('base-type', 28)
@@ -187,8 +187,8 @@ class Hive:
         if length == 0 or (not flags & 0x20 and length % 2) or (flags & 0x20 and length > 512 or length > 1024):
             self.rule('key-name', at, str(length))
         name = self.name_of(nk)
-        if parent is not None and (92 in name):
-            self.rule('key-name-separator', at)
+        if 92 in name or name[0] == 0:
+            self.rule('key-name', at, 'no name of a key')
         if flags & 0x20 == 0 and all(u < 256 for u in name):
             self.rule('note-name-not-compressed', at)
         if parent is None:
@@ -199,6 +199,15 @@ class Hive:
                 self.rule('key-parent', at)
             if flags & 0xe:
                 self.rule('key-flags', at, hex(flags))
+        if flags & 0x40 or parent is None and flags & 0x12:
+            self.rule('key-flags', at, hex(flags))
+        layer = self.u16(p + 12) >> 8 & 3
+        above = self.u16(4100 + parent + 12) >> 8 & 3 if parent is not None else 0
+        if above == 3 and self.minor >= 6 and layer not in (1, 3):
+            self.rule('key-layer', at, str(layer))
+        if layer and (self.minor < 6 or parent is None and layer != 2
+                      or layer == 1 and (self.u32(p + 20) or self.u32(p + 36))):
+            self.rule('key-layer', at, str(layer))
         if self.u32(p + 24) != 0:
             self.rule('note-volatile-count', at)
         path = path + (name,)
@@ -209,7 +218,7 @@ class Hive:
                 if self.cell(self.u32(p + 48), n, 'class', nk) is not None:
                     self.use(self.u32(p + 48), 'class', nk)
             elif self.u32(p + 48) != NONE:
-                self.rule('note-class-of-nothing', at)
+                self.rule('class-of-nothing', at)
         self.lines.append(('key', path, self.u32(p + 4) | self.u32(p + 8) << 32))
         longest_name, longest_data = self.values(nk, p, path)
         if longest_name > self.u32(p + 60) or longest_data > self.u32(p + 64):
@@ -288,6 +297,8 @@ class Hive:
     def values(self, nk, p, path):
         count, at = self.u32(p + 36), self.u32(p + 40)
         if count == 0:
+            if at != NONE:
+                self.rule('value-list-of-nothing', 4096 + nk)
             return 0, 0
         lp = self.cell(at, count * 4, 'value-list', nk)
         if lp is None or not self.use(at, 'value list', nk):
@@ -302,6 +313,10 @@ class Hive:
             if self.d[v:v + 2] != b'vk' or self.cells[vk] - 4 < 20 + n:
                 self.rule('value-signature' if self.d[v:v + 2] != b'vk' else 'value-name-short', 4096 + vk)
                 continue
+            if not flags & 1 and n % 2:
+                self.rule('value-name', 4096 + vk, 'half a character')
+            if flags & 2 and self.minor < 6:
+                self.rule('value-layer', 4096 + vk)
             name = self.units(v + 20, n, flags & 1)
             if n == 0 and flags & 1:
                 self.rule('note-flag-of-no-name', 4096 + vk)
@@ -331,6 +346,8 @@ class Hive:
                 self.fact('empty data with the bit')
             return self.d[v + 8:v + 8 + n]
         if size == 0:
+            if self.u32(v + 8) != NONE:
+                self.rule('data-of-nothing', at)
             self.fact('empty data without the bit' + (', no cell' if self.u32(v + 8) == NONE else ', with a cell' if self.u32(v + 8) in self.cells else ''))
             return b''
         if size <= 4:

@@ -10,9 +10,16 @@ type Facts = BTreeMap<String, (u32, Vec<u8>)>;
 fn ours(key: &Key<'_>, path: &str, facts: &mut Facts) -> vmrescue::Result<()> {
     facts.insert(format!("{path}\\"), (u32::MAX, Vec::new()));
     for value in key.values()? {
-        facts.insert(format!("{path}\\:{}", value.name()), (value.data_type().0, value.data()?.into_owned()));
+        let name = lossy(&value.name());
+        facts.insert(format!("{path}\\:{name}"), (value.data_type().0, value.data()?.into_owned()));
     }
-    key.subkeys()?.iter().try_for_each(|child| ours(child, &format!("{path}\\{}", child.name()), facts))
+    let below = |child: &Key<'_>| format!("{path}\\{}", lossy(&child.name()));
+    key.subkeys()?.iter().try_for_each(|child| ours(child, &below(child), facts))
+}
+
+/// A name as nt-hive's text of it is: half a surrogate pair becomes U+FFFD.
+fn lossy(name: &str) -> String {
+    String::from_utf16_lossy(&vmrescue::names::to_units(name))
 }
 
 fn theirs(key: &nt_hive::KeyNode<'_, &[u8]>, path: &str, facts: &mut Facts) -> nt_hive::Result<()> {

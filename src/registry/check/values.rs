@@ -2,7 +2,7 @@
 
 use super::Walk;
 use super::map::Use;
-use crate::cell::cell;
+use crate::cell::{NONE, cell};
 use crate::key::{Key, REG_LINK, SYMBOLIC_LINK};
 use crate::value::{SEGMENT_BYTES, Value, is_segmented};
 use vmrescue_base::bytes::{u16_at, u32_at};
@@ -19,6 +19,10 @@ impl<'a> Walk<'a> {
             }
         };
         if offsets.is_empty() {
+            if key.number(40) != NONE {
+                let text = format!("key {} has no values and a list of them", key.name());
+                self.bad("hive-value-bad", key.offset, text);
+            }
             return;
         }
         self.take(key.number(40), Use::ValueList);
@@ -33,6 +37,9 @@ impl<'a> Walk<'a> {
             };
             self.take(offset, Use::Value);
             match value.stored_name() {
+                Some((name, false)) if name.len() % 2 == 1 => {
+                    self.bad("hive-value-bad", offset, "the name of a value has half a character".into());
+                }
                 Some((name, compressed)) => {
                     let bytes = name.len() as u32 * if compressed { 2 } else { 1 };
                     longest[0].1 = longest[0].1.max(bytes);
@@ -50,6 +57,10 @@ impl<'a> Walk<'a> {
                     format!("link {} has a value that is none of a link", key.name()),
                 );
             }
+            if value.is_tombstone() && self.hive.minor_version() < 6 {
+                let text = format!("value {} is deleted by its layer, and the hive has none", value.name());
+                self.bad("hive-layer-wrong", offset, text);
+            }
             longest[1].1 = longest[1].1.max(value.size());
             self.data(&value, offset);
         }
@@ -57,6 +68,10 @@ impl<'a> Walk<'a> {
 
     fn data(&mut self, value: &Value<'a>, offset: u32) {
         let Some((size, at)) = value.place() else {
+            if value.is_empty_with_a_cell() {
+                let text = format!("value {} has no data and a cell for it", value.name());
+                self.bad("hive-value-bad", offset, text);
+            }
             if value.data().is_err() {
                 self.bad(
                     "hive-value-bad",

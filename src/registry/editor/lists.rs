@@ -2,10 +2,12 @@
 
 use super::HiveEditor;
 use crate::cell::{NONE, compare_names, name_bytes, name_hash, name_hint};
-use crate::hive::Hive;
-use crate::key::Key;
+use crate::hive::{Hive, VERSIONS};
+use crate::key::{Key, Layered};
+use crate::security::inherited;
 use crate::subkeys::own_cells;
-use vmrescue_base::bytes::u32_at;
+use std::collections::HashSet;
+use vmrescue_base::bytes::{u16_at, u32_at};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
 use vmrescue_base::names;
@@ -45,9 +47,13 @@ impl HiveEditor {
     }
 
     pub(super) fn add_subkey(&mut self, parent: u32, name: &str) -> Result<u32> {
-        let security = Key::at(&self.hive, parent)?.number(44);
+        let security = self.security_below(parent)?;
         let offset = self.new_node(name, parent)?;
         self.put_u32(offset, 44, security);
+        if Key::at(&self.hive, parent)?.layered() == Layered::ReplacesTree {
+            // What is below a tree that replaces another one replaces too.
+            self.put(offset, 13, &[3]);
+        }
         if let Some(count) = self.content(security).ok().and_then(|sk| u32_at(sk, 12)) {
             self.put_u32(security, 12, count.saturating_add(1));
         }
@@ -68,6 +74,26 @@ impl HiveEditor {
         self.widen(parent, 52, 2 * names::units(name).count());
         self.touch(parent);
         Ok(offset)
+    }
+
+    /// The security cell of a new key below `parent`.
+    fn security_below(&mut self, parent: u32) -> Result<u32> {
+        let above = Key::at(&self.hive, parent)?;
+        let own = above.number(44);
+        let descriptor = above.security().filter(|_| self.inherits).and_then(inherited);
+        let Some(descriptor) = descriptor else { return Ok(own) };
+        // One cell for all keys of one security, as in hives of Windows.
+        let (mut at, mut seen) = (own, HashSet::new());
+        while seen.insert(at) {
+            let sk = self.content(at)?;
+            if sk.get(20..20 + descriptor.len()) == Some(&descriptor[..])
+                && u32_at(sk, 16) == Some(descriptor.len() as u32)
+            {
+                return Ok(at);
+            }
+            at = u32_at(sk, 4).unwrap_or(NONE);
+        }
+        self.new_security(&descriptor)
     }
 
     pub(super) fn subkey_offsets(&self, key: u32) -> Result<Vec<u32>> {
@@ -186,12 +212,27 @@ impl HiveEditor {
         }
     }
 
-    /// Version, type and file name of another hive's base block.
+    /// Version and file name of another hive's base block, where the version is one.
     pub(crate) fn copy_base(&mut self, other: &Hive) {
-        for range in [20..32, 48..112] {
-            if let Some(bytes) = other.bytes().get(range.clone()) {
-                self.hive.bytes[range].copy_from_slice(bytes);
-            }
+        let number = |at| u32_at(other.bytes(), at).unwrap_or(0);
+        if number(20) <= 1 && VERSIONS.contains(&number(24)) {
+            self.hive.bytes[20..28].copy_from_slice(&other.bytes()[20..28]);
+        }
+        if let Some(bytes) = other.bytes().get(48..112) {
+            self.hive.bytes[48..112].copy_from_slice(bytes);
+        }
+    }
+
+    /// Flags of another key that are about virtual stores and layers.
+    pub(crate) fn copy_flags(&mut self, key: u32, source: &Key<'_>) {
+        const VIRTUAL: u16 = 0x380;
+        let Ok(node) = self.content(key) else { return };
+        let flags = u16_at(node, 2).unwrap_or(0) | source.flags() & VIRTUAL;
+        let user_flags = u16_at(node, 54).unwrap_or(0) | (source.number(52) >> 16) as u16;
+        self.put(key, 2, &flags.to_le_bytes());
+        self.put(key, 54, &user_flags.to_le_bytes());
+        if self.hive.minor_version() >= 6 {
+            self.put(key, 13, &((source.number(12) >> 8) as u8).to_le_bytes());
         }
     }
 
@@ -233,8 +274,7 @@ impl HiveEditor {
 
     /// Gives a key the flag of a symbolic link.
     pub(crate) fn make_link(&mut self, key: u32) {
-        let flags =
-            self.content(key).ok().and_then(|node| vmrescue_base::bytes::u16_at(node, 2)).unwrap_or(0);
+        let flags = self.content(key).ok().and_then(|node| u16_at(node, 2)).unwrap_or(0);
         self.put(key, 2, &(flags | crate::key::SYMBOLIC_LINK).to_le_bytes());
     }
 

@@ -10,10 +10,11 @@ mod values;
 use crate::cell::{BASE_BYTES, NONE, base_checksum, compare_names, name_bytes};
 use crate::free::FreeCells;
 use crate::hive::Hive;
-use crate::key::Key;
+use crate::key::{Key, Layered};
 use crate::path::{self, MAX_NAME_UNITS, MAX_VALUE_NAME_UNITS};
 use crate::value::DataType;
 use cells::Before;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use vmrescue_base::bytes::{u16_at, u32_at};
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
@@ -35,6 +36,7 @@ pub struct HiveEditor {
     hive: Hive,
     before: Before,
     free: FreeCells,
+    inherits: bool,
 }
 
 fn refused(text: &str) -> Error {
@@ -49,11 +51,18 @@ impl HiveEditor {
     /// add up.
     pub fn new(hive: Hive) -> Result<HiveEditor> {
         if !hive.clean {
-            return Err(refused("the hive was not cleanly closed, and its logs were not applied")
-                .advice("put the transaction logs (.LOG1, .LOG2) beside it"));
+            let what = if hive.is_closed() {
+                "the checksum of the base block is wrong, and Windows does not start from such a hive"
+            } else {
+                "the hive was not cleanly closed, and its logs were not applied"
+            };
+            return Err(refused(what).advice(
+                "put the transaction logs (.LOG1, .LOG2) beside it; where they are gone, \
+                 `vmrescue check --repair --allow-unsafe` takes the hive as it lies",
+            ));
         }
         let free = FreeCells::scan(hive.bytes())?;
-        Ok(HiveEditor { before: Before::new(hive.bytes().len()), hive, free })
+        Ok(HiveEditor { before: Before::new(hive.bytes().len()), hive, free, inherits: false })
     }
 
     /// An empty hive, version 1.5, whose root carries `root_name`.
@@ -75,7 +84,7 @@ impl HiveEditor {
         free.add_bin(0, 4096);
         // The root's cell comes first, where the base block already points.
         let hive = Hive::without_root(bytes);
-        let mut editor = HiveEditor { before: Before::new(0), hive, free };
+        let mut editor = HiveEditor { before: Before::new(0), hive, free, inherits: false };
         let root = editor.new_node(root_name, NONE)?;
         let security = editor.allocate(20 + DEFAULT_SECURITY.len())?;
         let mut sk = b"sk\0\0".to_vec();
@@ -88,6 +97,11 @@ impl HiveEditor {
         editor.put_u32(root, 44, security);
         editor.put(root, 2, &0x2cu16.to_le_bytes());
         Ok(editor)
+    }
+
+    /// From here on new keys get the security that the kernel would compute from their parent's, not the parent's own word for word.
+    pub fn inherit_security(&mut self) {
+        self.inherits = true;
     }
 
     /// The hive as it is now.
@@ -111,9 +125,14 @@ impl HiveEditor {
         {
             return Err(Error::limit(Layer::Hive, "a key path is too long").found(path));
         }
+        if let Some(bad) = names.iter().find(|name| !path::is_key_name(name)) {
+            return Err(Error::invalid(Layer::Hive, "this is no name for a key").found(format!("{bad:?}")));
+        }
         let (mut key, mut made) = (self.hive.root().offset, false);
         for name in names {
-            let there = Key::at(&self.hive, key)?.subkey(name)?.map(|next| next.offset);
+            let there = Key::at(&self.hive, key)?;
+            self.refuse_tombstone(&there, path)?;
+            let there = there.subkey(name)?.map(|next| next.offset);
             key = match there {
                 Some(next) => next,
                 None => {
@@ -123,6 +142,17 @@ impl HiveEditor {
             };
         }
         Ok(made)
+    }
+
+    /// A key that its layer deletes has neither subkeys nor values; Windows takes one that has for damage.
+    fn refuse_tombstone(&self, key: &Key<'_>, path: &str) -> Result<()> {
+        if key.layered() != Layered::Tombstone {
+            return Ok(());
+        }
+        let text = format!("the key {} is deleted by this layer; nothing can be below it", key.name());
+        Err(refused(&text)
+            .found(path)
+            .advice("delete that key first; what the layer below has then shows through"))
     }
 
     /// Deletes the key at `path`; false when it is not there.
@@ -162,6 +192,7 @@ impl HiveEditor {
         let Some(key) = self.hive.key(path)? else {
             return Err(Error::not_found(Layer::Hive, "the key was not made").found(path));
         };
+        self.refuse_tombstone(&key, path)?;
         let key_offset = key.offset;
         if let Some(value) = key.value(name)? {
             if value.data_type() == data_type && *value.data()? == *data {
@@ -215,7 +246,7 @@ impl HiveEditor {
         if offset == self.hive.root().offset {
             return Err(refused("the root key cannot be renamed"));
         }
-        if name.is_empty() || name.contains('\\') || names::units(name).count() > MAX_NAME_UNITS {
+        if !path::is_key_name(name) {
             return Err(Error::invalid(Layer::Hive, "this is no name for a key").found(name));
         }
         let above = Key::at(&self.hive, parent)?;
@@ -254,6 +285,41 @@ impl HiveEditor {
         self.touch(moved);
         self.touch(parent);
         Ok(())
+    }
+
+    /// Makes every security cell say that it is one and count the keys that use it; how many were wrong.
+    ///
+    /// # Errors
+    /// `Damaged` where lists or security cells cannot be read: such a hive is rebuilt, not mended.
+    pub fn recount_security(&mut self) -> Result<usize> {
+        let (mut users, mut seen) = (BTreeMap::new(), HashSet::new());
+        let mut pending = vec![self.hive.root().offset];
+        while let Some(offset) = pending.pop() {
+            if seen.insert(offset) {
+                let key = Key::at(&self.hive, offset)?;
+                *users.entry(key.number(44)).or_insert(0u32) += 1;
+                pending.extend(key.subkeys()?.iter().map(|child| child.offset));
+            }
+        }
+        // Those that nobody uses are in the ring too.
+        let mut at = self.hive.root().number(44);
+        let mut ring = HashSet::new();
+        while ring.insert(at) {
+            users.entry(at).or_insert(0);
+            at = u32_at(self.content(at)?, 4).unwrap_or(NONE);
+        }
+        let mut wrong = 0;
+        for (security, count) in users {
+            if !self.content(security)?.starts_with(b"sk") {
+                self.put(security, 0, b"sk");
+                wrong += 1;
+            }
+            if u32_at(self.content(security)?, 12) != Some(count) {
+                self.put_u32(security, 12, count);
+                wrong += 1;
+            }
+        }
+        Ok(wrong)
     }
 
     /// Puts the base block right and gives the file; without a change it is the file that was opened.

@@ -20,6 +20,12 @@ impl HiveEditor {
         Ok(())
     }
 
+    /// Marks a value as deleted by its layer.
+    pub(crate) fn bury(&mut self, value: u32) {
+        let flags = self.content(value).ok().and_then(|node| u16_at(node, 16)).unwrap_or(0);
+        self.put(value, 16, &(flags | TOMBSTONE).to_le_bytes());
+    }
+
     pub(super) fn value_cell(&self, key: u32, name: &str) -> Result<u32> {
         let key = Key::at(&self.hive, key)?;
         for (offset, value) in key.value_offsets()?.into_iter().zip(key.values()?) {

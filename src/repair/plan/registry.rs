@@ -3,6 +3,7 @@
 use super::Planner;
 use super::data::multi;
 use crate::change::{Change, words};
+use crate::hive_cure::copy_of_hive;
 use crate::key_path::{KeyPath, key_path};
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::text::{fits, utf16le_bytes};
@@ -153,30 +154,29 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// SAM and SECURITY are one: accounts of the one are decrypted by what the other holds, so they are restored together or not at all.
     pub(super) fn restore_regback(&mut self, name: &str) -> Result<()> {
-        let from = format!(r"{}\System32\config\RegBack\{name}", self.installation.path);
-        let Some(data) = self.file(&from)?.filter(|data| !data.is_empty()) else {
-            return Err(Error::not_found(Layer::Hive, "RegBack holds no copy of the hive")
-                .found(from)
-                .advice("Windows 10 since 1803 makes none; look for a restore point or a backup"));
-        };
-        let damaged = match Hive::parse(data.clone()) {
-            Ok(hive) => hive
-                .check()
-                .into_iter()
-                .find(|d| d.severity == vmrescue_base::Severity::Error)
-                .map(|d| d.to_string()),
-            Err(e) => Some(e.to_string()),
-        };
-        if let Some(damaged) = damaged {
-            return Err(
-                Error::refused(Layer::Hive, "the copy of the hive in RegBack is damaged").found(damaged)
-            );
+        const PAIR: [&str; 2] = ["SAM", "SECURITY"];
+        let names = if PAIR.iter().any(|one| one.eq_ignore_ascii_case(name)) { &PAIR[..] } else { &[name] };
+        let mut changes = Vec::new();
+        for name in names {
+            let from = format!(r"{}\System32\config\RegBack\{name}", self.installation.path);
+            let Some(data) = self.file(&from)?.filter(|data| !data.is_empty()) else {
+                return Err(Error::not_found(Layer::Hive, "RegBack holds no copy of the hive")
+                    .found(from)
+                    .advice("Windows 10 since 1803 makes none; look for a restore point or a backup"));
+            };
+            let data = copy_of_hive(data).map_err(|e| e.in_file(&from))?.into_bytes();
+            let to = format!(r"{}\System32\config\{name}", self.installation.path);
+            if self.file(&to)?.as_ref() != Some(&data) {
+                let size = data.len() as u64;
+                changes.push(Change::FileWrite { path: to, data: data.into(), size, from });
+            }
         }
-        let to = format!(r"{}\System32\config\{name}", self.installation.path);
-        if self.file(&to)?.as_ref() != Some(&data) {
-            let size = data.len() as u64;
-            self.planned.changes.push(Change::FileWrite { path: to, data: data.into(), size, from });
+        for change in changes {
+            if !self.planned.changes.contains(&change) {
+                self.planned.changes.push(change);
+            }
         }
         Ok(())
     }

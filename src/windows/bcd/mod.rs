@@ -19,6 +19,7 @@ pub mod resolve;
 mod store;
 pub mod text;
 pub mod value;
+mod words;
 
 pub use defaults::{Firmware, FreshSpec, Recovery, fresh};
 pub use device::{Device, DeviceElement, PartitionRef};
@@ -28,3 +29,4 @@ pub use resolve::{DiskMap, MapPartition, Resolution};
 pub use store::{Object, Store};
 pub use text::{Dangling, ObjectView, Options, dangling, enumerate, view};
 pub use value::Value;
+pub use words::{element_words, value_words};
