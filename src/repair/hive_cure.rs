@@ -32,9 +32,8 @@ pub fn cure_hive(hive: &Hive) -> Result<Option<Cured>> {
         let how = format!("what can be read of it, {} things lost", lost.len());
         return Ok(Some(Cured { bytes, how, lost, given_up }));
     }
-    let miscounted = defects
-        .iter()
-        .any(|defect| matches!(defect.code, "hive-security-count" | "hive-security-signature"));
+    let miscounted =
+        defects.iter().any(|defect| matches!(defect.code, "hive-security-count" | "hive-security-signature"));
     if hive.is_clean() && !miscounted {
         return Ok(None);
     }
