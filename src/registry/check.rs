@@ -13,7 +13,7 @@ use super::hive::Hive;
 use super::key::{KEY_COMPRESSED, Key, Layered, PREDEFINED, SYMBOLIC_LINK};
 use super::path;
 use super::subkeys::{listed, own_cells};
-use map::{CellMap, Use};
+use map::{CellMap, Use, Wrong};
 use std::collections::{BTreeMap, HashSet};
 use vmrescue_base::bytes::{u16_at, u32_at};
 use vmrescue_base::error::{Defect, Layer, Severity};
@@ -70,9 +70,16 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, offset: u32, what: Use) {
-        if let Some(first) = self.map.take(offset, what) {
-            let text = format!("a cell is used as {} and as {}", first.words(), what.words());
-            self.bad("hive-cell-twice", offset, text);
+        match self.map.take(offset, what) {
+            None => {}
+            Some(Wrong::Twice(first)) => {
+                let text = format!("a cell is used as {} and as {}", first.words(), what.words());
+                self.bad("hive-cell-twice", offset, text);
+            }
+            Some(Wrong::NoCell) => {
+                let text = format!("a {} is no cell of its bin", what.words());
+                self.bad("hive-cell-unknown", offset, text);
+            }
         }
     }
 

@@ -534,3 +534,22 @@ fn new_keys_inherit_when_asked() {
     assert_eq!(security("a"), security::inherited(root).unwrap());
     assert_eq!(security("a"), security("b"));
 }
+
+/// A cell that grew over the next ones: what they hold can still be read, and is no cell to Windows.
+#[test]
+fn what_lies_inside_of_another_cell_is_no_cell() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    editor.set_value(r"a\b", "v", DataType::SZ, &[7; 40]).unwrap();
+    let mut bytes = editor.finish(FileTime::now()).unwrap().bytes;
+    let places: Vec<usize> = {
+        let hive = Hive::parse(bytes.clone()).unwrap();
+        ["a", r"a\b"].map(|path| hive.key(path).unwrap().unwrap().file_offset() as usize).to_vec()
+    };
+    let end = |bytes: &[u8], at: usize| at + u32_at(bytes, at).unwrap().cast_signed().unsigned_abs() as usize;
+    assert!(places[0] < places[1]);
+    let size = -i32::try_from(end(&bytes, places[1]) - places[0]).unwrap();
+    bytes[places[0]..places[0] + 4].copy_from_slice(&size.to_le_bytes());
+    let hive = Hive::parse(bytes).unwrap();
+    assert!(hive.key(r"a\b").unwrap().is_some());
+    assert!(hive.check().iter().any(|defect| defect.code == "hive-cell-unknown"), "{:?}", hive.check());
+}

@@ -1,6 +1,6 @@
 //! Which cells there are, and what each is used for: one byte for eight bytes of the hive.
 
-use crate::cell::{BASE_BYTES, NONE, bins_bytes};
+use crate::cell::{BASE_BYTES, bins_bytes};
 use crate::free::each_cell;
 use vmrescue_base::bytes::u32_at;
 use vmrescue_base::error::Error;
@@ -40,7 +40,19 @@ impl Use {
     }
 }
 
-pub(in crate::check) struct CellMap(Vec<u8>);
+pub(in crate::check) struct CellMap {
+    states: Vec<u8>,
+    /// All bins were read: what is not in the map is no cell.
+    whole: bool,
+}
+
+/// What is wrong with a use of a cell.
+pub(in crate::check) enum Wrong {
+    /// It has another use already.
+    Twice(Use),
+    /// No cell begins there, or a free one: what is read lies inside of another.
+    NoCell,
+}
 
 impl CellMap {
     /// Reads all bins; the error stops it where they do not add up.
@@ -55,22 +67,31 @@ impl CellMap {
                 }
             },
         );
-        (CellMap(map), broken.err())
+        let whole = broken.is_ok();
+        (CellMap { states: map, whole }, broken.err())
     }
 
-    /// Marks a cell as used; what it is used for already, when that is something else.
-    pub(in crate::check) fn take(&mut self, offset: u32, what: Use) -> Option<Use> {
-        let state = self.0.get_mut(offset as usize / 8).filter(|_| offset != NONE)?;
-        let first = ALL.into_iter().find(|known| *known as u8 == *state);
-        if *state != 0 {
-            *state = what as u8;
+    /// Marks a cell as used; what is wrong with that.
+    pub(in crate::check) fn take(&mut self, offset: u32, what: Use) -> Option<Wrong> {
+        let whole = self.whole;
+        let none = || whole.then_some(Wrong::NoCell);
+        let Some(state) = self.states.get_mut(offset as usize / 8).filter(|_| offset.is_multiple_of(8))
+        else {
+            return none();
+        };
+        match *state {
+            0 => none(),
+            ALLOCATED => {
+                *state = what as u8;
+                None
+            }
+            used => ALL.into_iter().find(|known| *known as u8 == used).map(Wrong::Twice),
         }
-        first
     }
 
     /// How many allocated cells nobody uses, and their bytes.
     pub(in crate::check) fn unreached(&self, bytes: &[u8]) -> (u64, u64) {
-        let lost = self.0.iter().zip(0..).filter(|(state, _)| **state == ALLOCATED);
+        let lost = self.states.iter().zip(0..).filter(|(state, _)| **state == ALLOCATED);
         lost.fold((0, 0), |(count, sum), (_, place): (_, usize)| {
             let size = u32_at(bytes, BASE_BYTES + place * 8).unwrap_or(0).cast_signed().unsigned_abs();
             (count + 1, sum + u64::from(size))
