@@ -39,14 +39,20 @@ pub(crate) struct MemoryPlace {
     pub(crate) files: RefCell<BTreeMap<String, Vec<u8>>>,
     pub(crate) writes: Cell<u64>,
     pub(crate) dies_at: Cell<u64>,
+    /// How often the names of all files were asked for, and a file was opened.
+    pub(crate) looked: Cell<(u64, u64)>,
 }
 
 impl Place for MemoryPlace {
     fn names(&self) -> Result<Vec<String>> {
+        let (listed, opened) = self.looked.get();
+        self.looked.set((listed + 1, opened));
         Ok(self.files.borrow().keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> Result<Disk> {
+        let (listed, opened) = self.looked.get();
+        self.looked.set((listed, opened + 1));
         let files = self.files.borrow();
         let bytes = files.get(name).ok_or_else(|| Error::not_found(Layer::Host, name))?;
         Ok(Disk::new(Arc::new(MemoryDevice::new(bytes.clone()))))

@@ -261,3 +261,31 @@ fn a_publish_that_found_no_room_is_tried_again() {
     tx.verified_so_far().publish(Record::default(), &Silent).unwrap().unwrap();
     assert_eq!(fs::read(&path).unwrap()[10..14], *b"kept");
 }
+
+/// What an operation asks of its state does not depend on how many there were: no list of names, and as many files.
+#[test]
+fn an_operation_looks_at_as_little_after_thousands() {
+    let place = MemoryPlace::default();
+    place.dies_at.set(u64::MAX);
+    let image = DiskMut::new(Arc::new(MemoryDevice::new(vec![0; 8192])) as Arc<dyn WritableDevice>);
+    let mut seen = Vec::new();
+    for number in 0..2000u32 {
+        let old = image.as_disk().read_vec(0, 8192).unwrap();
+        let mut new = old.clone();
+        new[100..104].copy_from_slice(&(number + 1).to_le_bytes());
+        let (disk, ranges) = staged(&old, &new);
+        place.looked.set((0, 0));
+        let id = publish_staged(&place, &image, &disk, &ranges, Record::default(), &Silent).unwrap();
+        assert_eq!(id, OperationId(number + 1));
+        history::undo_at(&place, &image, None, false, &Silent).unwrap();
+        let looked = place.looked.get();
+        // It stands again, for the next.
+        let journal = Journal::open(&place, id, View::Whole).unwrap();
+        journal.apply(&image, Side::After, Again::FromMemory, &Silent).unwrap();
+        let mut operation = record::load(&place, id).unwrap();
+        operation.enter(&place, OperationState::Done).unwrap();
+        seen.push(looked);
+    }
+    assert_eq!(seen[1999], seen[10]);
+    assert_eq!(seen[1999].0, 0, "no list of all names");
+}
