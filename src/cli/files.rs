@@ -13,6 +13,8 @@ use vmrescue_base::limits::MAX_PAYLOAD_BYTES;
 use vmrescue_base::text::hex;
 use vmrescue_boot::Part;
 use vmrescue_fs::NodeKind;
+use vmrescue_payload::cab::Cabinet;
+use vmrescue_payload::psf::{self, PsfFile, is_psf};
 use vmrescue_payload::{Decoded, Form, decode, delta};
 use vmrescue_windows::{FileState, Installation, Machine, base_manifest, exact_files, explain_file};
 
@@ -28,6 +30,17 @@ pub(super) enum FilesCommand {
     },
     /// Whether system files are exactly what the installed build expects; exit 1 when some are not
     Verify(VerifyArgs),
+    /// The files of an update package: a cabinet (.cab, .msu of the older form) or an express storage (.psf)
+    List {
+        /// The package
+        package: PathBuf,
+        /// Index of an express storage, when it does not lie inside
+        #[arg(long, value_name = "FILE")]
+        index: Option<PathBuf>,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Unpack a payload of the component store or of an update: DCS, DCN, DCM, DCD, PA30, PA31
     Decode(DecodeArgs),
 }
@@ -50,13 +63,19 @@ pub(super) struct VerifyArgs {
 /// `vmrescue files decode PAYLOAD OUT`
 #[derive(Debug, Args)]
 pub(super) struct DecodeArgs {
-    /// Packed file or delta
+    /// Packed file or delta; or a package that has it, with --member
     payload: PathBuf,
     /// New file of this machine
     out: PathBuf,
     /// What the delta was made against: another version of the file; for a manifest its base, or the wcp.dll that has it
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
+    /// File of a cabinet or express storage, by its name there
+    #[arg(long, value_name = "NAME")]
+    member: Option<String>,
+    /// Index of an express storage, when it does not lie inside
+    #[arg(long, value_name = "FILE", requires = "member")]
+    index: Option<PathBuf>,
     /// Write only what has this SHA-256
     #[arg(long, value_name = "SHA256")]
     expect: Option<String>,
@@ -71,6 +90,7 @@ pub(super) fn run(command: FilesCommand) -> Result<u8> {
     match command {
         FilesCommand::Explain { image, path } => explain(&image, &path),
         FilesCommand::Verify(args) => verify(&args),
+        FilesCommand::List { package, index, json } => list(&package, index.as_deref(), json),
         FilesCommand::Decode(args) => decode_file(&args),
     }
 }
@@ -201,7 +221,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 fn decode_file(args: &DecodeArgs) -> Result<u8> {
     let mut rules = args.output.plain().protect(&args.payload, "this is the payload")?;
-    let payload = read(&args.payload)?;
+    let mut payload = read(&args.payload)?;
+    if let Some(member) = &args.member {
+        payload = member_of(&payload, args.index.as_deref(), member).map_err(|e| e.in_file(&args.payload))?;
+    }
     let base = match &args.base {
         Some(path) => {
             rules = rules.protect(path, "this is the source of the delta")?;
@@ -243,6 +266,61 @@ fn decode_file(args: &DecodeArgs) -> Result<u8> {
             say("the hash in the delta itself fits")?;
         }
         doubt.map_or(Ok(()), |doubt| say(&format!("not proven: {doubt}")))?;
+    }
+    Ok(CLEAN)
+}
+
+/// The files of an express storage.
+fn storage(psf: &[u8], index: Option<&Path>) -> Result<Vec<PsfFile>> {
+    let index = match index {
+        Some(path) => read(path)?,
+        None => psf::own_index(psf)?,
+    };
+    psf::files(&index)
+}
+
+fn member_of(package: &[u8], index: Option<&Path>, name: &str) -> Result<Vec<u8>> {
+    let missing = || Error::not_found(Layer::Payload, "the package has no such file").found(name);
+    if is_psf(package) {
+        let files = storage(package, index)?;
+        let own = files.iter().find(|own| own.name.eq_ignore_ascii_case(name)).ok_or_else(missing)?;
+        let (offset, length) = own.place();
+        let range = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
+        let stored = range.and_then(|(at, length)| vmrescue_base::bytes::slice_at(package, at, length));
+        let stored = stored.ok_or_else(|| {
+            Error::damaged(Layer::Payload, "the file lies behind the end").at(offset).found(name)
+        })?;
+        return own.decode(stored, MAX_PAYLOAD_BYTES);
+    }
+    let mut found = None;
+    Cabinet::open(package)?.extract(
+        MAX_PAYLOAD_BYTES,
+        &|own| own.name.eq_ignore_ascii_case(name),
+        &mut |_, bytes| {
+            found = Some(bytes.to_vec());
+            Ok(())
+        },
+    )?;
+    found.ok_or_else(missing)
+}
+
+fn list(package: &Path, index: Option<&Path>, json: bool) -> Result<u8> {
+    let bytes = read(package)?;
+    let files: Vec<(String, u64, Option<String>)> = if is_psf(&bytes) {
+        let files = storage(&bytes, index).map_err(|e| e.in_file(package))?;
+        files.into_iter().map(|own| (own.name, own.size, Some(hex(&own.sha256)))).collect()
+    } else {
+        let cabinet = Cabinet::open(&bytes).map_err(|e| e.in_file(package))?;
+        cabinet.files().iter().map(|own| (own.name.clone(), own.size, None)).collect()
+    };
+    if json {
+        let files: Vec<Value> = files
+            .iter()
+            .map(|(name, size, sha256)| json!({"name": name, "size": size, "sha256": sha256}))
+            .collect();
+        super::say_json("files-list", json!({"package": package, "files": files}))?;
+    } else {
+        files.iter().try_for_each(|(name, size, _)| say(&format!("{size:>12}  {name}")))?;
     }
     Ok(CLEAN)
 }

@@ -14,6 +14,7 @@ mod fixes;
 mod hive_content;
 mod hive_cure;
 mod key_path;
+mod packages;
 mod plan;
 mod postcondition;
 mod rebuild_boot;
@@ -40,6 +41,7 @@ pub use file_system::{Making, format_volume, repair_file_system, repair_file_sys
 pub use fixes::{FixPlan, FixPlans, run_fixes};
 pub use hive_cure::{Cured, copy_of_hive, cure_hive};
 pub use key_path::{KeyPath, key_path};
+pub use packages::Package;
 pub use plan::{Context, Planned, plan, plan_on_disk, plan_with, registry_data};
 pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};
 pub use run::{Gate, Options, Outcome, Target, open_staged, run_changes, run_script};

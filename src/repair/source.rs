@@ -1,7 +1,9 @@
-//! Where files come from that the guest's own component store does not have: a folder, another machine's disk, an installation image (WIM).
+//! Where files come from that the guest's own component store does not have: a folder, another machine's disk, an installation image (WIM), an
+//! update package.
 //!
-//! Missing: split and solid WIM images (SWM, ESD), cabinets and update packages.
+//! Update packages are in `packages`. Missing: split and solid WIM images (SWM, ESD).
 
+use super::packages::{Package, is_package};
 use super::plan::directory;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ pub enum Source {
     Disk(String, Arc<Machine>),
     /// The images of a WIM.
     Images(Vec<Donor>),
+    /// An update package: cabinet or express storage.
+    Package(Arc<Package>),
 }
 
 /// A file system with a Windows on it.
@@ -56,7 +60,7 @@ pub(super) struct Found {
 }
 
 impl Source {
-    /// Opens a source: a folder, a disk image of any kind, or a WIM (`FILE` or `FILE#N` for its N-th image). BitLocker volumes
+    /// Opens a source: a folder, a disk image of any kind, an update package, or a WIM (`FILE` or `FILE#N` for its N-th image). BitLocker volumes
     /// of a disk are opened with the keys that fit.
     ///
     /// # Errors
@@ -80,6 +84,9 @@ impl Source {
             }
             return Ok(Source::Images(donors));
         }
+        if is_package(path)? {
+            return Ok(Source::Package(Arc::new(Package::open(path)?)));
+        }
         let container = image::open_path(path, &OpenOptions::default())?;
         Ok(Source::Disk(file.to_string(), Arc::new(Machine::open_with(container.disk, keys)?)))
     }
@@ -87,7 +94,7 @@ impl Source {
     /// File systems with a Windows on them.
     pub(super) fn donors(&self) -> Vec<Donor> {
         match self {
-            Source::Folder(_) => Vec::new(),
+            Source::Folder(_) | Source::Package(_) => Vec::new(),
             Source::Images(donors) => donors.clone(),
             Source::Disk(name, machine) => machine
                 .installations
@@ -106,6 +113,8 @@ impl Source {
         let mut found = Vec::new();
         match self {
             Source::Folder(folder) => in_folder(folder, name, &mut found)?,
+            // Only exact files are taken out of an update: a newer version is not what the guest has.
+            Source::Package(_) => {}
             Source::Disk(label, machine) => {
                 for installation in &machine.installations {
                     let fs = machine.file_system(installation.volume)?;
@@ -187,13 +196,29 @@ impl Source {
                     if let Some(found) = in_place(&*fs, label, wanted, tried)? {
                         return Ok(Some(found));
                     }
-                    let (found, failed) =
-                        make_file(machine, installation, wanted.component, wanted.name(), wanted.expected)?;
+                    let (found, failed) = make_file(
+                        machine,
+                        installation,
+                        wanted.component,
+                        wanted.name(),
+                        wanted.expected,
+                        &[],
+                    )?;
                     tried.extend(
                         failed.into_iter().map(|t| Tried { place: format!("{label}: {}", t.place), ..t }),
                     );
                     if let Some(found) = found {
                         return Ok(Some(Candidate { from: format!("{label}: {}", found.from), ..found }));
+                    }
+                }
+            }
+            Source::Package(package) => {
+                for member in package.members(wanted.component, wanted.name())? {
+                    // Forward deltas are for what the guest has; reverse ones make the first version.
+                    if matches!(member.folder.as_str(), "" | "n")
+                        && let Some(found) = wanted.judged(member.place, &member.bytes, tried)
+                    {
+                        return Ok(Some(found));
                     }
                 }
             }
@@ -206,6 +231,18 @@ impl Source {
             }
         }
         Ok(None)
+    }
+}
+
+impl Source {
+    /// Forward deltas of a component's file, for the first version that the guest has: place and bytes.
+    ///
+    /// # Errors
+    /// Of reading the source.
+    pub(super) fn forward_deltas(&self, wanted: &Exact<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+        let Source::Package(package) = self else { return Ok(Vec::new()) };
+        let members = package.members(wanted.component, wanted.name())?;
+        Ok(members.into_iter().filter(|m| m.folder == "f").map(|m| (m.place, m.bytes)).collect())
     }
 }
 

@@ -223,7 +223,9 @@ pub fn explain_file(machine: &Machine, installation: &Installation, path: &str) 
     let mut file = file;
     match (&manifest_sha256, &manifest_registered) {
         (Some(is), Some(said)) if is != said => {
-            file.state = file.state.max(FileState::Unknown);
+            if matches!(file.state, FileState::Exact | FileState::OtherVersion) {
+                file.state = FileState::Unknown;
+            }
             file.expected = None;
             unknown
                 .push("the manifest is not the one that the registry knows: its hashes prove nothing".into());
@@ -238,7 +240,7 @@ pub fn explain_file(machine: &Machine, installation: &Installation, path: &str) 
     if file.state != FileState::Exact
         && let (Some(component), Some(expected)) = (&file.component, file.expected)
     {
-        let (made, failed) = store.make(component, name_of(path), expected)?;
+        let (made, failed) = store.make(component, name_of(path), expected, &[])?;
         source = made.map(|made| made.from);
         tried = failed;
     }
@@ -309,7 +311,8 @@ pub fn wanted_file(machine: &Machine, installation: &Installation, path: &str) -
     Ok(Wanted { file, node, component, expected, store_path, store_node, has_folder, sibling })
 }
 
-/// The bytes of a file out of the store of an installation, which may be another one than the file's own; and what was tried.
+/// The bytes of a file out of the store of an installation, which may be another one than the file's own; and what was tried. `deltas` are
+/// forward deltas from elsewhere.
 ///
 /// # Errors
 /// Of the file system's lists of the store.
@@ -319,8 +322,9 @@ pub fn make_file(
     component: &str,
     name: &str,
     expected: [u8; 32],
+    deltas: &[(String, Vec<u8>)],
 ) -> Result<(Option<Candidate>, Vec<Tried>)> {
-    Store::open(machine, installation)?.make(component, name, expected)
+    Store::open(machine, installation)?.make(component, name, expected, deltas)
 }
 
 fn name_of(path: &str) -> &str {

@@ -41,7 +41,8 @@ pub mod timeline;
 mod unread;
 mod updates;
 mod version_resource;
-mod xml;
+
+use vmrescue_payload::xml;
 
 pub use asked::{Asked, did_you_mean};
 pub use authenticode::{PeHashes, Signature, embedded_signature, pe_digest, pe_hashes};

@@ -48,7 +48,7 @@ pub fn packing(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         [b'D', b'C', b'N', 1, ..] => Some(("DCN", "a file compressed as a delta against nothing")),
         [b'D', b'C', b'M', 1, ..] => Some(("DCM", "a manifest compressed against a base in wcp.dll")),
         [b'D', b'C', b'H' | b'X', 1, ..] => Some(("DCH", "a compressed file")),
-        [b'P', b'A', b'3', b'0' | b'1', ..] | [_, _, _, _, b'P', b'A', b'3', b'0', ..] => {
+        [b'P', b'A', b'3', b'0' | b'1', ..] | [_, _, _, _, b'P', b'A', b'3', b'0' | b'1', ..] => {
             Some(("PA30", "a delta"))
         }
         [b'P', b'A', b'1', b'9', ..] => Some(("PA19", "a delta")),

@@ -229,6 +229,52 @@ fn a_healthy_machine_gives_the_exact_bytes() {
     assert!(read(dir.path(), image, PACKED_PATH) == packed_file());
 }
 
+/// What the guest lost, from update packages: the forward delta out of a storage, the whole file out of a cabinet in a cabinet.
+#[test]
+fn packages_give_what_the_guest_has_not() {
+    let dir = tempfile::tempdir().unwrap();
+    disk(dir.path(), &store_changes());
+    let delta =
+        read(dir.path(), dir.path().join("d.img").to_str().unwrap(), &in_store(ACPI_VERSIONS[0], r"f\"));
+    let gone = Change::FileDelete { path: in_store(ACPI_VERSIONS[0], r"f\") };
+    let path = disk(dir.path(), &[gone, write(ACPI, vec![0; 77])]);
+    let image = path.to_str().unwrap();
+    assert_eq!(restore(image, ACPI, &[]).status.code(), Some(2));
+    let component = folder(ACPI_VERSIONS[0]).rsplit('\\').next().unwrap().to_string();
+    let older = folder(ACPI_VERSIONS[1]).rsplit('\\').next().unwrap().to_string();
+    let names =
+        [format!(r"{component}\f\ACPI.sys"), format!(r"{component}\ACPI.sys"), format!(r"{older}\ACPI.sys")];
+    let (whole, other) = (acpi(), program_file("ACPI.sys", ACPI_VERSIONS[1]).unwrap());
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    use vmrescue::payload::testing::{cabinet, psf};
+    let storage = file("kb.psf", &psf(&[(&names[0], &delta)]));
+    let inner = cabinet(&[("update.mum", b"<assembly/>"), (&names[1], &whole)]);
+    let package = file("kb.msu", &cabinet(&[("WSUSSCAN.cab", &cabinet(&[])), ("kb.cab", &inner)]));
+    let wrong = file("wrong.cab", &cabinet(&[(&names[2], &other), (&names[1], &other)]));
+    let refused = restore(image, ACPI, &["--source", &wrong]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(text(&refused).contains("wrong.cab"), "{}", text(&refused));
+    for source in [storage, package] {
+        let before = sha(&path);
+        let done = restore(image, ACPI, &["--source", &source]);
+        assert!(done.status.success(), "{source}: {}", text(&done));
+        assert!(read(dir.path(), image, ACPI) == whole);
+        assert!(vmrescue(&["undo", image, "--yes"]).status.success());
+        assert_eq!(sha(&path), before);
+    }
+    let listed = vmrescue(&["files", "list", dir.path().join("wrong.cab").to_str().unwrap()]);
+    assert!(text(&listed).contains(&names[1]), "{}", text(&listed));
+    let out = dir.path().join("member");
+    let wrong = dir.path().join("wrong.cab");
+    let words = ["files", "decode", wrong.to_str().unwrap(), out.to_str().unwrap(), "--member"];
+    let done = vmrescue(&[&words[..], &[&names[2]]].concat());
+    assert!(done.status.success() && std::fs::read(out).unwrap() == other, "{}", text(&done));
+}
+
 #[test]
 fn names_come_back_and_neighbours_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();

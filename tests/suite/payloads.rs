@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vmrescue::bytes::{u32_at, u64_at};
-use vmrescue::payload::{Form, decode, delta, form, lzms};
+use vmrescue::payload::cab::Cabinet;
+use vmrescue::payload::{Form, decode, delta, form, lzms, psf};
 use vmrescue::text::hex;
 
 const LIMIT: u64 = 512 << 20;
@@ -307,4 +308,72 @@ fn the_command_unpacks_checks_and_spares_its_sources() {
     }
     assert!(std::fs::read(path("old")).unwrap() == old);
     assert!(std::fs::read(path("other")).unwrap() == new);
+}
+
+/// All files of a cabinet.
+fn unpacked(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let cabinet = Cabinet::open(bytes).unwrap();
+    cabinet
+        .extract(LIMIT, &|_| true, &mut |file, bytes| {
+            found.push((file.name.clone(), bytes.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+    found
+}
+
+/// A package of another maker, MSZIP with a signature behind it: every file is a member of the catalog inside by its SHA-256.
+#[test]
+fn cabinets_of_others_give_the_files_that_their_catalog_names() {
+    let Some(dir) = samples() else { return };
+    let files = unpacked(&std::fs::read(dir.join("cab/no-defender-amd64.cab")).unwrap());
+    assert_eq!(files.len(), 168);
+    let catalog = &files.iter().find(|(name, _)| name == "update.cat").unwrap().1;
+    let mut members = std::collections::BTreeSet::new();
+    vmrescue::windows::catalog_hashes(catalog, &mut |hash| {
+        members.insert(hash.to_vec());
+    })
+    .unwrap();
+    for (name, bytes) in files.iter().filter(|(name, _)| name != "update.cat") {
+        assert!(members.contains(&Sha256::digest(bytes)[..]), "{name}");
+    }
+    // An update of the older form: cabinets and a storage in a cabinet.
+    let files = unpacked(&std::fs::read(dir.join("msu/windows10.0-kb0000000-x64.msu")).unwrap());
+    let storage = files.iter().find(|(name, _)| name.ends_with(".psf")).unwrap();
+    assert!(storage.1 == std::fs::read(dir.join("psf/synthetic.psf")).unwrap());
+}
+
+#[test]
+fn an_express_storage_gives_its_files_and_hostile_indexes_are_refused() {
+    let Some(dir) = samples() else { return };
+    let storage = std::fs::read(dir.join("psf/synthetic.psf")).unwrap();
+    let beside = std::fs::read(dir.join("psf/express.psf.cix.xml")).unwrap();
+    let inside = psf::own_index(&storage).unwrap();
+    let files = psf::files(&inside).unwrap();
+    assert_eq!(files, psf::files(&beside).unwrap());
+    assert_eq!(files.len(), 5);
+    let stored = |file: &psf::PsfFile| {
+        let (at, length) = file.place();
+        storage.get(at as usize..(at + length) as usize).map(<[u8]>::to_vec)
+    };
+    for file in &files {
+        let data = file.decode(&stored(file).unwrap(), LIMIT).unwrap();
+        assert_eq!(sha256(&data), hex(&file.sha256), "{}", file.name);
+        let in_store = dir.join("store/WinSxS").join(file.name.replace('\\', "/"));
+        if in_store.is_file() {
+            assert!(data == std::fs::read(in_store).unwrap(), "{}", file.name);
+        }
+    }
+    for (name, word) in [("traversal", "leads out"), ("basis-needed", "PA19")] {
+        let index = std::fs::read(dir.join(format!("damaged/psf-{name}.cix.xml"))).unwrap();
+        let error = psf::files(&index).unwrap_err();
+        assert!(error.to_string().contains(word), "{name}: {error}");
+    }
+    let damaged = |name: &str| {
+        psf::files(&std::fs::read(dir.join(format!("damaged/psf-{name}.cix.xml"))).unwrap()).unwrap()
+    };
+    assert!(damaged("past-end").iter().any(|file| stored(file).is_none()));
+    let wrong = damaged("hash-wrong");
+    assert!(wrong.iter().any(|file| file.decode(&stored(file).unwrap(), LIMIT).is_err()));
 }

@@ -31,7 +31,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The same for a step that has other ways: false when it is not known which bytes are expected, or nothing has them.
+    /// The same for a step that has other ways: false when it is not known which bytes are expected, or nothing has them. A file that is
+    /// exact is never replaced by another that only looks healthier.
     pub(super) fn restore_exact(&mut self, path: &str) -> Result<bool> {
         let wanted = match wanted_file(self.machine, self.installation, path) {
             Ok(wanted) => wanted,
@@ -39,7 +40,7 @@ impl Planner<'_> {
             Err(e) => return Err(e),
         };
         if self.is_right(&wanted) {
-            return Ok(false);
+            return Ok(true);
         }
         let (found, tried) = self.exact_bytes(&wanted)?;
         let Some(found) = found else {
@@ -70,14 +71,15 @@ impl Planner<'_> {
     fn exact_bytes(&self, wanted: &Wanted) -> Result<(Option<Candidate>, Vec<Tried>)> {
         let path = GuestPath::parse(&wanted.file.path)?;
         let name = path.file_name();
-        let make =
-            |installation| make_file(self.machine, installation, &wanted.component, name, wanted.expected);
-        let (mut found, mut tried) = make(self.installation)?;
+        let make = |installation, deltas: &[(String, Vec<u8>)]| {
+            make_file(self.machine, installation, &wanted.component, name, wanted.expected, deltas)
+        };
+        let (mut found, mut tried) = make(self.installation, &[])?;
         for other in self.machine.installations.iter().filter(|other| other.path != self.installation.path) {
             if found.is_some() {
                 break;
             }
-            let (made, failed) = make(other)?;
+            let (made, failed) = make(other, &[])?;
             let label = format!("{}: ", other.path);
             tried.extend(failed.into_iter().map(|t| Tried { place: format!("{label}{}", t.place), ..t }));
             found = made.map(|made| Candidate { from: format!("{label}{}", made.from), ..made });
@@ -89,6 +91,16 @@ impl Planner<'_> {
                 break;
             }
             found = source.exact(&exact, &mut tried)?;
+            if found.is_none() {
+                let deltas = source.forward_deltas(&exact)?;
+                if !deltas.is_empty() {
+                    let (made, failed) = make(self.installation, &deltas)?;
+                    found = made;
+                    // The guest's own ways are told already.
+                    let is_new = |t: &Tried| deltas.iter().any(|(at, _)| t.place.starts_with(at));
+                    tried.extend(failed.into_iter().filter(is_new));
+                }
+            }
         }
         Ok((found, tried))
     }

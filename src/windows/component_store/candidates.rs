@@ -143,7 +143,12 @@ impl Search<'_> {
     }
 
     /// All that the store has of a component.
-    fn in_family(&mut self, family: &[usize], wanted: Option<usize>) -> Option<Candidate> {
+    fn in_family(
+        &mut self,
+        family: &[usize],
+        wanted: Option<usize>,
+        more: &[(String, Vec<u8>)],
+    ) -> Option<Candidate> {
         let own = wanted.and_then(|index| self.payload(index, ""));
         if let Some((place, bytes)) = &own
             && form(bytes) != Form::Dcd
@@ -161,6 +166,7 @@ impl Search<'_> {
         let mut deltas: Vec<(String, Vec<u8>)> =
             own.into_iter().filter(|(_, b)| form(b) == Form::Dcd).collect();
         deltas.extend(wanted.and_then(|index| self.payload(index, "f")));
+        deltas.extend(more.iter().cloned());
         for (from, first) in self.first_versions(family, wanted) {
             // The first version itself may be the one that is wanted.
             if let Some(found) = self.judged(&from, first.clone()) {
@@ -241,7 +247,7 @@ impl Search<'_> {
 
 impl Store {
     /// Makes the file `file` of a component (by the name of its directory, which need not be there) with this SHA-256, in the first way
-    /// that gives it; with every way that did not.
+    /// that gives it; with every way that did not. `deltas` are forward deltas from elsewhere, with their places.
     ///
     /// # Errors
     /// Of the file system's lists of the store.
@@ -250,6 +256,7 @@ impl Store {
         component: &str,
         file: &str,
         expected: [u8; 32],
+        deltas: &[(String, Vec<u8>)],
     ) -> Result<(Option<Candidate>, Vec<Tried>)> {
         self.look_for(&[file.to_string()])?;
         let wanted = self.components.iter().position(|own| own.directory.eq_ignore_ascii_case(component));
@@ -264,7 +271,7 @@ impl Store {
         let others: Vec<usize> =
             self.named.get(&file.to_lowercase()).into_iter().flatten().copied().collect();
         let mut search = Search { store: self, file, expected, seen: BTreeSet::new(), tried: Vec::new() };
-        let mut found = search.in_family(&family, wanted);
+        let mut found = search.in_family(&family, wanted, deltas);
         for index in others.iter().filter(|index| !family.contains(index)) {
             if found.is_some() {
                 break;

@@ -11,7 +11,7 @@ const MAX_ATTRIBUTES: usize = 64;
 
 /// A part of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part<'a> {
+pub enum Part<'a> {
     /// `<name attributes>` or, with the flag, `<name attributes/>`.
     Open(Tag<'a>, bool),
     /// `</name>`.
@@ -22,20 +22,20 @@ pub(super) enum Part<'a> {
 
 /// A tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tag<'a> {
+pub struct Tag<'a> {
     /// Name with its prefix.
-    pub(super) name: &'a str,
+    pub name: &'a str,
     attributes: &'a str,
 }
 
 impl<'a> Tag<'a> {
     /// Name without its prefix.
-    pub(super) fn local(&self) -> &'a str {
+    pub fn local(&self) -> &'a str {
         local(self.name)
     }
 
     /// The value of an attribute; case matters, the prefix does not.
-    pub(super) fn attribute(&self, name: &str) -> Option<Cow<'a, str>> {
+    pub fn attribute(&self, name: &str) -> Option<Cow<'a, str>> {
         let mut rest = self.attributes;
         for _ in 0..MAX_ATTRIBUTES {
             let (key, after) = rest.split_once('=')?;
@@ -52,7 +52,7 @@ impl<'a> Tag<'a> {
 }
 
 /// A name without its prefix.
-pub(super) fn local(name: &str) -> &str {
+pub fn local(name: &str) -> &str {
     name.rsplit_once(':').map_or(name, |(_, local)| local)
 }
 
@@ -100,7 +100,7 @@ fn entity_char(name: &str) -> Option<char> {
 }
 
 /// The parts of a document.
-pub(super) struct Parts<'a>(pub(super) &'a str);
+pub struct Parts<'a>(pub &'a str);
 
 impl<'a> Iterator for Parts<'a> {
     type Item = Part<'a>;
@@ -152,7 +152,7 @@ fn tag_end(text: &str) -> Option<usize> {
 }
 
 /// The text of a file in UTF-8 or UTF-16, by its byte order mark.
-pub(super) fn decode(bytes: &[u8]) -> Cow<'_, str> {
+pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     match bytes {
         [0xff, 0xfe, rest @ ..] => Cow::Owned(vmrescue_base::text::utf16le_lossy(rest)),
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest),
