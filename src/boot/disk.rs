@@ -11,9 +11,10 @@ use crate::drivers::Loaded;
 use crate::screens::{Era, Fault, Part, usual};
 use crate::{Broken, Link, Outcome, Walk};
 use std::collections::{BTreeMap, BTreeSet};
-use vmrescue_registry::{Hive, Key};
+use vmrescue_base::error::Result;
+use vmrescue_registry::{Hive, Key, ValueData};
 use vmrescue_windows::bcd::Firmware;
-use vmrescue_windows::{Installation, Machine, Service};
+use vmrescue_windows::{Installation, Machine, Service, Unread, Unseen, Weight};
 
 /// Devices that are looked at; a large server has some thousands.
 const MAX_DEVICES: usize = 1 << 16;
@@ -66,27 +67,59 @@ struct Path {
     services: Vec<String>,
 }
 
-fn text(key: &Key<'_>, name: &str) -> Option<String> {
-    key.value(name).ok().flatten()?.as_string().filter(|text| !text.is_empty())
+/// What is read here, in words.
+const DEVICES: &str = "the machine's record of its devices";
+
+/// What of the record could not be read. Devices that no disk needs are recorded there, too: it does not decide alone.
+struct Notes<'u>(&'u Unseen);
+
+impl Notes<'_> {
+    fn seen<T>(&self, place: &str, result: Result<Option<T>>) -> Option<T> {
+        self.0.seen(DEVICES, format!(r"HKLM\SYSTEM\{place}"), Weight::Partial, result).flatten()
+    }
+
+    fn below<'k>(&self, place: &str, key: &Key<'k>) -> Vec<Key<'k>> {
+        let (keys, lost) = key.subkeys_lenient();
+        for e in &lost {
+            self.0.note(Unread::of(DEVICES, format!(r"HKLM\SYSTEM\{place}"), Weight::Partial, e));
+        }
+        keys
+    }
+
+    fn text(&self, place: &str, key: &Key<'_>, name: &str) -> Option<String> {
+        let value = self.seen(place, key.value(name))?;
+        match self.seen(place, value.typed().map(Some))? {
+            ValueData::Text(text) => Some(text).filter(|text| !text.is_empty()),
+            // Another type is no text, for Windows, too.
+            ValueData::Number(_) | ValueData::Bytes(_) | ValueData::Texts(_) => None,
+        }
+    }
 }
 
-/// All devices of the control set. A key that cannot be read is left out; the check of the hive names it.
-fn devices(hive: &Hive, set: u32) -> Vec<Device> {
-    let mut found = Vec::new();
-    let Some(buses) = hive.key(&format!(r"ControlSet{set:03}\Enum")).ok().flatten() else { return found };
-    for bus in buses.subkeys_lenient().0 {
-        for device in bus.subkeys_lenient().0 {
-            for instance in device.subkeys_lenient().0 {
+/// All devices of the control set. What cannot be read is left out, and noted.
+fn devices(hive: &Hive, set: u32, unseen: &Unseen) -> Vec<Device> {
+    let (mut found, notes) = (Vec::new(), Notes(unseen));
+    let place = format!(r"ControlSet{set:03}\Enum");
+    let Some(buses) = notes.seen(&place, hive.key(&place)) else { return found };
+    for bus in notes.below(&place, &buses) {
+        let place = format!(r"{place}\{}", bus.name());
+        for device in notes.below(&place, &bus) {
+            let place = format!(r"{place}\{}", device.name());
+            for instance in notes.below(&place, &device) {
                 if found.len() >= MAX_DEVICES {
                     return found;
                 }
-                let partition_manager = instance.subkey("Device Parameters").ok().flatten().and_then(|key| {
-                    key.subkey("Partmgr").ok().flatten().and_then(|key| text(&key, "DiskId"))
-                });
+                let place = format!(r"{place}\{}", instance.name());
+                let text = |key: &Key<'_>, name| notes.text(&place, key, name);
+                let partition_manager = notes
+                    .seen(&place, instance.subkey("Device Parameters"))
+                    .and_then(|key| notes.seen(&place, key.subkey("Partmgr")))
+                    .and_then(|key| text(&key, "DiskId"));
                 found.push(Device {
                     id: format!(r"{}\{}\{}", bus.name(), device.name(), instance.name()),
                     bus: bus.name(),
                     instance: instance.name(),
+                    // Devices without a service, without a class are recorded.
                     service: text(&instance, "Service").unwrap_or_default(),
                     class: text(&instance, "ClassGUID").unwrap_or_default().to_lowercase(),
                     prefix: text(&instance, "ParentIdPrefix"),
@@ -168,9 +201,15 @@ fn recorded(all: &[Device], start: u64) -> (Vec<Path>, Vec<Path>) {
 
 /// Devices that the disk of this installation hangs on, itself first, as `bus\device\instance`; none when that is not recorded, or when it may be one of
 /// several disks.
-pub fn boot_devices(machine: &Machine, installation: &Installation, hive: &Hive, set: u32) -> Vec<String> {
+pub fn boot_devices(
+    machine: &Machine,
+    installation: &Installation,
+    hive: &Hive,
+    set: u32,
+    unseen: &Unseen,
+) -> Vec<String> {
     let start = machine.volumes[installation.volume].range.start;
-    match recorded(&devices(hive, set), start).0.as_slice() {
+    match recorded(&devices(hive, set, unseen), start).0.as_slice() {
         [one] => one.ids.clone(),
         _ => Vec::new(),
     }
@@ -200,10 +239,10 @@ fn shut(name: &str, list: &[Service], loaded: &Loaded) -> Option<(Fault, String)
 pub(crate) fn look(
     machine: &Machine,
     installation: &Installation,
-    hive: &Hive,
-    set: u32,
+    (hive, set): (&Hive, u32),
     list: &[Service],
     loaded: &Loaded,
+    unseen: &Unseen,
     walk: &mut Walk<'_>,
 ) {
     let is_there = |name: &str| list.iter().any(|service| service.name.eq_ignore_ascii_case(name));
@@ -216,7 +255,7 @@ pub(crate) fn look(
         found.service("volsnap", Outcome::Stops, "it drives the volume of Windows");
     }
     let start = machine.volumes[installation.volume].range.start;
-    let (disks, others) = recorded(&devices(hive, set), start);
+    let (disks, others) = recorded(&devices(hive, set, unseen), start);
     let open = |path: &&Path| path.services.iter().all(|name| shut(name, list, loaded).is_none());
     if !disks.is_empty() {
         if !disks.iter().any(|path| open(&path)) {
@@ -394,7 +433,7 @@ mod tests {
 
     #[test]
     fn the_way_to_the_disk_of_windows_is_read_from_the_devices() {
-        let all = devices(&generation_1(), 1);
+        let all = devices(&generation_1(), 1, &Unseen::default());
         let (disks, others) = recorded(&all, 0x10_0000);
         let ways: Vec<String> = disks.iter().map(|path| path.services.join(" ")).collect();
         assert_eq!(ways, ["disk atapi intelide pci ACPI"]);
@@ -413,7 +452,7 @@ mod tests {
         let rows =
             [(r"SCSI\Disk\1&1&0", "disk", DISK_CLASS, "1&1", ""), (r"PCI\A\1&1&1", "pci", "", "1&1", "")];
         let hive = hive(&rows);
-        let all = devices(&hive, 1);
+        let all = devices(&hive, 1, &Unseen::default());
         assert!(path_of(&all, &all[0]).services.len() <= 2);
     }
 }

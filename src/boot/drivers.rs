@@ -7,9 +7,8 @@ use crate::files::Kind;
 use crate::screens::{Fault, Part};
 use crate::{Broken, DRIVERS, Link, Outcome, SYSTEM32, Walk, is_real_import};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use vmrescue_base::error::Result;
 use vmrescue_registry::Hive;
-use vmrescue_windows::{LoadOrder, Service, expand_image_path};
+use vmrescue_windows::{LoadOrder, Service, Unseen, expand_image_path};
 
 /// The driver of the boot file system, which is taken whatever its start says.
 const FILE_SYSTEM: &str = "Ntfs";
@@ -22,10 +21,10 @@ const FRAMEWORK_LOADER: &str = "wdfldr.sys";
 pub(crate) type Loaded = BTreeSet<String>;
 
 /// Adds the links of all boot drivers; which of them are loaded.
-pub(crate) fn look(hive: &Hive, set: u32, list: &[Service], walk: &mut Walk<'_>) -> Result<Loaded> {
+pub(crate) fn look(hive: &Hive, set: u32, list: &[Service], unseen: &Unseen, walk: &mut Walk<'_>) -> Loaded {
     let effective: Vec<Service> =
         list.iter().map(|service| Service { start: service.effective_start(), ..service.clone() }).collect();
-    let order = LoadOrder::read(hive, set)?.sort(&effective, 0, Some(FILE_SYSTEM));
+    let order = LoadOrder::read(hive, set, unseen).sort(&effective, 0, Some(FILE_SYSTEM));
     let mut taken = Taken { places: BTreeMap::new(), faults: BTreeMap::new() };
     // What the kernel has brought is in memory already.
     for (index, link) in walk.links.iter().enumerate().filter(|(_, link)| link.part == Part::Kernel) {
@@ -46,7 +45,7 @@ pub(crate) fn look(hive: &Hive, set: u32, list: &[Service], walk: &mut Walk<'_>)
         }
     }
     framework(list, set, &loaded, &taken, walk);
-    Ok(loaded)
+    loaded
 }
 
 /// Drivers that are made with the driver framework crash in its loader when the framework itself is not in memory.

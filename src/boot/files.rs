@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmrescue_base::bytes::is_zero;
 use vmrescue_base::error::{ErrorKind, Result};
 use vmrescue_fs::{FileSystem, read_file, resolve};
-use vmrescue_windows::{Installation, Machine, PeInfo, machine_name, pe_imports};
+use vmrescue_windows::{Installation, Machine, PeInfo, broken_signature, machine_name, pe_imports};
 
 /// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +88,14 @@ impl<'a> Files<'a> {
                     Some((Fault::OtherMachine, format!("built for {own}")))
                 } else if !pe.checksum_right {
                     Some((Fault::Checksum, "its checksum is wrong".into()))
+                } else if own == "x86" {
+                    // The loaders of 32-bit machines do not ask for signatures.
+                    None
+                } else if let Some(signer) = broken_signature(&bytes) {
+                    let words = format!(
+                        "the signature by {signer} is for other content (hashes were compared, not the chain of certificates)"
+                    );
+                    Some((Fault::Signature, words))
                 } else {
                     None
                 };

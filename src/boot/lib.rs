@@ -9,7 +9,8 @@
 //! devices below the boot disk, the servers of csrss; and from the import tables of the files. Partition tables, boot sectors and the presence of
 //! the boot manager are looked at by the rules of `diagnose/`.
 //!
-//! Missing: signatures (the loader refuses unsigned boot drivers on 64-bit machines), early-launch policy, hypervisor and secure kernel, delay-loaded
+//! Of signatures the hash is compared, not the chain of certificates. Missing: files without a signature in them and in no catalog (the loader
+//! refuses those on 64-bit machines), early-launch policy, hypervisor and secure kernel, delay-loaded
 //! imports, manifests and side-by-side assemblies of the logon files, drivers that the plug and play manager starts later.
 
 mod code;
@@ -27,7 +28,7 @@ pub use store::{Started, follow, started};
 use files::{Files, Kind};
 use serde::Serialize;
 use vmrescue_base::error::{Error, ErrorKind, Result};
-use vmrescue_registry::Hive;
+use vmrescue_registry::{Hive, ValueData};
 use vmrescue_windows::bcd::Firmware;
 use vmrescue_windows::{
     Installation, Loader, Machine, Unread, Unseen, Weight, boot_layout, boot_loader, services_seen,
@@ -134,7 +135,9 @@ impl Walk<'_> {
         let look = self.files.look(parts, kind);
         let broken = look.fault.map(|(fault, words)| {
             // Windows 7 starts with an empty code page (seen).
-            let harmless = part == Part::Nls && fault == Fault::Empty;
+            let harmless = part == Part::Nls && fault == Fault::Empty
+                // Signatures are asked for by the loader; what the session manager starts only as a policy wants it.
+                || fault == Fault::Signature && !matches!(part, Part::Loader | Part::Kernel | Part::Driver);
             self.broken(part, fault, words, if harmless { Outcome::MayStop } else { Outcome::Stops })
         });
         let name = parts.last().cloned().unwrap_or_default();
@@ -208,7 +211,7 @@ pub fn walk(machine: &Machine, installation: &Installation) -> Result<Chain> {
     let era = Era::of_build(installation.build);
     let files = Files::new(machine, installation)?;
     let mut walk = Walk { era, firmware: layout.firmware, files, links: Vec::new() };
-    let mut unread = Vec::new();
+    let (mut unread, unseen) = (Vec::new(), Unseen::default());
     if layout.firmware == Firmware::Bios {
         code::look(machine, &layout, &mut walk)?;
     }
@@ -239,18 +242,17 @@ pub fn walk(machine: &Machine, installation: &Installation) -> Result<Chain> {
     kernel(installation, &entry, &mut walk);
     if let Some(hive) = system.as_deref() {
         let set = installation.control_sets.default.max(1);
-        let unseen = Unseen::default();
         match services_seen(machine, installation, hive, set, false, &unseen) {
             Ok(list) => {
-                let loaded = drivers::look(hive, set, &list, &mut walk)?;
-                disk::look(machine, installation, hive, set, &list, &loaded, &mut walk);
+                let loaded = drivers::look(hive, set, &list, &unseen, &mut walk);
+                disk::look(machine, installation, (hive, set), &list, &loaded, &unseen, &mut walk);
             }
             Err(e) => unread.push(Unread::of("services and drivers", "", Weight::Critical, &e)),
         }
-        unread.extend(unseen.list());
     }
-    code_pages(installation, system.as_deref(), &mut walk);
-    session::look(installation, system.as_deref(), &mut walk);
+    code_pages(installation, system.as_deref(), &unseen, &mut walk);
+    session::look(installation, system.as_deref(), &unseen, &mut walk);
+    unread.extend(unseen.list());
     Ok(Chain { era, links: walk.links, unread })
 }
 
@@ -273,9 +275,18 @@ fn hive_link(walk: &mut Walk<'_>, wrong: Option<(Fault, String)>) {
     });
 }
 
-/// A text value of the hive; what cannot be read there is named by the check of the hive.
-fn text(hive: &Hive, key: &str, name: &str) -> Option<String> {
-    hive.key(key).ok().flatten()?.value(name).ok().flatten()?.as_string()
+/// A text value of the hive; what cannot be read is noted.
+fn text(hive: &Hive, key: &str, name: &str, unseen: &Unseen) -> Option<String> {
+    let read = || -> Result<Option<ValueData>> {
+        let Some(key) = hive.key(key)? else { return Ok(None) };
+        key.value(name)?.map(|value| value.typed()).transpose()
+    };
+    let place = format!(r"HKLM\SYSTEM\{key}: {name}");
+    match unseen.seen("a setting of the start", place, Weight::Critical, read()).flatten()? {
+        ValueData::Text(text) => Some(text),
+        // Another type is no text, for Windows, too.
+        ValueData::Number(_) | ValueData::Bytes(_) | ValueData::Texts(_) => None,
+    }
 }
 
 /// Kernel, HAL and what they import; API sets; code pages.
@@ -301,7 +312,7 @@ fn kernel(installation: &Installation, entry: &Started, walk: &mut Walk<'_>) {
 }
 
 /// Code pages and the case table, which the loader reads after the drivers.
-fn code_pages(installation: &Installation, system: Option<&Hive>, walk: &mut Walk<'_>) {
+fn code_pages(installation: &Installation, system: Option<&Hive>, unseen: &Unseen, walk: &mut Walk<'_>) {
     let Some(hive) = system else { return };
     let set = format!(r"ControlSet{:03}\Control\Nls", installation.control_sets.default.max(1));
     let pages = format!(r"{set}\CodePage");
@@ -311,7 +322,7 @@ fn code_pages(installation: &Installation, system: Option<&Hive>, walk: &mut Wal
         (&pages, "OEMCP", "the OEM code page"),
         (&languages, "Default", "the case table"),
     ] {
-        let file = text(hive, key, which).and_then(|number| text(hive, key, &number));
+        let file = text(hive, key, which, unseen).and_then(|number| text(hive, key, &number, unseen));
         if let Some(file) = file.filter(|file| !file.is_empty()) {
             walk.need(Part::Nls, &parts(SYSTEM32, &file), Kind::Data, why);
         }

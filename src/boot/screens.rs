@@ -88,6 +88,8 @@ pub enum Fault {
     OtherMachine,
     /// Its checksum is wrong.
     Checksum,
+    /// Its signature is for other content.
+    Signature,
     /// The file system cannot give its content.
     Unreadable,
     /// It is there and is not started in time.
@@ -183,6 +185,7 @@ const ROWS: &[Row] = &[
     row(LOADED, NOT_AN_IMAGE, None, "0xc0000098", Source::Seen(WIN7_BIOS)),
     row(LOADED, &[Fault::Cut], None, "0xc000000d", Source::Seen(WIN7_BIOS)),
     row(LOADED, &[Fault::OtherMachine], None, "0xc000035a", Source::Seen(WIN7_BIOS)),
+    row(LOADED, &[Fault::Signature], None, "0xc0000428", Source::Documented),
     row(LOADED, &[Fault::Checksum], None, "0xc0000221", Source::Seen(WIN7_BIOS)),
     row(LOADED, &[], None, "0xc0000098 or 0xc0000221", Source::Inferred),
     // The loader takes the tables as they are, the kernel looks into them.

@@ -5,12 +5,12 @@ use crate::files::Kind;
 use crate::screens::{Era, Part};
 use crate::{DRIVERS, SYSTEM32, Walk, parts, text};
 use vmrescue_registry::Hive;
-use vmrescue_windows::Installation;
+use vmrescue_windows::{Installation, Unseen};
 
 /// Servers of csrss when the registry does not name them.
 const SERVERS: [&str; 2] = ["basesrv", "winsrv"];
 
-pub(crate) fn look(installation: &Installation, system: Option<&Hive>, walk: &mut Walk<'_>) {
+pub(crate) fn look(installation: &Installation, system: Option<&Hive>, unseen: &Unseen, walk: &mut Walk<'_>) {
     let era = walk.era;
     let mut seen: Vec<String> = ["ntdll.dll", "ntoskrnl.exe", "hal.dll"].map(String::from).to_vec();
     // The kernel maps ntdll before it starts smss.
@@ -20,7 +20,8 @@ pub(crate) fn look(installation: &Installation, system: Option<&Hive>, walk: &mu
         walk.need(Part::ApiSet, &parts(SYSTEM32, "apisetschema.dll"), Kind::Image, why);
     }
     let set = format!(r"ControlSet{:03}\Control\Session Manager", installation.control_sets.default.max(1));
-    let value = |key: &str, name: &str| system.and_then(|hive| text(hive, &format!(r"{set}\{key}"), name));
+    let value =
+        |key: &str, name: &str| system.and_then(|hive| text(hive, &format!(r"{set}\{key}"), name, unseen));
     let mut root = |walk: &mut Walk<'_>, part, of_imports, name: &str, why: &str| {
         if seen.contains(&name.to_lowercase()) {
             return;

@@ -476,6 +476,19 @@ fn repair_safe(image: &Image, known: &[Script], context: &Context, changing: &Ch
     let (outcome, missing) =
         run_fixes(&image.image, title, planned, &options(image, changing)?, &Bars::new())?;
     told.missing = missing;
+    if outcome.changes.is_empty() && told.missing.is_empty() && !told.no {
+        // What keeps the machine from starting is left, and no safe fix changes it: that is not "nothing needed".
+        let words = Words::of(image, None);
+        let left = before.iter().filter(|finding| finding.severity == vmrescue_diagnose::Severity::Critical);
+        told.missing.extend(left.map(|finding| Missing {
+            what: finding.title.clone(),
+            why: match &finding.fix {
+                Some(_) => "its repair is for you to decide".into(),
+                None => "no repair is made for it by itself".into(),
+            },
+            get: Some(finding.fix.as_ref().map_or_else(|| finding.remedy.clone(), |fix| words.fix(fix))),
+        }));
+    }
     if changing.dry_run || told.no || changing.target != "in-place" {
         return tell(image, title, changing, &outcome, &told);
     }

@@ -17,9 +17,9 @@ pub(super) const DOCS: &[RuleDoc] = &[
         title: "A copy of the partition table is damaged",
         severity: Severity::Critical,
         confidence: Confidence::Certain,
-        meaning: "A GPT disk has its table twice, at its start and at its end. With the first damaged, firmware may find no partition; with the second damaged, nothing happens until the first is.",
-        seen: "checksums and contents of both copies",
-        remedy: "Write the damaged copy anew from the healthy one.",
+        meaning: "A GPT disk has its table twice, at its start and at its end, and a protective MBR in its first sector. With the first copy damaged, firmware may find no partition; with the second damaged, nothing happens until the first is. Without the protective MBR firmware and Windows take the disk for one without a table.",
+        seen: "checksums and contents of both copies, and the first sector",
+        remedy: "Write what is damaged anew from the copy that is whole.",
         source: &["AZ-B15", "WC-02"],
     },
     RuleDoc {
@@ -57,7 +57,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         title: "No partition is marked as active",
         severity: Severity::Critical,
         confidence: Confidence::Certain,
-        meaning: "BIOS firmware starts from the active partition only. The boot files are on one that is not active.",
+        meaning: "BIOS firmware starts from the active partition only. The boot files are on one that is not active: \"Reboot and select proper boot device\", \"no bootable device\" or \"missing operating system\".",
         seen: "no entry of the MBR is active, and one partition has bootmgr",
         remedy: "Mark it as active.",
         source: &["AZ-B14", "AZ-B16", "AZ-B17", "AZ-B18"],
@@ -67,7 +67,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         title: "The disk has no system partition",
         severity: Severity::Critical,
         confidence: Confidence::Likely,
-        meaning: "Firmware has nothing to start from. Either the partition was deleted, or this is a data disk, or the machine starts from another disk.",
+        meaning: "Firmware has nothing to start from (\"Reboot and select proper boot device\", \"no bootable device\"). Either the partition was deleted, or this is a data disk, or the machine starts from another disk.",
         seen: "no partition of type EFI system or active, and none with boot files",
         remedy: "Look whether the machine has another disk; make the partition anew and run `vmrescue bcd rebuild`.",
         source: &["AZ-B17"],
@@ -130,7 +130,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         meaning: "Entries name partitions by the identities of disk and partition. After a restore, a copy or a conversion these are others.",
         seen: "the devices of {bootmgr} and of the default entry, held against the partition table",
         remedy: "Point the entries at the partitions of this disk.",
-        source: &["AZ-A01", "AZ-B02", "0xC000000E"],
+        source: &["AZ-A01", "AZ-B02", "0xC000000E", "0xC0000225"],
     },
 ];
 
@@ -202,10 +202,9 @@ fn ntldr(machine: &Machine, volume: usize) -> Result<Vec<Finding>> {
     for name in ["ntldr", "NTDETECT.COM", "boot.ini"] {
         match is_there(machine, volume, &[name])? {
             None => broken.push(format!("#{number}:\\{name} is missing")),
-            Some(bytes) if vmrescue_base::bytes::is_zero(&bytes) => {
-                broken.push(format!("#{number}:\\{name} is all zero"));
+            Some(bytes) => {
+                broken.extend(no_boot_program(&bytes).map(|how| format!("#{number}:\\{name} {how}")));
             }
-            Some(_) => {}
         }
     }
     if broken.is_empty() {
@@ -223,7 +222,8 @@ fn table(machine: &Machine) -> Vec<Finding> {
         .filter(|defect| {
             matches!(
                 defect.code,
-                "gpt-primary-bad"
+                "gpt-not-protected"
+                    | "gpt-primary-bad"
                     | "gpt-backup-bad"
                     | "gpt-copies-differ"
                     | "gpt-primary-unreadable"
@@ -235,17 +235,20 @@ fn table(machine: &Machine) -> Vec<Finding> {
     if bad.is_empty() {
         return Vec::new();
     }
-    let severity = if bad.iter().any(|text| text.contains("gpt-primary-bad")) {
+    let unprotected = bad.iter().any(|text| text.contains("gpt-not-protected"));
+    let severity = if unprotected || bad.iter().any(|text| text.contains("gpt-primary-bad")) {
         Severity::Critical
     } else {
         Severity::Warning
     };
     let repair = fix("repair-gpt", &[], Applicability::Safe);
     let screen = "no bootable device, or none: the firmware uses the other copy";
-    vec![Finding {
-        severity,
-        ..finding("gpt-copy-damaged", "A copy of the partition table is damaged", bad, screen, repair)
-    }]
+    let title = if unprotected {
+        "The protective MBR is missing"
+    } else {
+        "A copy of the partition table is damaged"
+    };
+    vec![Finding { severity, ..finding("gpt-copy-damaged", title, bad, screen, repair) }]
 }
 
 fn boot_sectors(machine: &Machine) -> Result<Vec<Finding>> {
@@ -334,6 +337,21 @@ fn is_there(machine: &Machine, volume: usize, path: &[&str]) -> Result<Option<Ve
     resolve(&*fs, path)?.map(|node| read_file(&*fs, node, "")).transpose()
 }
 
+/// Why these bytes are no program that a boot sector can start; `None` when they may be one. Such programs begin with code and have no
+/// checksum outside of what they check themselves.
+fn no_boot_program(bytes: &[u8]) -> Option<&'static str> {
+    let head = &bytes[..bytes.len().min(4096)];
+    if bytes.is_empty() {
+        Some("is empty")
+    } else if vmrescue_base::bytes::is_zero(bytes) {
+        Some("is all zero")
+    } else if vmrescue_base::bytes::is_zero(head) {
+        Some("begins with zeros")
+    } else {
+        None
+    }
+}
+
 fn boot_manager(machine: &Machine, layout: &BootLayout, volume: usize) -> Result<Vec<Finding>> {
     let number = machine.volumes[volume].number;
     if machine.volumes[volume].fs.is_none() {
@@ -347,26 +365,30 @@ fn boot_manager(machine: &Machine, layout: &BootLayout, volume: usize) -> Result
         Firmware::Uefi => {
             let windows: &[&str] = &["EFI", "Microsoft", "Boot", "bootmgfw.efi"];
             let fallback: &[&str] = &["EFI", "Boot", "bootx64.efi"];
+            let own = is_there(machine, volume, windows)?;
+            let is_copy = |bytes: &[u8]| own.as_ref().is_some_and(|own| own.len() == bytes.len());
             for path in [windows, fallback] {
                 let shown = format!("#{number}:\\{}", path.join("\\"));
                 match is_there(machine, volume, path)? {
                     None if path[1] == "Boot"
                         && is_there(machine, volume, &["EFI", "Boot", "bootaa64.efi"])?.is_some() => {}
                     None => broken.push(format!("{shown} is missing")),
-                    Some(bytes) => {
-                        if let Err(e) = PeInfo::parse(&bytes) {
-                            broken.push(format!("{shown}: {e}"));
+                    Some(bytes) => match PeInfo::parse(&bytes) {
+                        Err(e) => broken.push(format!("{shown}: {e}")),
+                        // Another maker's loader may lie in the place of the fallback, with or without a checksum.
+                        Ok(pe) if !pe.checksum_right && (path == windows || is_copy(&bytes)) => {
+                            broken.push(format!("{shown}: its checksum is wrong"));
                         }
-                    }
+                        Ok(_) => {}
+                    },
                 }
             }
         }
         Firmware::Bios => match is_there(machine, volume, &["bootmgr"])? {
             None => broken.push(format!("#{number}:\\bootmgr is missing")),
-            Some(bytes) if vmrescue_base::bytes::is_zero(&bytes) => {
-                broken.push(format!("#{number}:\\bootmgr is all zero"));
+            Some(bytes) => {
+                broken.extend(no_boot_program(&bytes).map(|how| format!("#{number}:\\bootmgr {how}")));
             }
-            Some(_) => {}
         },
     }
     if broken.is_empty() {

@@ -28,7 +28,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         meaning: "The boot manager starts one entry by itself. The file, directory or image that it names is not on the partition that it names.",
         seen: "device, path, osdevice and systemroot of the entry that starts; images of RAM disks and virtual disks",
         remedy: "Let the boot manager start this Windows.",
-        source: &["AZ-B02", "0xC000000F"],
+        source: &["AZ-B02", "0xC000000F", "0xC0000225", "0xC000000E"],
     },
     RuleDoc {
         rule: "boot-entry-other",
@@ -48,7 +48,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         meaning: "The boot manager checks and starts winload.efi or winload.exe, which reads everything else.",
         seen: "the file that the entry names",
         remedy: "Put it back from the component store or another machine of the same build.",
-        source: &["AZ-B01", "AZ-B02", "WC-02"],
+        source: &["AZ-B01", "AZ-B02", "WC-02", "0xC0000428", "0xC000000F"],
     },
     RuleDoc {
         rule: "hive-not-clean",
@@ -65,8 +65,8 @@ pub(super) const DOCS: &[RuleDoc] = &[
         title: "A boot driver cannot be loaded",
         severity: Severity::Critical,
         confidence: Confidence::Certain,
-        meaning: "The loader reads the file of every boot driver into memory, and the files that it imports. One that is zeroed, cut off or for another processor ends the start there; one that is missing does where its ErrorControl is 3.",
-        seen: "the files of all drivers whose start is boot, in the order of the loader, with their imports",
+        meaning: "The loader reads the file of every boot driver into memory, and the files that it imports. One that is zeroed, cut off, for another processor, or whose signature is for other content ends the start there; one that is missing does where its ErrorControl is 3.",
+        seen: "the files of all drivers whose start is boot, in the order of the loader, with their imports; of embedded signatures the hash, not the chain of certificates",
         remedy: "Put the file back from the component store; switch off a driver that does not belong to Windows.",
         source: &[
             "AZ-A02",
@@ -79,6 +79,10 @@ pub(super) const DOCS: &[RuleDoc] = &[
             "AZ-B24",
             "0xC0000098",
             "0xC0000221",
+            "0xC0000428",
+            "0xC000000D",
+            "0xC000035A",
+            "0x7E",
         ],
     },
     RuleDoc {
@@ -119,17 +123,17 @@ pub(super) const DOCS: &[RuleDoc] = &[
         meaning: "Kernel, HAL, code pages, the first processes and what they import are ordinary files. One that is zeroed, cut off or for another processor stops the start.",
         seen: "headers, sections and machine types of these files, following the import tables",
         remedy: "Put the file back from the component store, or from a machine of the same build (--source).",
-        source: &["AZ-B09", "AZ-B25", "AZ-B28", "0xC0000221", "0xEF"],
+        source: &["AZ-B09", "AZ-B25", "AZ-B28", "0xC0000221", "0xC0000428", "0xEF", "0xF4", "0x6B", "0x6F"],
     },
     RuleDoc {
         rule: "core-file-missing",
         title: "A program file that Windows cannot do without is missing",
         severity: Severity::Critical,
         confidence: Confidence::Certain,
-        meaning: "As above; the file is not there.",
+        meaning: "Kernel (ntoskrnl.exe), HAL (hal.dll), code pages, the first processes (smss.exe, csrss.exe, winlogon.exe) and what they import are ordinary files. One that is not there stops the start.",
         seen: "the files that the loader, the kernel and the session manager take, following the import tables",
         remedy: "Put the file back from the component store, or from a machine of the same build (--source).",
-        source: &["AZ-B25", "AZ-B28", "0xC000021A"],
+        source: &["AZ-B25", "AZ-B28", "0xC000021A", "0xC0000135", "0xC000000F", "0x6B", "0x6F"],
     },
 ];
 

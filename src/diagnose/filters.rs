@@ -4,7 +4,7 @@ use super::rule::{Confidence, RuleDoc, Severity};
 use super::scene::Scene;
 use super::{Applicability, Finding, Fix};
 use vmrescue_boot::boot_devices;
-use vmrescue_windows::{Filter, Service, Weight, filters};
+use vmrescue_windows::{Filter, Service, filters};
 
 pub(super) const DOCS: &[RuleDoc] = &[RuleDoc {
     rule: "filter-driver-dangling",
@@ -24,11 +24,8 @@ const OWN: [&str; 6] = ["partmgr", "volsnap", "fvevol", "iorate", "rdyboost", "E
 pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(hive) = scene.hive("SYSTEM").filter(|_| !scene.services().is_empty()) else { return Vec::new() };
     let set = scene.installation.control_sets.default.max(1);
-    let all = filters(&hive, set, scene.services());
-    let all = scene.unseen.seen("filters of device classes", "", Weight::Partial, all);
-    // Noted just now.
-    let all = all.unwrap_or_default();
-    let path = boot_devices(scene.machine, scene.installation, &hive, set);
+    let all = filters(&hive, set, scene.services(), scene.unseen);
+    let path = boot_devices(scene.machine, scene.installation, &hive, set, scene.unseen);
     all.iter().filter(|filter| filter.boot).filter_map(|filter| finding(filter, scene, &path)).collect()
 }
 

@@ -158,6 +158,7 @@ pub fn look_at(
     findings.extend(boot::findings(&scene, kind));
     findings.extend(disk::lost(machine, &unseen));
     findings.extend(disk::attributes(machine, installation));
+    findings.extend(disk::partition_type(machine, installation));
     findings.extend(hives::findings(&scene));
     findings.extend(chain::findings(&scene));
     findings.extend(filters::findings(&scene));

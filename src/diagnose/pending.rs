@@ -12,7 +12,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         title: "An update waits for the next start",
         severity: Severity::Warning,
         confidence: Confidence::Possible,
-        meaning: "Servicing has work for the next start. That is as it should be after an update, until the machine starts and stops half-way: then it starts again and again, or says that it undoes changes.",
+        meaning: "Servicing has work for the next start. That is as it should be after an update, until the machine starts and stops half-way: then it starts again and again, stays at \"Getting Windows ready\", or says that it undoes changes.",
         seen: "pending.xml in the component store, or the key RebootPending of servicing",
         remedy: "Let the machine start once; when it cannot, set aside what is pending.",
         source: &["AZ-B31", "AZ-B32", "WC-01", "WC-03"],

@@ -3,7 +3,7 @@
 use super::verdict::Kind;
 use std::cell::OnceCell;
 use std::sync::Arc;
-use vmrescue_base::error::{ErrorKind, Result};
+use vmrescue_base::error::{Error, ErrorKind, Result};
 use vmrescue_base::text::fits;
 use vmrescue_boot::Chain;
 use vmrescue_fs::path::GuestPath;
@@ -27,6 +27,7 @@ pub(super) struct Scene<'a> {
     store: OnceCell<Option<(String, Store)>>,
     services: OnceCell<Vec<Service>>,
     chain: OnceCell<Option<Chain>>,
+    hives: OnceCell<Vec<(&'static str, Option<Error>)>>,
     updates: OnceCell<Updates>,
     events: OnceCell<BootEvents>,
 }
@@ -40,6 +41,7 @@ impl<'a> Scene<'a> {
             store: OnceCell::new(),
             services: OnceCell::new(),
             chain: OnceCell::new(),
+            hives: OnceCell::new(),
             updates: OnceCell::new(),
             events: OnceCell::new(),
         }
@@ -50,6 +52,18 @@ impl<'a> Scene<'a> {
         let place = format!(r"{}\System32\config\{name}", self.installation.path);
         let weight = if name.eq_ignore_ascii_case("SYSTEM") { Weight::Critical } else { Weight::Partial };
         self.unseen.found("a registry hive", place, weight, self.machine.hive(self.installation, name))
+    }
+
+    /// The hives of `config` that are there or should be, each with why it cannot be read.
+    pub(super) fn hives(&self) -> &[(&'static str, Option<Error>)] {
+        let read = || {
+            let hives = HIVES.iter().map(|name| (*name, self.machine.hive(self.installation, name).err()));
+            // Hives that not every Windows has.
+            let optional = |name: &str| matches!(name, "COMPONENTS" | "DRIVERS");
+            let absent = |e: &Option<Error>| e.as_ref().is_some_and(|e| e.kind() == ErrorKind::NotFound);
+            hives.filter(|(name, e)| !(optional(name) && absent(e))).collect()
+        };
+        self.hives.get_or_init(read)
     }
 
     /// The control set of the next start, as a key's name.
@@ -94,7 +108,13 @@ impl<'a> Scene<'a> {
     pub(super) fn chain(&self) -> Option<&Chain> {
         let walk = || {
             let chain = vmrescue_boot::walk(self.machine, self.installation);
-            self.unseen.seen("the boot chain", &self.installation.path, Weight::Critical, chain)
+            let chain =
+                self.unseen.seen("the boot chain", &self.installation.path, Weight::Critical, chain)?;
+            // What has no place is a whole hive or store, which the rules of these name.
+            for unread in chain.unread.iter().filter(|unread| !unread.place.is_empty()) {
+                self.unseen.note(unread.clone());
+            }
+            Some(chain)
         };
         self.chain.get_or_init(walk).as_ref()
     }
@@ -136,8 +156,9 @@ impl<'a> Scene<'a> {
                 (_, None) => "boot files; the boot store could not be read".to_string(),
             });
         }
-        let hives = HIVES.iter().filter(|name| self.machine.hive(self.installation, name).is_ok());
-        list.push(format!("hives: {}", hives.copied().collect::<Vec<_>>().join(", ")));
+        let whole: Vec<&str> =
+            self.hives().iter().filter(|(_, problem)| problem.is_none()).map(|(name, _)| *name).collect();
+        list.push(format!("hives: {}", whole.join(", ")));
         let boot = self.services().iter().filter(|service| service.start == Some(0)).count();
         list.push(format!(
             "services and drivers: {}, {boot} start at boot, with their files",

@@ -53,6 +53,8 @@ pub enum Kind {
     Ntldr,
     /// An installation on the image of a single volume: what starts it is elsewhere.
     BareVolume,
+    /// Boot files with a boot store, and no Windows that could be read.
+    SystemDisk,
     /// Volumes, and no Windows on them.
     DataDisk,
     /// Nothing that is known.
@@ -66,6 +68,7 @@ impl Kind {
             Kind::Windows => "Windows",
             Kind::Ntldr => "Windows that NTLDR starts (boot.ini)",
             Kind::BareVolume => "Windows on the image of a single volume",
+            Kind::SystemDisk => "a system disk: boot files, and no Windows that could be read",
             Kind::DataDisk => "a data disk: no Windows on it",
             Kind::Unknown => "nothing that is known",
         }
@@ -180,6 +183,11 @@ pub(super) fn note_container(defects: &[Defect], unseen: &Unseen) {
     for defect in defects.iter().filter(|defect| defect.severity == vmrescue_base::Severity::Error) {
         let advice = "get the whole image again, from a copy or a backup; what is left can be copied out: vmrescue get -r, vmrescue disk convert";
         unseen.note(Unread::new("the container", "", defect.to_string(), Weight::Critical).advise(advice));
+    }
+    // A file that is named as a VHD and has no footer: mostly the end is cut off, and with it the end of the disk.
+    for defect in defects.iter().filter(|defect| defect.code == "container-named-otherwise") {
+        let advice = "when it was cut off, get the whole file again before anything is repaired; when it is a raw disk under another name, make a container of it: vmrescue disk convert --format vhd-fixed IMAGE NEW.vhd";
+        unseen.note(Unread::new("the container", "", defect.to_string(), Weight::Partial).advise(advice));
     }
 }
 

@@ -18,14 +18,20 @@ use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
 use vmrescue_base::time::FileTime;
 use vmrescue_block::{Disk, DiskMut};
+use vmrescue_fs::fat::FatVolume;
 use vmrescue_fs::ntfs::Volume;
-use vmrescue_fs::{FileSystem, NodeId};
+use vmrescue_fs::{FileSystem, NodeId, NodeKind, resolve};
 use vmrescue_transaction::{OperationId, Record, Transaction};
 
 /// Staged bytes beyond which a publish should not wait for its time. The overlay keeps an eighth of it in memory and the rest in a file.
 const MUCH_STAGED_BYTES: u64 = 1 << 30;
 /// Most files that a publish reads again; of more, these.
 const MAX_VERIFIED: usize = 2000;
+/// Bytes of a file on FAT that are compared at once, and at most.
+const PIECE_BYTES: usize = 256 << 10;
+const MAX_COMPARED_BYTES: u64 = 64 << 20;
+/// Deepest directory of a FAT volume.
+const MAX_DEPTH: usize = 256;
 
 /// An operation that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,16 +223,22 @@ impl Session {
         Ok(published)
     }
 
-    /// Reads the changed files of NTFS again, with the reading half.
+    /// Reads the changed files again, with the reading half.
     fn verify(&self, disk: &Disk, ranges: &[(u32, Range<u64>)]) -> Result<()> {
         let touched = lock(&self.touched).clone();
         for (index, slot) in self.tree.slots.iter().enumerate() {
             let nodes: Vec<NodeId> =
                 touched.iter().filter(|(s, _)| *s == index).map(|(_, node)| *node).collect();
             let range = ranges.iter().find(|(number, _)| *number == slot.number);
-            let Some((_, range)) = range.filter(|_| !nodes.is_empty() && slot.info.kind == "ntfs") else {
+            let Some((_, range)) = range.filter(|_| !nodes.is_empty()) else { continue };
+            if slot.info.kind.starts_with("fat") {
+                let second = FatVolume::open(disk.window(range.clone())?)?;
+                slot.look(|fs| nodes.iter().try_for_each(|node| again_on_fat(fs, &second, *node)))?;
                 continue;
-            };
+            }
+            if slot.info.kind != "ntfs" {
+                continue;
+            }
             let second = Volume::open(disk.window(range.clone())?)?;
             for node in nodes {
                 compare(node, slot.look(|fs| facts(fs, node)), facts(&second, node))?;
@@ -296,6 +308,56 @@ fn facts(fs: &dyn FileSystem, node: NodeId) -> Result<Agreed> {
         fs.streams(node)?.into_iter().map(|stream| (stream.name, stream.size_bytes)).collect();
     streams.sort();
     Ok(Some((metadata.size_bytes, metadata.links, metadata.attributes.0, metadata.times, names, streams)))
+}
+
+/// The way to a file from the root; `None` when it has no name, or its directories are not known any more.
+fn way_to(fs: &dyn FileSystem, node: NodeId) -> Result<Option<Vec<String>>> {
+    let (mut parts, mut at) = (Vec::new(), node);
+    while at != fs.root() {
+        let names = match fs.names(at) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let Some(name) = names.into_iter().find(|name| !name.short) else { return Ok(None) };
+        if parts.len() > MAX_DEPTH {
+            return Err(Error::damaged(Layer::Fat, "directories that contain one another"));
+        }
+        parts.push(name.name);
+        at = name.directory;
+    }
+    parts.reverse();
+    Ok(Some(parts))
+}
+
+/// Reads a file of a FAT volume again by its path: the id of a file that was renamed holds for its session only. Its content is compared, too.
+fn again_on_fat(fs: &dyn FileSystem, second: &FatVolume, node: NodeId) -> Result<()> {
+    let Some(way) = way_to(fs, node)? else { return Ok(()) };
+    let Some(there) = resolve(second, &way)? else {
+        return compare(node, facts(fs, node), Ok(None));
+    };
+    compare(node, facts(fs, node), facts(second, there))?;
+    if fs.metadata(node)?.kind == NodeKind::Directory {
+        return Ok(());
+    }
+    let (mut at, mut ours, mut theirs) = (0, vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
+    while at < MAX_COMPARED_BYTES {
+        let count = fs.read(node, "", at, &mut ours)?;
+        let other = second.read(there, "", at, &mut theirs)?;
+        if ours[..count] != theirs[..other] {
+            return Err(Error::new(
+                ErrorKind::Disagreement,
+                Layer::Verify,
+                format!("the content of {} reads otherwise than it was written", way.join("\\")),
+            )
+            .at(at)
+            .advice("nothing was written; the mount can still be read"));
+        }
+        if count == 0 {
+            break;
+        }
+        at += count as u64;
+    }
+    Ok(())
 }
 
 fn compare(node: NodeId, ours: Result<Agreed>, theirs: Result<Agreed>) -> Result<()> {

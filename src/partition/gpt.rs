@@ -281,13 +281,31 @@ pub fn repair_gpt(disk: &DiskMut) -> Result<bool> {
     Ok(old(&view)? != before)
 }
 
-/// A partition to be put into a table, with its own GUID when that is known.
-pub type Entry = (NewPartition, Option<Guid>);
+/// A partition to be put into a table.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What it is, and where.
+    pub new: NewPartition,
+    /// Its own GUID, when that is known.
+    pub id: Option<Guid>,
+    /// Its attributes.
+    pub attributes: u64,
+    /// Its number: taken when that is free.
+    pub slot: Option<u32>,
+}
 
-fn write_entry(entry: &mut [u8], (new, id): &Entry, sector: u64) {
+impl Entry {
+    /// A partition in the first entry that is free, with this GUID or a new one.
+    pub fn new(new: NewPartition, id: Option<Guid>) -> Entry {
+        Entry { new, id, attributes: 0, slot: None }
+    }
+}
+
+fn write_entry(entry: &mut [u8], Entry { new, id, attributes, .. }: &Entry, sector: u64) {
     entry.fill(0);
     entry[..16].copy_from_slice(&new.type_guid.0);
     entry[16..32].copy_from_slice(&id.unwrap_or_else(Guid::random).0);
+    entry[48..56].copy_from_slice(&attributes.to_le_bytes());
     entry[32..40].copy_from_slice(&(new.range.start / sector).to_le_bytes());
     entry[40..48].copy_from_slice(&(new.range.end / sector - 1).to_le_bytes());
     let name = utf16le_bytes(&new.name);
@@ -295,35 +313,49 @@ fn write_entry(entry: &mut [u8], (new, id): &Entry, sector: u64) {
     entry[56..56 + length].copy_from_slice(&name[..length]);
 }
 
-/// Adds partitions to a table that is there, in its first free entries; or makes a table with the GUID `id` where there is none.
-/// Partitions that are there stay as they are.
+/// Adds partitions to a table that is there, each in the entry that it asks for when that is free, else in the first free one; or makes a table
+/// with the GUID `id` where there is none. Partitions that are there stay as they are. The numbers of the new ones.
 ///
 /// # Errors
 /// `Invalid` when a partition does not fit or overlaps another; `NoSpace` when the table is full; as [`repair_gpt`].
-pub fn add_to_gpt(disk: &DiskMut, id: Option<Guid>, new: &[Entry]) -> Result<()> {
-    let sector = u64::from(disk.geometry().logical_sector_bytes);
-    let last = (disk.len() / sector).saturating_sub(1);
+pub fn add_to_gpt(disk: &DiskMut, id: Option<Guid>, new: &[Entry]) -> Result<Vec<u32>> {
     let view = disk.as_disk();
-    let known = match header_at(&view, 1, sector)? {
-        Some(header) => Some(header),
-        None => header_at(&view, last, sector)?,
-    };
+    let own = u64::from(disk.geometry().logical_sector_bytes);
+    // Raw images of disks with sectors of 4096 bytes do not say so.
+    let (mut sector, mut known) = (own, None);
+    for size in [own, 512, 4096] {
+        let last = (disk.len() / size).saturating_sub(1);
+        let there = match header_at(&view, 1, size)? {
+            Some(header) => Some(header),
+            None => header_at(&view, last, size)?,
+        };
+        if there.is_some() {
+            (sector, known) = (size, there);
+            break;
+        }
+    }
+    let last = (disk.len() / sector).saturating_sub(1);
     let (disk_id, mut entries, entry_bytes) = match known {
         Some(header) => (header.disk, header.entries, header.entry_bytes),
         None => (id.unwrap_or_else(Guid::random), vec![0; 128 * ENTRY_BYTES], ENTRY_BYTES),
     };
     let array_sectors = (entries.len() as u64).div_ceil(sector);
     let (first, end) = ((2 + array_sectors) * sector, (last - array_sectors) * sector);
+    let mut numbers = Vec::new();
     for one in new {
-        let range = &one.0.range;
+        let range = &one.new.range;
         let misplaced = |what: &str| Err(Error::invalid(Layer::Gpt, what.to_string()).at(range.start));
         if range.start < first || range.end > end || range.start % sector != 0 || range.end % sector != 0 {
             return misplaced("a partition does not fit between the two copies of the table");
         }
+        if range.is_empty() {
+            return misplaced("a partition has no sector");
+        }
         let mut free = None;
+        let wanted = one.slot.and_then(|slot| (slot as usize).checked_sub(1));
         for (place, entry) in entries.chunks_exact(entry_bytes).enumerate() {
             if Guid::at(entry, 0).is_none_or(|guid| guid.is_zero()) {
-                free = free.or(Some(place));
+                free = if wanted == Some(place) { Some(place) } else { free.or(Some(place)) };
                 continue;
             }
             let there = u64_at(entry, 32).unwrap_or(0).saturating_mul(sector)
@@ -336,19 +368,19 @@ pub fn add_to_gpt(disk: &DiskMut, id: Option<Guid>, new: &[Entry]) -> Result<()>
             return Err(Error::no_space(Layer::Gpt, "the partition table is full"));
         };
         write_entry(&mut entries[place * entry_bytes..place * entry_bytes + ENTRY_BYTES], one, sector);
+        // A table has at most 1,024 entries.
+        numbers.push(place as u32 + 1);
     }
     let boot = view.read_vec(0, 512)?;
     if !(boot[510..512] == [0x55, 0xaa] && mbr::protects(&boot)) {
         disk.write_at(0, &mbr::protective(disk.len() / sector))?;
     }
-    write_copies(disk, sector, &disk_id, &entries, entry_bytes)
+    write_copies(disk, sector, &disk_id, &entries, entry_bytes)?;
+    Ok(numbers)
 }
 
-/// Gives a partition another type, in both copies.
-///
-/// # Errors
-/// `NotFound`; as [`repair_gpt`].
-pub(super) fn set_type(disk: &DiskMut, number: u32, kind: &Guid) -> Result<()> {
+/// Changes the entry of a partition that is there, in both copies.
+fn change_entry(disk: &DiskMut, number: u32, change: impl FnOnce(&mut [u8])) -> Result<()> {
     repair_gpt(disk)?;
     let sector = [disk.geometry().logical_sector_bytes, 512, 4096].into_iter().map(u64::from);
     let missing = || Error::not_found(Layer::Gpt, format!("no partition {number}"));
@@ -360,64 +392,27 @@ pub(super) fn set_type(disk: &DiskMut, number: u32, kind: &Guid) -> Result<()> {
         if Guid::at(entry, 0).is_none_or(|guid| guid.is_zero()) {
             return Err(missing());
         }
-        entry[..16].copy_from_slice(&kind.0);
+        change(entry);
         return write_copies(disk, sector, &header.disk, &header.entries, bytes);
     }
     Err(missing())
 }
 
-/// Adds an entry to both copies; in the slot that is asked for when it is free, else in the first free one. The number of
-/// the partition.
+/// Gives a partition another type.
 ///
 /// # Errors
-/// `Invalid` when it does not fit between the others; `NoSpace` when the table is full; as [`repair_gpt`].
-pub(super) fn add(
-    disk: &DiskMut,
-    new: &NewPartition,
-    id: Guid,
-    attributes: u64,
-    slot: Option<u32>,
-) -> Result<u32> {
-    repair_gpt(disk)?;
-    let view = disk.as_disk();
-    for sector in [disk.geometry().logical_sector_bytes, 512, 4096].into_iter().map(u64::from) {
-        let Some(mut header) = header_at(&view, 1, sector)? else { continue };
-        let bytes = header.entry_bytes;
-        let array_sectors = (header.entries.len() as u64).div_ceil(sector);
-        let usable =
-            (2 + array_sectors) * sector..(disk.len() / sector).saturating_sub(1 + array_sectors) * sector;
-        let range = &new.range;
-        let aligned =
-            range.start.is_multiple_of(sector) && range.end.is_multiple_of(sector) && range.start < range.end;
-        let inside = range.start >= usable.start && range.end <= usable.end;
-        let used = |entry: &[u8]| Guid::at(entry, 0).is_some_and(|guid| !guid.is_zero());
-        let overlaps = header.entries.chunks_exact(bytes).filter(|entry| used(entry)).any(|entry| {
-            let (first, last) = (u64_at(entry, 32).unwrap_or(0), u64_at(entry, 40).unwrap_or(0));
-            first.saturating_mul(sector) < range.end
-                && range.start < last.saturating_add(1).saturating_mul(sector)
-        });
-        if !aligned || !inside || overlaps {
-            return Err(Error::invalid(Layer::Gpt, "a partition does not fit").at(range.start));
-        }
-        let free = |index: usize| {
-            header.entries.get(index * bytes..(index + 1) * bytes).is_some_and(|entry| !used(entry))
-        };
-        let wanted = slot.and_then(|slot| (slot as usize).checked_sub(1)).filter(|index| free(*index));
-        let index = wanted.or_else(|| (0..header.entries.len() / bytes).find(|index| free(*index)));
-        let index = index.ok_or_else(|| Error::no_space(Layer::Gpt, "the partition table is full"))?;
-        let entry = &mut header.entries[index * bytes..(index + 1) * bytes];
-        entry.fill(0);
-        entry[..16].copy_from_slice(&new.type_guid.0);
-        entry[16..32].copy_from_slice(&id.0);
-        entry[32..40].copy_from_slice(&(range.start / sector).to_le_bytes());
-        entry[40..48].copy_from_slice(&(range.end / sector - 1).to_le_bytes());
-        entry[48..56].copy_from_slice(&attributes.to_le_bytes());
-        let name = utf16le_bytes(&new.name);
-        let length = name.len().min(70);
-        entry[56..56 + length].copy_from_slice(&name[..length]);
-        write_copies(disk, sector, &header.disk, &header.entries, bytes)?;
-        // The table has at most 1,024 entries.
-        return Ok(index as u32 + 1);
-    }
-    Err(Error::not_found(Layer::Gpt, "the disk has no partition table"))
+/// `NotFound`; as [`repair_gpt`].
+pub(super) fn set_type(disk: &DiskMut, number: u32, kind: &Guid) -> Result<()> {
+    change_entry(disk, number, |entry| entry[..16].copy_from_slice(&kind.0))
+}
+
+/// Takes the attributes `bits` from a partition; the others stay.
+///
+/// # Errors
+/// `NotFound`; as [`repair_gpt`].
+pub(super) fn clear_attributes(disk: &DiskMut, number: u32, bits: u64) -> Result<()> {
+    change_entry(disk, number, |entry| {
+        let left = u64_at(entry, 48).unwrap_or(0) & !bits;
+        entry[48..56].copy_from_slice(&left.to_le_bytes());
+    })
 }

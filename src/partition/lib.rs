@@ -135,9 +135,20 @@ pub fn read(disk: &Disk) -> Result<Table> {
     // The disk's own sector size first; images of 4Kn disks in raw files do not say.
     let other = if sector_bytes == 512 { 4096 } else { 512 };
     for sector in [sector_bytes, other] {
-        if let Some(table) = gpt::read(disk, sector)? {
+        let Some(mut table) = gpt::read(disk, sector)? else { continue };
+        if marked && mbr::protects(&boot) {
             return Ok(table);
         }
+        // A record with partitions of its own is the table: what is left of a GPT was not cleared when the disk was made anew.
+        if marked && !is_boot_sector && mbr::is_partitioned(&boot) {
+            let mut table = mbr::read(disk, sector_bytes)?;
+            let text = "an older GPT is still on the disk; the master boot record counts";
+            table.defects.push(Defect::new("gpt-stale", Severity::Note, Layer::Gpt, u64::from(sector), text));
+            return Ok(table);
+        }
+        let text = "the first sector is no protective MBR: firmware and Windows take the disk for one without a partition table";
+        table.defects.push(Defect::new("gpt-not-protected", Severity::Error, Layer::Gpt, 0, text));
+        return Ok(table);
     }
     if marked && mbr::protects(&boot) {
         return Err(Error::damaged(
@@ -192,14 +203,37 @@ pub fn set_type(disk: &DiskMut, number: u32, name: &str) -> Result<()> {
     gpt::set_type(disk, number, &guid)
 }
 
-/// Adds a partition; on a GPT disk with this GUID and these attributes, in the entry `slot` when that is free. Its number.
+/// Bits of a GPT partition's attributes that keep Windows from using it as its own: read-only and hidden.
+pub const HIDING_ATTRIBUTES: u64 = 1 << 60 | 1 << 62;
+
+/// Takes the attributes `bits` from a partition of a GPT disk.
+///
+/// # Errors
+/// `Invalid` for other disks; `NotFound`.
+pub fn clear_attributes(disk: &DiskMut, number: u32, bits: u64) -> Result<()> {
+    match read(&disk.as_disk())?.kind {
+        TableKind::Gpt => gpt::clear_attributes(disk, number, bits),
+        TableKind::Mbr | TableKind::None => {
+            Err(Error::invalid(Layer::Gpt, "only partitions of a GPT disk have attributes"))
+        }
+    }
+}
+
+/// Adds a partition to a table that is there: on a GPT disk as [`add_to_gpt`] does, on an MBR disk in the first free entry. Its number.
 ///
 /// # Errors
 /// `Invalid` when it does not fit between the others, or the disk has no table; `NoSpace` when the table is full.
-pub fn add(disk: &DiskMut, new: &NewPartition, id: Guid, attributes: u64, slot: Option<u32>) -> Result<u32> {
+pub fn add(disk: &DiskMut, entry: &Entry) -> Result<u32> {
     match read(&disk.as_disk())?.kind {
-        TableKind::Gpt => gpt::add(disk, new, id, attributes, slot),
-        TableKind::Mbr => mbr::add(disk, new),
+        TableKind::Gpt => {
+            repair_gpt(disk)?;
+            let numbers = add_to_gpt(disk, None, std::slice::from_ref(entry))?;
+            numbers
+                .first()
+                .copied()
+                .ok_or_else(|| Error::not_found(Layer::Gpt, "the partition was not added"))
+        }
+        TableKind::Mbr => mbr::add(disk, &entry.new),
         TableKind::None => Err(Error::invalid(Layer::Gpt, "the disk has no partition table")),
     }
 }

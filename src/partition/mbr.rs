@@ -34,6 +34,11 @@ pub(super) fn protects(sector: &[u8]) -> bool {
     entries(sector).iter().any(|entry| entry.kind == PROTECTIVE)
 }
 
+/// True when the record has partitions of its own: none begins in the first sector, where the one that only guards a GPT does.
+pub(super) fn is_partitioned(sector: &[u8]) -> bool {
+    is_table(sector) && entries(sector).iter().any(|entry| entry.kind != 0 && entry.first > 1)
+}
+
 /// True when the sector holds a table that says something: flags that can be, and a partition.
 pub(super) fn is_table(sector: &[u8]) -> bool {
     let flags = (0..4).all(|i| matches!(sector.get(TABLE + i * 16), Some(0 | 0x80)));

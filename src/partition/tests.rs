@@ -11,6 +11,41 @@ fn new(range: Range<u64>) -> NewPartition {
     NewPartition { type_guid: BASIC_DATA, mbr_type: 7, range, name: "Basic data".into(), active: true }
 }
 
+fn entry(new: NewPartition, id: Guid, attributes: u64, slot: Option<u32>) -> Entry {
+    Entry { new, id: Some(id), attributes, slot }
+}
+
+/// Without a protective MBR the disk is taken for another by firmware and Windows; a record with partitions of its own counts.
+#[test]
+fn the_first_sector_decides_what_the_disk_is() {
+    let disk = disk(8 << 20, 512);
+    write_gpt(&disk, &[new(1 << 20..2 << 20)]).unwrap();
+    let codes = |disk: &DiskMut| -> (TableKind, Vec<&'static str>) {
+        let table = read(&disk.as_disk()).unwrap();
+        (table.kind, table.defects.iter().map(|defect| defect.code).collect())
+    };
+    disk.write_at(450, &[7]).unwrap();
+    assert_eq!(codes(&disk), (TableKind::Gpt, vec!["gpt-not-protected"]));
+    disk.zero_at(0..512).unwrap();
+    assert_eq!(codes(&disk), (TableKind::Gpt, vec!["gpt-not-protected"]));
+    assert!(repair_gpt(&disk).unwrap());
+    assert_eq!(codes(&disk), (TableKind::Gpt, vec![]));
+    write_mbr(&disk, 7, &[new(4 << 20..5 << 20)]).unwrap();
+    assert_eq!(codes(&disk), (TableKind::Mbr, vec!["gpt-stale"]));
+}
+
+#[test]
+fn attributes_are_cleared_in_both_copies() {
+    let disk = disk(8 << 20, 512);
+    write_gpt(&disk, &[]).unwrap();
+    let bits = HIDING_ATTRIBUTES | 1 << 63;
+    let number = add(&disk, &entry(new(1 << 20..2 << 20), Guid::random(), bits, None)).unwrap();
+    clear_attributes(&disk, number, HIDING_ATTRIBUTES).unwrap();
+    let table = read(&disk.as_disk()).unwrap();
+    assert_eq!((table.partitions[0].attributes, table.defects.len()), (1 << 63, 0));
+    assert!(clear_attributes(&disk, 9, HIDING_ATTRIBUTES).is_err());
+}
+
 #[test]
 fn a_gpt_is_read_from_either_copy() {
     for sector in [512u32, 4096] {
@@ -114,7 +149,7 @@ fn partitions_are_added_between_the_others() {
         let id = Guid::random();
         let mut one = new(2 << 20..4 << 20);
         one.type_guid = EFI_SYSTEM;
-        assert_eq!(add(&disk, &one, id, 1 << 63, Some(9)).unwrap(), 9);
+        assert_eq!(add(&disk, &entry(one.clone(), id, 1 << 63, Some(9))).unwrap(), 9);
         let table = read(&disk.as_disk()).unwrap();
         let made = table.partitions.iter().find(|p| p.number == 9).unwrap();
         assert_eq!(
@@ -122,13 +157,17 @@ fn partitions_are_added_between_the_others() {
             (Some(id), 1 << 63, 2 << 20..4 << 20)
         );
         assert!(table.defects.is_empty());
-        assert!(add(&disk, &one, id, 0, None).is_err(), "it is taken now");
-        assert_eq!(add(&disk, &new(8 << 20..9 << 20), id, 0, Some(9)).unwrap(), 3, "the first free one");
+        assert!(add(&disk, &entry(one, id, 0, None)).is_err(), "it is taken now");
+        assert_eq!(
+            add(&disk, &entry(new(8 << 20..9 << 20), id, 0, Some(9))).unwrap(),
+            3,
+            "the first free one"
+        );
     }
     let disk = disk(16 << 20, 512);
     write_mbr(&disk, 7, &[new(1 << 20..2 << 20)]).unwrap();
-    assert_eq!(add(&disk, &new(2 << 20..4 << 20), Guid::ZERO, 0, None).unwrap(), 2);
+    assert_eq!(add(&disk, &entry(new(2 << 20..4 << 20), Guid::ZERO, 0, None)).unwrap(), 2);
     let table = read(&disk.as_disk()).unwrap();
     assert_eq!(table.partitions.iter().map(|p| p.active).collect::<Vec<_>>(), [false, true]);
-    assert!(add(&disk, &new(3 << 20..5 << 20), Guid::ZERO, 0, None).is_err());
+    assert!(add(&disk, &entry(new(3 << 20..5 << 20), Guid::ZERO, 0, None)).is_err());
 }

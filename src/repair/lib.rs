@@ -50,7 +50,8 @@ pub use script::{
     Script, Step, shipped,
 };
 pub use sectors::{
-    copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, restore_partitions, set_active, set_type,
+    clear_attributes, copy_boot_code, plan_sectors, repair_boot_sector, repair_gpt, restore_partitions,
+    set_active, set_type,
 };
 pub use source::{Donor, Source};
 pub use system_partition::repair_system_partition;

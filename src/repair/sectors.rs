@@ -81,6 +81,17 @@ pub fn set_type(machine: &Machine, number: u32, name: &str) -> Result<Vec<Change
     })
 }
 
+/// Takes the attributes that hide a partition or make it read-only from it.
+///
+/// # Errors
+/// Of [`partition::clear_attributes`].
+pub fn clear_attributes(machine: &Machine, number: u32) -> Result<Vec<Change>> {
+    let what = format!("make partition {number} neither hidden nor read-only");
+    plan_sectors(&machine.disk, &what, |disk| {
+        partition::clear_attributes(disk, number, partition::HIDING_ATTRIBUTES)
+    })
+}
+
 /// Puts the boot sector of an NTFS volume, its copy and its count of hidden sectors right.
 ///
 /// # Errors
@@ -155,10 +166,15 @@ pub fn restore_partitions(machine: &Machine, progress: &dyn Progress) -> Result<
             plan_sectors(&machine.disk, &what, |disk| partition::write_mbr(disk, signature, &list))
         }
         TableKind::Gpt | TableKind::None => {
-            let ids = identities(&machine.disk, &found);
-            let list: Vec<partition::Entry> =
-                found.iter().zip(ids.partitions).map(|(volume, id)| (new(volume, false), id)).collect();
-            plan_sectors(&machine.disk, &what, |disk| partition::add_to_gpt(disk, ids.disk, &list))
+            let ids = identities(machine, &found);
+            let list: Vec<partition::Entry> = found
+                .iter()
+                .zip(ids.partitions)
+                .map(|(volume, id)| partition::Entry::new(new(volume, false), id))
+                .collect();
+            plan_sectors(&machine.disk, &what, |disk| {
+                partition::add_to_gpt(disk, ids.disk, &list).map(|_| ())
+            })
         }
     }
 }

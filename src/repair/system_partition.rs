@@ -11,7 +11,7 @@ use vmrescue_base::guid::Guid;
 use vmrescue_base::text::size;
 use vmrescue_base::time::FileTime;
 use vmrescue_fs::{fat, ntfs};
-use vmrescue_partition::{self as partition, BASIC_DATA, EFI_SYSTEM, NewPartition, TableKind, gaps};
+use vmrescue_partition::{self as partition, BASIC_DATA, EFI_SYSTEM, Entry, NewPartition, TableKind, gaps};
 use vmrescue_windows::{Installation, Machine, SystemPartition, boot_layout, system_partition_state};
 
 /// What partitions begin at a multiple of.
@@ -90,7 +90,8 @@ fn efi(machine: &Machine) -> Result<(Vec<Change>, Option<u32>)> {
             let new = efi_entry(lost.range);
             let mut number = 0;
             let list = plan_sectors(&machine.disk, &what, |disk| {
-                number = partition::add(disk, &new, id, 0, lost.number)?;
+                let entry = Entry { slot: lost.number, ..Entry::new(new.clone(), Some(id)) };
+                number = partition::add(disk, &entry)?;
                 Ok(())
             })?;
             Ok((list, Some(number)))
@@ -127,7 +128,7 @@ fn efi_entry(range: Range<u64>) -> NewPartition {
 fn added(machine: &Machine, what: &str, new: &NewPartition) -> Result<(Vec<Change>, u32)> {
     let mut number = 0;
     let list = plan_sectors(&machine.disk, what, |disk| {
-        number = partition::add(disk, new, Guid::random(), 0, None)?;
+        number = partition::add(disk, &Entry::new(new.clone(), None))?;
         Ok(())
     })?;
     Ok((list, number))

@@ -25,7 +25,7 @@ impl Asked {
         let article = words.clone().find_map(article);
         let code = words
             .find_map(prefixed)
-            .or_else(|| bugcheck_code(&trimmed.to_uppercase().replace([' ', '-'], "_")))
+            .or_else(|| named(trimmed))
             .or_else(|| article.is_none().then(|| bare(&lower)).flatten());
         Asked { text: lower, code, article }
     }
@@ -51,6 +51,14 @@ impl Asked {
         }
         plain(&lower).contains(&plain(&self.text))
     }
+}
+
+/// The code of a name, alone or behind words such as `Stop code:`.
+fn named(text: &str) -> Option<u32> {
+    let pieces = text.split([':', '(', ')', ',', ';']).map(str::trim).filter(|piece| !piece.is_empty());
+    std::iter::once(text)
+        .chain(pieces)
+        .find_map(|piece| bugcheck_code(&piece.to_uppercase().replace([' ', '-'], "_")))
 }
 
 /// Letters and digits, with one space between words.
@@ -131,6 +139,8 @@ mod tests {
             "INACCESSIBLE_BOOT_DEVICE",
             "inaccessible boot device",
             "STOP: 0x0000007b (x)",
+            "Stop code: INACCESSIBLE BOOT DEVICE",
+            "*** STOP: INACCESSIBLE_BOOT_DEVICE (what follows)",
         ] {
             assert_eq!(Asked::new(text).code, Some(0x7b), "{text}");
         }

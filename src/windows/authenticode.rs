@@ -138,6 +138,22 @@ pub fn embedded_signature(bytes: &[u8], hashes: &PeHashes) -> Option<Signature> 
     broken
 }
 
+/// The signer of the signature in a PE file, when that is for other content than the file's: the file was changed after it was signed, or the
+/// signature was cut. `None` for files without a signature, and for those that fit.
+pub fn broken_signature(bytes: &[u8]) -> Option<String> {
+    let (_, _, table) = signature_places(bytes)?;
+    if table.is_empty() {
+        return None;
+    }
+    match embedded_signature(bytes, &pe_hashes(bytes)?)? {
+        Signature::Broken { signer } => Some(signer),
+        Signature::Embedded { .. }
+        | Signature::Catalog { .. }
+        | Signature::Missing
+        | Signature::NotLooked => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,9 +5,9 @@
 //! a driver's INF sets with `AddFilter` positions (`Filters` subkeys of Windows 10 1903 and later) are read as names only.
 
 use super::services::Service;
+use super::unread::{Unread, Unseen, Weight};
 use serde::Serialize;
-use vmrescue_base::error::Result;
-use vmrescue_registry::{Hive, Key};
+use vmrescue_registry::{Hive, Key, ValueData};
 
 /// Classes whose devices are in the stack below the system volume: class GUID and name. Disk and volume come first.
 const BOOT_CLASSES: [(&str, &str); 6] = [
@@ -18,6 +18,8 @@ const BOOT_CLASSES: [(&str, &str); 6] = [
     ("{4d36e97d-e325-11ce-bfc1-08002be10318}", "System"),
     ("{4d36e966-e325-11ce-bfc1-08002be10318}", "Computer"),
 ];
+/// What is read here, in words.
+const FILTERS: &str = "filters of device classes";
 /// Devices that are looked at; a large server has some thousands.
 const MAX_DEVICES: usize = 1 << 16;
 
@@ -65,6 +67,7 @@ pub struct Filter {
 }
 
 fn filters_of(
+    unseen: &Unseen,
     key: &Key<'_>,
     path: &str,
     class: &str,
@@ -74,11 +77,16 @@ fn filters_of(
 ) {
     let boot = BOOT_CLASSES.iter().any(|(guid, _)| guid.eq_ignore_ascii_case(class));
     for place in [FilterPlace::Upper, FilterPlace::Lower] {
-        let value = key.value(place.value_name()).ok().flatten();
-        // Some installers write one name as REG_SZ.
-        let names = value
-            .and_then(|value| value.as_multi_string().or_else(|| value.as_string().map(|name| vec![name])));
-        for driver in names.unwrap_or_default() {
+        // Whether the disk starts cannot be told without the filters of its own classes.
+        let weight = if boot { Weight::Critical } else { Weight::Partial };
+        let names = match data(unseen, key, path, place.value_name(), weight) {
+            Some(ValueData::Texts(names)) => names.into_iter().filter(|name| !name.is_empty()).collect(),
+            // Some installers write one name as REG_SZ.
+            Some(ValueData::Text(name)) => vec![name],
+            // Another type names no driver, for Windows, too.
+            Some(ValueData::Number(_) | ValueData::Bytes(_)) | None => Vec::new(),
+        };
+        for driver in names {
             list.push(Filter {
                 place,
                 class: class.into(),
@@ -94,44 +102,69 @@ fn filters_of(
     }
 }
 
+/// The data of a value, or a note of why it cannot be read.
+fn data(unseen: &Unseen, key: &Key<'_>, path: &str, name: &str, weight: Weight) -> Option<ValueData> {
+    let value = key.value(name).and_then(|value| value.map(|value| value.typed()).transpose());
+    unseen.seen(FILTERS, format!(r"HKLM\SYSTEM\{path}: {name}"), weight, value).flatten()
+}
+
+/// A text that is not needed to tell whether the machine starts.
+fn text(unseen: &Unseen, key: &Key<'_>, path: &str, name: &str) -> Option<String> {
+    match data(unseen, key, path, name, Weight::Partial)? {
+        ValueData::Text(text) => Some(text),
+        // Another type is no text, for Windows, too.
+        ValueData::Number(_) | ValueData::Bytes(_) | ValueData::Texts(_) => None,
+    }
+}
+
+/// The keys below that can be read; what cannot is noted.
+fn below<'k>(unseen: &Unseen, key: &Key<'k>, path: &str, weight: Weight) -> Vec<Key<'k>> {
+    let (keys, lost) = key.subkeys_lenient();
+    for e in &lost {
+        unseen.note(Unread::of(FILTERS, format!(r"HKLM\SYSTEM\{path}"), weight, e));
+    }
+    keys
+}
+
 /// All filters of control set `number`, classes first. `services` are those of the same set, with their files looked at where
-/// problems of files shall be seen.
-///
-/// # Errors
-/// Damage of the hive.
-pub fn filters(hive: &Hive, number: u32, services: &[Service]) -> Result<Vec<Filter>> {
+/// problems of files shall be seen. What cannot be read is noted.
+pub fn filters(hive: &Hive, number: u32, services: &[Service], unseen: &Unseen) -> Vec<Filter> {
     let mut list = Vec::new();
     let path = format!(r"ControlSet{number:03}\Control\Class");
     let mut class_names = Vec::new();
-    if let Some(classes) = hive.key(&path)? {
-        for class in classes.subkeys_lenient().0 {
+    let classes = unseen.seen(FILTERS, &path, Weight::Critical, hive.key(&path)).flatten();
+    if let Some(classes) = classes {
+        for class in below(unseen, &classes, &path, Weight::Critical) {
             let guid = class.name();
+            let own = format!(r"{path}\{guid}");
             let known = BOOT_CLASSES.iter().find(|(known, _)| known.eq_ignore_ascii_case(&guid));
-            let said = ["Class", ""]
-                .iter()
-                .find_map(|name| class.value(name).ok().flatten().and_then(|value| value.as_string()));
-            let name = known.map(|(_, name)| (*name).to_string()).or(said).unwrap_or_default();
-            filters_of(&class, &format!(r"{path}\{guid}"), &guid, &name, None, &mut list);
+            let said = || ["Class", ""].iter().find_map(|name| text(unseen, &class, &own, name));
+            // A class that has no name is called by its GUID.
+            let name = known.map(|(_, name)| (*name).to_string()).or_else(said).unwrap_or_default();
+            filters_of(unseen, &class, &own, &guid, &name, None, &mut list);
             class_names.push((guid, name));
         }
     }
     let path = format!(r"ControlSet{number:03}\Enum");
     let mut seen = 0;
-    if let Some(buses) = hive.key(&path)? {
-        for bus in buses.subkeys_lenient().0 {
-            for device in bus.subkeys_lenient().0 {
-                for instance in device.subkeys_lenient().0 {
+    let buses = unseen.seen(FILTERS, &path, Weight::Partial, hive.key(&path)).flatten();
+    if let Some(buses) = buses {
+        for bus in below(unseen, &buses, &path, Weight::Partial) {
+            let place = format!(r"{path}\{}", bus.name());
+            for device in below(unseen, &bus, &place, Weight::Partial) {
+                let place = format!(r"{place}\{}", device.name());
+                for instance in below(unseen, &device, &place, Weight::Partial) {
                     seen += 1;
                     if seen > MAX_DEVICES {
                         break;
                     }
-                    let class =
-                        instance.value("ClassGUID").ok().flatten().and_then(|value| value.as_string());
-                    let class = class.unwrap_or_default();
+                    let own = format!(r"{place}\{}", instance.name());
+                    // A device without a class has filters of its own only.
+                    let class = text(unseen, &instance, &own, "ClassGUID").unwrap_or_default();
                     let name = class_names.iter().find(|(guid, _)| guid.eq_ignore_ascii_case(&class));
                     let name = name.map_or("", |(_, name)| name.as_str());
                     let id = format!(r"{}\{}\{}", bus.name(), device.name(), instance.name());
-                    filters_of(&instance, &format!(r"{path}\{id}"), &class, name, Some(&id), &mut list);
+                    filters_of(unseen, &instance, &own, &class, name, Some(&id), &mut list);
                 }
             }
         }
@@ -139,7 +172,7 @@ pub fn filters(hive: &Hive, number: u32, services: &[Service]) -> Result<Vec<Fil
     for filter in &mut list {
         judge(filter, services);
     }
-    Ok(list)
+    list
 }
 
 fn judge(filter: &mut Filter, services: &[Service]) {
@@ -193,7 +226,7 @@ mod tests {
             ..Service::default()
         };
         let services = [service("partmgr", 0), service("late", 3), service("off", 4)];
-        let found = filters(&hive, 1, &services).unwrap();
+        let found = filters(&hive, 1, &services, &Unseen::default());
         let of = |name: &str| found.iter().find(|filter| filter.driver == name).unwrap();
         assert_eq!(found.len(), 4);
         assert!(of("partmgr").problem.is_none() && of("partmgr").boot);

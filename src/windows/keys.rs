@@ -1,8 +1,9 @@
 //! Values of a hive by path, for facts: what is not there is `None`, what cannot be read is `None` too and noted once.
 
 use std::cell::RefCell;
+use vmrescue_base::error::Result;
 use vmrescue_base::time::FileTime;
-use vmrescue_registry::{Hive, Key, Value};
+use vmrescue_registry::{DataType, Hive, Key, Value, ValueData};
 
 /// Problems that are kept; a damaged hive would give thousands.
 const MAX_PROBLEMS: usize = 40;
@@ -45,7 +46,7 @@ impl<'a> Keys<'a> {
         self.hive.is_some()
     }
 
-    fn taken<T>(&self, path: &str, result: vmrescue_base::error::Result<Option<T>>) -> Option<T> {
+    fn taken<T>(&self, path: &str, result: Result<Option<T>>) -> Option<T> {
         result.unwrap_or_else(|e| {
             self.notes.add(format!(r"HKLM\{}\{path}: {e}", self.name));
             None
@@ -79,9 +80,16 @@ impl<'a> Keys<'a> {
         self.taken(path, key.value(name))
     }
 
+    fn typed(&self, path: &str, name: &str) -> Option<(Value<'a>, ValueData)> {
+        let value = self.value(path, name)?;
+        let data = self.taken(path, value.typed().map(Some))?;
+        Some((value, data))
+    }
+
     /// A number.
     pub(super) fn number(&self, path: &str, name: &str) -> Option<u32> {
-        self.value(path, name)?.as_u32()
+        let (value, data) = self.typed(path, name)?;
+        number_in(&value, data)
     }
 
     /// A number that says yes or no.
@@ -91,12 +99,12 @@ impl<'a> Keys<'a> {
 
     /// A text that is not empty.
     pub(super) fn text(&self, path: &str, name: &str) -> Option<String> {
-        text_of(self.value(path, name)?)
+        text_in(self.typed(path, name)?.1)
     }
 
     /// Texts.
     pub(super) fn texts(&self, path: &str, name: &str) -> Vec<String> {
-        self.value(path, name).map(texts_of).unwrap_or_default()
+        self.typed(path, name).map(|(_, data)| texts_in(data)).unwrap_or_default()
     }
 
     /// Bytes.
@@ -112,33 +120,70 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn text_of(value: Value<'_>) -> Option<String> {
-    let text = value.as_string()?;
+/// The text in a value; `None` for other types.
+fn text_in(data: ValueData) -> Option<String> {
+    let ValueData::Text(text) = data else { return None };
     // Programs write whole buffers; what follows the NUL is not part of the text.
     let text = vmrescue_base::text::until_nul(&text);
     (!text.is_empty()).then(|| text.to_string())
 }
 
-fn texts_of(value: Value<'_>) -> Vec<String> {
-    value.as_multi_string().or_else(|| text_of(value).map(|text| vec![text])).unwrap_or_default()
+/// The texts in a value: a list, or one text.
+fn texts_in(data: ValueData) -> Vec<String> {
+    match data {
+        ValueData::Texts(list) => list.into_iter().filter(|text| !text.is_empty()).collect(),
+        other => text_in(other).into_iter().collect(),
+    }
 }
 
-/// A number of a key at hand.
-pub(super) fn number(key: &Key<'_>, name: &str) -> Option<u32> {
-    key.value(name).ok()??.as_u32()
+/// The number in a value; a REG_DWORD that is longer than its type counts by its first four bytes, as for Windows.
+fn number_in(value: &Value<'_>, data: ValueData) -> Option<u32> {
+    match data {
+        ValueData::Number(number) => u32::try_from(number).ok(),
+        ValueData::Bytes(bytes) if value.data_type() == DataType::DWORD => {
+            vmrescue_base::bytes::u32_at(&bytes, 0)
+        }
+        // A value of another type is no number for Windows, too.
+        ValueData::Bytes(_) | ValueData::Text(_) | ValueData::Texts(_) => None,
+    }
 }
 
-/// A text of a key at hand.
-pub(super) fn text(key: &Key<'_>, name: &str) -> Option<String> {
-    text_of(key.value(name).ok()??)
-}
+/// Values of keys at hand: what cannot be read is noted.
+impl Notes {
+    /// What is there, or a note of why it cannot be read.
+    pub(super) fn seen<T>(&self, place: &str, result: Result<Option<T>>) -> Option<T> {
+        result.unwrap_or_else(|e| {
+            self.add(format!("{place}: {e}"));
+            None
+        })
+    }
 
-/// Texts of a key at hand.
-pub(super) fn texts(key: &Key<'_>, name: &str) -> Vec<String> {
-    key.value(name).ok().flatten().map(texts_of).unwrap_or_default()
-}
+    fn typed<'k>(&self, key: &Key<'k>, name: &str) -> Option<(Value<'k>, ValueData)> {
+        let place = || format!(r"{}: {name}", key.name());
+        let value = self.seen(&place(), key.value(name))?;
+        let data = self.seen(&place(), value.typed().map(Some))?;
+        Some((value, data))
+    }
 
-/// Bytes of a key at hand.
-pub(super) fn bytes(key: &Key<'_>, name: &str) -> Option<Vec<u8>> {
-    Some(key.value(name).ok()??.data().ok()?.into_owned())
+    /// A number.
+    pub(super) fn number(&self, key: &Key<'_>, name: &str) -> Option<u32> {
+        self.typed(key, name).and_then(|(value, data)| number_in(&value, data))
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&self, key: &Key<'_>, name: &str) -> Option<String> {
+        text_in(self.typed(key, name)?.1)
+    }
+
+    /// Texts.
+    pub(super) fn texts(&self, key: &Key<'_>, name: &str) -> Vec<String> {
+        self.typed(key, name).map(|(_, data)| texts_in(data)).unwrap_or_default()
+    }
+
+    /// Bytes.
+    pub(super) fn bytes(&self, key: &Key<'_>, name: &str) -> Option<Vec<u8>> {
+        let place = format!(r"{}: {name}", key.name());
+        let value = self.seen(&place, key.value(name))?;
+        self.seen(&place, value.data().map(|data| Some(data.into_owned())))
+    }
 }

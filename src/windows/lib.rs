@@ -45,7 +45,7 @@ mod version_resource;
 use vmrescue_payload::xml;
 
 pub use asked::{Asked, did_you_mean};
-pub use authenticode::{PeHashes, Signature, embedded_signature, pe_digest, pe_hashes};
+pub use authenticode::{PeHashes, Signature, broken_signature, embedded_signature, pe_digest, pe_hashes};
 pub use boot::{BootLayout, Loader, boot_layout, boot_loader, boot_stores, load_store, partition_ref};
 pub use bugcheck::bugcheck_name;
 pub use catalog::catalog_hashes;

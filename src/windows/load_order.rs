@@ -7,11 +7,13 @@
 //! manager, which starts a driver when its device appears, not when its turn comes.
 
 use super::services::Service;
+use super::unread::{Unread, Unseen, Weight};
 use std::collections::BTreeMap;
 use vmrescue_base::bytes::u32_at;
-use vmrescue_base::error::Result;
-use vmrescue_registry::Hive;
+use vmrescue_registry::{Hive, Key, ValueData};
 
+/// What is read here, in words.
+const ORDER: &str = "the order of boot drivers";
 /// Tag of a driver whose tag is not in the vector.
 const UNKNOWN_TAG: u32 = 0xffff_fffe;
 /// Tag of a driver that has none.
@@ -29,25 +31,36 @@ pub struct LoadOrder {
 }
 
 impl LoadOrder {
-    /// Reads the order of control set `number`. What is missing leaves the order of the keys.
-    ///
-    /// # Errors
-    /// Damage of the hive.
-    pub fn read(hive: &Hive, number: u32) -> Result<LoadOrder> {
+    /// Reads the order of control set `number`. What is missing leaves the order of the keys; so does what cannot be read, which is noted.
+    pub fn read(hive: &Hive, number: u32, unseen: &Unseen) -> LoadOrder {
         let mut order = LoadOrder::default();
         let control = format!(r"ControlSet{number:03}\Control");
-        if let Some(key) = hive.key(&format!(r"{control}\ServiceGroupOrder"))? {
-            order.groups = key.value("List")?.and_then(|value| value.as_multi_string()).unwrap_or_default();
+        let groups = format!(r"{control}\ServiceGroupOrder");
+        let list = |key: &Key<'_>| key.value("List")?.map(|value| value.typed()).transpose();
+        let seen = |place: &str, what| unseen.seen(ORDER, place, Weight::Critical, what).flatten();
+        let list = seen(
+            &groups,
+            hive.key(&groups).and_then(|key| key.as_ref().map(list).transpose()).map(Option::flatten),
+        );
+        // A list of another type is none for the loader, too.
+        if let Some(ValueData::Texts(groups)) = list {
+            order.groups = groups.into_iter().filter(|group| !group.is_empty()).collect();
         }
-        if let Some(key) = hive.key(&format!(r"{control}\GroupOrderList"))? {
-            for value in key.values_lenient().0 {
-                let Ok(data) = value.data() else { continue };
+        let place = format!(r"{control}\GroupOrderList");
+        let tags = unseen.seen(ORDER, &place, Weight::Critical, hive.key(&place)).flatten();
+        if let Some(key) = tags {
+            let (values, lost) = key.values_lenient();
+            for e in &lost {
+                unseen.note(Unread::of(ORDER, &place, Weight::Critical, e));
+            }
+            for value in values {
+                let Some(data) = unseen.seen(ORDER, &place, Weight::Critical, value.data()) else { continue };
                 let count = (u32_at(&data, 0).unwrap_or(0) as usize).min(MAX_TAGS);
                 let tags = (1..=count).map_while(|i| u32_at(&data, i * 4)).collect();
                 order.tags.insert(value.name().to_lowercase(), tags);
             }
         }
-        Ok(order)
+        order
     }
 
     /// Place of a group in the list.

@@ -1,15 +1,16 @@
 //! Volumes that no partition table names: what a search finds, who they were, and the machine as it would be with them.
 
 use super::bcd::{PartitionRef, Value};
-use super::boot::STORE_PLACES;
+use super::boot::{STORE_PLACES, boot_stores, load_store};
 use super::machine::{Machine, hive_of};
 use std::ops::Range;
+use std::sync::Arc;
 use vmrescue_base::error::Result;
 use vmrescue_base::guid::Guid;
 use vmrescue_base::progress::Progress;
 use vmrescue_block::Disk;
 use vmrescue_crypt::Keys;
-use vmrescue_fs::{Depth, FoundVolume, resolve, search, view};
+use vmrescue_fs::{Depth, FileSystem, FoundVolume, resolve, search, view};
 use vmrescue_partition::{BASIC_DATA, EFI_SYSTEM, Partition, TableKind};
 
 /// Volumes on the parts of the disk that its table does not name.
@@ -40,9 +41,22 @@ pub struct Identities {
     pub partitions: Vec<Option<Guid>>,
 }
 
-/// Reads the boot stores on the found volumes: with the GUIDs that they name, they need no repair afterwards. What cannot be read says
+/// Which of the found volumes hold Windows.
+fn windows_among(
+    open: &dyn Fn(&FoundVolume) -> Option<Arc<dyn FileSystem>>,
+    found: &[FoundVolume],
+) -> Vec<usize> {
+    let holds = |volume: &FoundVolume| {
+        let fs = open(volume);
+        fs.is_some_and(|fs| matches!(resolve(&*fs, &["Windows", "System32", "config"]), Ok(Some(_))))
+    };
+    (0..found.len()).filter(|place| holds(&found[*place])).collect()
+}
+
+/// Reads the boot stores on the found volumes, and where these do not say it those of the partitions that are there: with the GUIDs that they name, they need no repair afterwards. What cannot be read says
 /// nothing, and new GUIDs are made.
-pub fn identities(disk: &Disk, found: &[FoundVolume]) -> Identities {
+pub fn identities(machine: &Machine, found: &[FoundVolume]) -> Identities {
+    let disk = &machine.disk;
     let mut known = Identities { disk: None, partitions: vec![None; found.len()] };
     let all: Vec<&FoundVolume> = found.iter().collect();
     let Ok(seen) = view(disk, &all) else { return known };
@@ -65,21 +79,34 @@ pub fn identities(disk: &Disk, found: &[FoundVolume]) -> Identities {
         if let Some((disk, own)) = gpt(store.bootmgr().and_then(|manager| manager.get(0x1100_0001))) {
             (known.disk, known.partitions[place]) = (known.disk.or(Some(disk)), Some(own));
         }
-        let windows: Vec<usize> = found
-            .iter()
-            .enumerate()
-            .filter(|(_, other)| {
-                let fs = open(other);
-                fs.is_some_and(|fs| matches!(resolve(&*fs, &["Windows", "System32", "config"]), Ok(Some(_))))
-            })
-            .map(|(place, _)| place)
-            .collect();
+        let windows = windows_among(&open, found);
         // With several it is not certain which one the entry means.
         if let ([only], Some((_, partition))) =
             (windows.as_slice(), gpt(store.default_entry().and_then(|entry| entry.get(0x2100_0001))))
         {
             known.partitions[*only] = Some(partition);
         }
+    }
+    // Only the partition of Windows was lost: the store on the system partition that is there names it.
+    if let [only] = windows_among(&open, found).as_slice()
+        && known.partitions[*only].is_none()
+    {
+        known.partitions[*only] = boot_stores(machine).iter().find_map(|path| {
+            // A store that cannot be read says nothing.
+            let (_, store) = load_store(machine, path).ok()??;
+            let device = store.default_entry()?.get(0x2100_0001)?.as_device()?.partitions();
+            device.iter().find_map(|partition| match partition {
+                PartitionRef::Gpt { disk, partition }
+                    if machine.table.disk_id.as_ref() == Some(&disk.to_string())
+                        && !machine.disk_map().partitions.iter().any(|there| {
+                            there.id == (PartitionRef::Gpt { disk: *disk, partition: *partition })
+                        }) =>
+                {
+                    Some(*partition)
+                }
+                PartitionRef::Gpt { .. } | PartitionRef::Mbr { .. } => None,
+            })
+        });
     }
     known
 }
@@ -101,7 +128,7 @@ pub fn open_with_lost(
         return Ok((machine, found));
     }
     let seen = view(&disk, &found.iter().collect::<Vec<_>>())?;
-    let ids = identities(&disk, &found);
+    let ids = identities(&machine, &found);
     let mut table = machine.table.clone();
     if table.kind == TableKind::None {
         let bios = found.iter().any(|volume| volume.bios) && !found.iter().any(|volume| volume.efi);

@@ -156,26 +156,39 @@ fn hives<'m>(
 ) -> impl Iterator<Item = (String, Hive)> + 'm {
     let mut places: Vec<(usize, NodeId, String, String)> = Vec::new();
     for installation in &machine.installations {
+        // An installation was found on a volume that can be read.
         let Ok(fs) = machine.file_system(installation.volume) else { continue };
-        let mut add = |steps: &[&str], file: &str, root: String| {
-            if let Ok(Some(folder)) = resolve(&*fs, steps) {
+        let find = |steps: &[&str], defects: &mut Vec<Defect>| match resolve(&*fs, steps) {
+            Ok(found) => found,
+            Err(e) => {
+                defects.push(Defect::from_error("folder-unreadable", Severity::Error, &e));
+                None
+            }
+        };
+        let mut add = |steps: &[&str], file: &str, root: String, defects: &mut Vec<Defect>| {
+            if let Some(folder) = find(steps, defects) {
                 places.push((installation.volume, folder, file.to_string(), root));
             }
         };
         for hive in HIVES {
-            add(&["Windows", "System32", "config"], hive, format!(r"HKLM\{hive}"));
+            add(&["Windows", "System32", "config"], hive, format!(r"HKLM\{hive}"), defects);
         }
-        add(&["Windows", "AppCompat", "Programs"], "Amcache.hve", "Amcache".into());
+        add(&["Windows", "AppCompat", "Programs"], "Amcache.hve", "Amcache".into(), defects);
         for profiles in ["Users", "Documents and Settings"] {
-            let Ok(Some(users)) = resolve(&*fs, &[profiles]) else { continue };
-            for user in fs.read_dir(users).unwrap_or_default() {
+            let Some(users) = find(&[profiles], defects) else { continue };
+            let users = fs.read_dir(users).unwrap_or_else(|e| {
+                defects.push(Defect::from_error("folder-unreadable", Severity::Error, &e));
+                Vec::new()
+            });
+            for user in users {
                 if user.kind == NodeKind::Directory {
                     let name = user.name.as_str();
-                    add(&[profiles, name], "NTUSER.DAT", format!(r"HKU\{name}"));
+                    add(&[profiles, name], "NTUSER.DAT", format!(r"HKU\{name}"), defects);
                     add(
                         &[profiles, name, "AppData", "Local", "Microsoft", "Windows"],
                         "UsrClass.dat",
                         format!(r"HKU\{name}_Classes"),
+                        defects,
                     );
                 }
             }

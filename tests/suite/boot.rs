@@ -229,30 +229,16 @@ fn efi_program(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The firmware finds and starts what `bcd rebuild` put on the system partition; a small program stands in for the boot manager.
-#[test]
-fn firmware_starts_a_disk_that_was_rebuilt() {
-    let Some(mut qemu) = tool("qemu-system-x86_64") else { return };
+/// Starts a disk with OVMF in qemu: how qemu ends, and what came over the serial port. `None` where there is no qemu or no firmware.
+fn started(dir: &Path, image: &Path, format: &str) -> Option<(Option<i32>, String)> {
+    let mut qemu = tool("qemu-system-x86_64")?;
     let firmware = "/usr/share/ovmf/OVMF.fd";
     if !Path::new(firmware).is_file() {
         crate::oracle::skipped("the firmware OVMF is not installed");
-        return;
+        return None;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("d.vhdx");
-    build_for(&path, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
-    let image = path.to_str().unwrap();
-    let program = dir.path().join("bootmgfw.efi");
-    std::fs::write(&program, efi_program(b"vmrescue started me\r\n")).unwrap();
-    let ok = |words: &[&str]| {
-        let output = vmrescue(words);
-        assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
-    };
-    ok(&["put", image, program.to_str().unwrap(), r"C:\Windows\Boot\EFI\bootmgfw.efi", "--yes"]);
-    break_it(&path, &[Fault::BootManagerMissing, Fault::StoreMissing], &Silent).unwrap();
-    ok(&["repair", image, "--yes"]);
-    let serial = dir.path().join("serial");
-    let status = qemu
+    let serial = dir.join("serial");
+    let mut running = qemu
         .args([
             "-machine",
             "q35",
@@ -270,28 +256,71 @@ fn firmware_starts_a_disk_that_was_rebuilt() {
         .arg(format!("file:{}", serial.display()))
         .args([
             "-drive",
-            &format!("file={image},format=vhdx,if=none,id=d,snapshot=on"),
+            &format!("file={},format={format},if=none,id=d,snapshot=on", image.display()),
             "-device",
             "ide-hd,drive=d",
         ])
         .spawn()
         .unwrap();
-    let mut status = status;
     let begun = std::time::Instant::now();
     let ended = loop {
-        if let Some(ended) = status.try_wait().unwrap() {
-            break Some(ended);
+        if let Some(ended) = running.try_wait().unwrap() {
+            break ended.code();
         }
         if begun.elapsed().as_secs() > 180 {
-            status.kill().unwrap();
+            running.kill().unwrap();
             break None;
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
     };
     let said = std::fs::read(&serial).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    assert_eq!(ended.and_then(|status| status.code()), Some(0x63), "{said}");
+    Some((ended, String::from_utf8_lossy(&said).into_owned()))
+}
+
+fn ok(words: &[&str]) {
+    let output = vmrescue(words);
+    assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
+}
+
+/// Gives the guest a boot manager that says something and ends.
+fn with_program(dir: &Path, image: &Path, says: &str) {
+    let program = dir.join("bootmgfw.efi");
+    std::fs::write(&program, efi_program(says.as_bytes())).unwrap();
+    let to = r"C:\Windows\Boot\EFI\bootmgfw.efi";
+    ok(&["put", image.to_str().unwrap(), program.to_str().unwrap(), to, "--yes"]);
+}
+
+/// The firmware finds and starts what `bcd rebuild` put on the system partition; a small program stands in for the boot manager.
+#[test]
+fn firmware_starts_a_disk_that_was_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.vhdx");
+    build_for(&path, Kind::VhdxDynamic, Firmware::Uefi).unwrap();
+    with_program(dir.path(), &path, "vmrescue started me\r\n");
+    break_it(&path, &[Fault::BootManagerMissing, Fault::StoreMissing], &Silent).unwrap();
+    ok(&["repair", path.to_str().unwrap(), "--yes"]);
+    let Some((ended, said)) = started(dir.path(), &path, "vhdx") else { return };
+    assert_eq!(ended, Some(0x63), "{said}");
     assert!(said.contains("vmrescue started me"), "{said}");
+}
+
+/// The same for a system partition that was made anew where the old one was zero, formatted by us.
+#[test]
+fn firmware_starts_a_system_partition_that_was_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.raw");
+    build_for(&path, Kind::Raw, Firmware::Uefi).unwrap();
+    with_program(dir.path(), &path, "started from a new partition\r\n");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // The first partition of the disk, from its first MiB on.
+    for place in 1..73u64 {
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0; 1 << 20], place << 20).unwrap();
+    }
+    drop(file);
+    ok(&["repair", path.to_str().unwrap(), "system-partition", "--yes"]);
+    let Some((ended, said)) = started(dir.path(), &path, "raw") else { return };
+    assert_eq!(ended, Some(0x63), "{said}");
+    assert!(said.contains("started from a new partition"), "{said}");
 }
 
 #[test]

@@ -342,6 +342,10 @@ fn signatures_and_catalogs_of_others_are_recognised() {
     assert_eq!(boot_file(&report, r"\disk.sys")["facts"]["authenticode_sha256"], theirs);
     assert_eq!(signature(r"\volmgr.sys")["kind"], "broken");
     assert_eq!(boot_file(&report, r"\volmgr.sys")["verdict"], "bad");
+    // The loader says so, too: the checksum alone would let the file through.
+    let said = text(&vmrescue(&["diagnose", path.to_str().unwrap()]));
+    assert!(said.contains("volmgr.sys: the signature by Contoso") && said.contains("0xc0000428"), "{said}");
+    assert!(!said.contains("disk.sys: the signature"), "{said}");
     for name in [r"\partmgr.sys", r"\storvsc.sys"] {
         assert_eq!(signature(name)["kind"], "catalog", "{name}");
         assert_eq!(signature(name)["catalog"], "Contoso.cat");

@@ -18,6 +18,7 @@ mod exact;
 mod fat;
 mod foreign;
 mod forensic;
+mod hostile;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod mount;

@@ -92,6 +92,7 @@ fn parameters() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("remove-device-filter", vec!["name=GONE", r"device=SCSI\Other&Ven_X\0000"]),
         ("set-active", vec!["number=1"]),
         ("set-partition-type", vec!["number=1", "type=efi"]),
+        ("clear-partition-attributes", vec!["number=3"]),
         ("repair-boot-sector", vec!["number=3"]),
         ("rdp-licensing-mode", vec!["server=license.contoso.com"]),
         ("registry-set", vec![r"key=HKLM\SOFTWARE\Contoso", "value=x", "data=7"]),
@@ -102,14 +103,15 @@ fn parameters() -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 /// Scripts that have nothing to do on this disk, and why.
-const IDLE: [&str; 7] = [
-    "restore-partitions",   // tested in unseen.rs, on disks that lost some
-    "restore-drive-letter", // tested with the boot chain
-    "write-boot-code",      // so is this
-    "restore-boot-drivers", // tested below, with and without a source
-    "safe-mode-off",        // tested after safe-mode, below
-    "boot-menu-off",        // tested after serial-console, below
-    "replay-hive-logs",     // the hives are clean
+const IDLE: [&str; 8] = [
+    "restore-partitions",         // tested in unseen.rs, on disks that lost some
+    "clear-partition-attributes", // tested in hostile.rs, on disks that have some
+    "restore-drive-letter",       // tested with the boot chain
+    "write-boot-code",            // so is this
+    "restore-boot-drivers",       // tested below, with and without a source
+    "safe-mode-off",              // tested after safe-mode, below
+    "boot-menu-off",              // tested after serial-console, below
+    "replay-hive-logs",           // the hives are clean
 ];
 
 fn faults(name: &str) -> Vec<Fault> {

@@ -272,10 +272,20 @@ fn containers_that_were_cut_or_lost_their_parent_are_named() {
 fn disks_are_named_as_what_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    // A data disk is healthy, and not a failed one.
+    // Boot files and a store, and the Windows that they start is gone: that is no data disk.
     let data = changed(dir, "data.raw", |_| {});
     let path = data.to_str().unwrap();
     let gone = vmrescue(&["rm", path, "-r", r"#3:\Windows", "--yes"]);
+    assert_eq!(code(&gone), 0, "{}", text(&gone));
+    let said = vmrescue(&["diagnose", path, "--json"]);
+    assert_eq!(
+        (code(&said), &json(&said)["subjects"][0]["kind"]),
+        (2, &serde_json::json!("system-disk")),
+        "{}",
+        text(&said)
+    );
+    // A data disk is healthy, and not a failed one.
+    let gone = vmrescue(&["rm", path, "-r", r"#1:\EFI", "--yes"]);
     assert_eq!(code(&gone), 0, "{}", text(&gone));
     let said = vmrescue(&["diagnose", path, "--json"]);
     assert_eq!(
@@ -381,7 +391,7 @@ fn lost_partitions_are_found_shown_and_restored() {
                         name: p.name.clone(),
                         active: false,
                     };
-                    (new, p.unique_guid)
+                    Entry::new(new, p.unique_guid)
                 })
                 .collect();
             let id = table.disk_id.unwrap().parse().unwrap();
@@ -394,9 +404,23 @@ fn lost_partitions_are_found_shown_and_restored() {
         let before = std::fs::read(image).unwrap();
         let found = vmrescue(&["diagnose", path, "--json"]);
         assert_eq!(code(&found), 1, "{}", text(&found));
-        assert!(rules(&found).contains(&"partition-lost".to_string()), "{}", text(&found));
+        // The lost entry of a system partition has a rule and a script of its own: one state, one finding.
+        let (rule, script) = match path.contains("entry") {
+            true => ("system-partition-entry-lost", "system-partition"),
+            false => ("partition-lost", "restore-partitions"),
+        };
+        assert_eq!(
+            rules(&found)
+                .iter()
+                .filter(|one| one.ends_with("partition-lost") || one.ends_with("entry-lost"))
+                .count(),
+            1,
+            "{}",
+            text(&found)
+        );
+        assert!(rules(&found).contains(&rule.to_string()), "{}", text(&found));
         let said = text(&vmrescue(&["diagnose", path]));
-        assert!(said.contains(&format!("vmrescue repair {path} restore-partitions")), "{said}");
+        assert!(said.contains(&format!("vmrescue repair {path} {script}")), "{said}");
         let scan = vmrescue(&["info", path, "--scan", "--json"]);
         let document = json(&scan);
         let kinds: Vec<&str> =

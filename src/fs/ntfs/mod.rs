@@ -38,7 +38,7 @@ pub mod write;
 
 pub use boot::{Boot, boot_copy, is_ntfs};
 pub use boot_repair::{boot_sector_problems, repair_boot_sector};
-pub use check::{CODES, Code, Mend, codes_page};
+pub use check::{CODES, Code, Mend, SystemFileProblem, codes_page};
 pub use filesystem::Scanned;
 pub use logfile::{Counts, LogRecord, log_records};
 pub(crate) use lost::volume_at;

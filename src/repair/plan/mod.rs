@@ -309,6 +309,9 @@ impl Planner<'_> {
             Action::PartitionSetType { number, r#type } => {
                 self.all(sectors::set_type(self.machine, number_of(&fill(number))?, &fill(r#type)))
             }
+            Action::PartitionClearAttributes { number } => {
+                self.all(sectors::clear_attributes(self.machine, number_of(&fill(number))?))
+            }
             Action::PartitionWriteBootCode {} => {
                 self.all(crate::boot_record::write_boot_record(self.machine))
             }

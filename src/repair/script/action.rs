@@ -184,6 +184,12 @@ pub enum Action {
         /// `efi`, `basic`, `recovery`, `reserved`, a GUID, or two digits.
         r#type: String,
     },
+    /// Takes the attributes read-only and hidden from a partition of a GPT disk.
+    #[serde(rename = "partition.clear-attributes")]
+    PartitionClearAttributes {
+        /// Number of the partition.
+        number: String,
+    },
     /// Writes both copies of the GPT from the one that is whole.
     #[serde(rename = "partition.repair-gpt")]
     PartitionRepairGpt {},

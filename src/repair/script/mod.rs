@@ -121,6 +121,7 @@ impl Script {
                 step.action,
                 Action::PartitionSetActive { .. }
                     | Action::PartitionSetType { .. }
+                    | Action::PartitionClearAttributes { .. }
                     | Action::PartitionRepairGpt {}
                     | Action::PartitionRestore {}
                     | Action::PartitionRepairBootSector { .. }

@@ -20,6 +20,7 @@ pub(super) const SHIPPED: &[&str] = &[
     include_str!("../../../scripts/system-partition.toml"),
     include_str!("../../../scripts/set-active.toml"),
     include_str!("../../../scripts/set-partition-type.toml"),
+    include_str!("../../../scripts/clear-partition-attributes.toml"),
     include_str!("../../../scripts/repair-gpt.toml"),
     include_str!("../../../scripts/restore-partitions.toml"),
     include_str!("../../../scripts/repair-boot-sector.toml"),

@@ -18,6 +18,7 @@ use super::filters::{Filter, filters};
 use super::load_order::LoadOrder;
 use super::machine::{Installation, Machine};
 use super::services::{Service, expand_image_path, services};
+use super::unread::Unseen;
 use super::{catalog, machine_name};
 use file::Files;
 use serde::Serialize;
@@ -132,7 +133,8 @@ pub fn driver_report(
     let number = options.control_set.unwrap_or(installation.control_sets.default.max(1));
     let list = services(machine, installation, &hive, number, false)
         .map_err(|e| e.expected(format!("one of {:?}", set_numbers(&hive))))?;
-    let order = LoadOrder::read(&hive, number)?;
+    let unseen = Unseen::default();
+    let order = LoadOrder::read(&hive, number, &unseen);
     let boot_order = order.sort(&list, 0, Some("Ntfs"));
     let system_order = order.sort(&list, 1, None);
     let mut files = Files::new(machine, installation)?;
@@ -171,7 +173,7 @@ pub fn driver_report(
         file.finish(&files, catalogs_read.is_some_and(|count| count > 0));
     }
     let plain: Vec<Service> = drivers.iter().map(|driver| driver.service.clone()).collect();
-    let filters = filters(&hive, number, &plain)?;
+    let filters = filters(&hive, number, &plain, &unseen);
     Ok(DriverReport {
         control_set: number,
         roles: roles_of(installation, number),
@@ -181,9 +183,12 @@ pub fn driver_report(
         filters,
         catalogs_read,
         catalogs_unreadable,
-        notes: vec![
-            "signatures: the hash is compared and the signer named; the signature's mathematics and its chain to a root are not checked".into(),
-        ],
+        notes: unseen
+            .list()
+            .iter()
+            .map(|unread| format!("could not be read: {unread}"))
+            .chain(std::iter::once("signatures: the hash is compared and the signer named; the signature's mathematics and its chain to a root are not checked".to_string()))
+            .collect(),
     })
 }
 

@@ -51,7 +51,9 @@ pub(super) fn read(source: &Source<'_>) -> Option<AzureAgent> {
     let file = path.as_deref().map(|path| source.node(path));
     let version = image.as_deref().and_then(folder_version).or_else(|| {
         let (fs, node) = file.clone()??;
-        PeInfo::parse(&read_file(&*fs, node, "").ok()?).ok()?.file_version
+        let bytes = source.seen(path.as_deref().unwrap_or_default(), read_file(&*fs, node, ""))?;
+        // A file that is no whole program has no version; whether it can run is not asked here.
+        PeInfo::parse(&bytes).ok()?.file_version
     });
     Some(AzureAgent {
         version,
@@ -72,14 +74,17 @@ fn folder_version(image: &str) -> Option<String> {
 
 fn extensions(source: &Source<'_>) -> Vec<AzureExtension> {
     let Some((fs, plugins)) = source.node(&source.own(r"Packages\Plugins")) else { return Vec::new() };
-    let Ok(list) = fs.read_dir(plugins) else { return Vec::new() };
+    let folder = source.own(r"Packages\Plugins");
+    let Some(list) = source.seen(&folder, fs.read_dir(plugins)) else { return Vec::new() };
     let mut found: Vec<AzureExtension> = Vec::new();
     for entry in list.into_iter().filter(|entry| entry.kind == NodeKind::Directory).take(MAX_EXTENSIONS) {
-        let versions: Vec<String> =
-            fs.read_dir(entry.id).unwrap_or_default().into_iter().map(|v| v.name).collect();
+        let place = format!(r"{folder}\{}", entry.name);
+        let all = source.seen(&place, fs.read_dir(entry.id));
+        let versions: Vec<String> = all.into_iter().flatten().map(|version| version.name).collect();
         let status = versions.last().and_then(|version| {
-            let folder = fs.lookup(fs.lookup(entry.id, version).ok()??, "Status").ok()??;
-            let files = fs.read_dir(folder).ok()?;
+            let version = source.seen(&place, fs.lookup(entry.id, version))??;
+            let folder = source.seen(&place, fs.lookup(version, "Status"))??;
+            let files = source.seen(&place, fs.read_dir(folder))?;
             let last = files
                 .into_iter()
                 .filter(|file| file.size_bytes < 1 << 20)
@@ -87,7 +92,7 @@ fn extensions(source: &Source<'_>) -> Vec<AzureExtension> {
                     file.name.strip_suffix(".status")?.parse::<u64>().ok().map(|n| (n, file.id))
                 })
                 .max_by_key(|(number, _)| *number)?;
-            status(&read_file(&*fs, last.1, "").ok()?)
+            status(&source.seen(&place, read_file(&*fs, last.1, ""))?)
         });
         found.push(AzureExtension { name: entry.name, versions, status });
     }
@@ -97,6 +102,7 @@ fn extensions(source: &Source<'_>) -> Vec<AzureExtension> {
 /// The status in an extension's status file.
 fn status(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
+    // The agent may be at writing it: what is no JSON has no status.
     let document: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?;
     let first = document.get(0).unwrap_or(&document);
     Some(first.get("status")?.get("status")?.as_str()?.to_string())

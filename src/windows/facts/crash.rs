@@ -94,7 +94,8 @@ pub(super) fn read(source: &Source<'_>) -> Crash {
     if let Some(folder) = path(&settings.minidump_dir, r"%SystemRoot%\Minidump")
         && let Some((fs, node)) = source.node(&folder)
     {
-        let mut files = fs.read_dir(node).unwrap_or_default();
+        // Noted when it cannot be read.
+        let mut files = source.seen(&folder, fs.read_dir(node)).unwrap_or_default();
         files.retain(|file| file.name.to_ascii_lowercase().ends_with(".dmp"));
         files.sort_by_key(|file| std::cmp::Reverse(file.times.modified));
         for file in files.into_iter().take(MAX_MINIDUMPS) {

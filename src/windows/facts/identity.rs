@@ -74,10 +74,10 @@ pub(super) fn read(source: &Source<'_>) -> Identity {
     let parameters = r"%\Services\Tcpip\Parameters";
     let zone = r"%\Control\TimeZoneInformation";
     let signed = |name: &str| system.number(zone, name).map(u32::cast_signed);
-    let policy = source.machine.hive(source.installation, "SECURITY").ok();
+    let policy = super::hive(source.machine, source.installation, "SECURITY", source.notes);
     let account = |path: &str| -> Option<Vec<u8>> {
-        let key = policy.as_ref()?.key(path).ok()??;
-        Some(key.value("").ok()??.data().ok()?.into_owned())
+        let key = source.notes.seen("SECURITY", policy.as_ref()?.key(path))?;
+        source.notes.bytes(&key, "")
     };
     let workgroup = account(r"Policy\PolPrDmN").and_then(|data| policy_text(&data));
     // Without the hive, or without its policy, nothing is known; a workgroup has an empty SID.

@@ -35,7 +35,7 @@ use super::machine::{Installation, Machine};
 use super::roles::{Role, roles};
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
-use vmrescue_base::error::ErrorKind;
+use vmrescue_base::error::{ErrorKind, Result};
 use vmrescue_base::time::FileTime;
 use vmrescue_fs::path::GuestPath;
 use vmrescue_fs::{FileSystem, NodeId};
@@ -92,7 +92,10 @@ pub(super) struct Source<'a> {
 }
 
 /// A time as RFC 3339, or null.
-pub(super) fn time_text<S: Serializer>(time: &Option<FileTime>, out: S) -> Result<S::Ok, S::Error> {
+pub(super) fn time_text<S: Serializer>(
+    time: &Option<FileTime>,
+    out: S,
+) -> std::result::Result<S::Ok, S::Error> {
     match time {
         Some(time) => out.collect_str(time),
         None => out.serialize_none(),
@@ -125,7 +128,8 @@ pub fn facts(machine: &Machine, installation: &Installation) -> Facts {
     let sam = hive(machine, installation, "SAM", &notes);
     let mut facts = Facts {
         identity: identity::read(&source),
-        roles: roles(machine, installation).unwrap_or_default(),
+        // Noted when they cannot be read; a hive that is gone is noted above.
+        roles: source.seen("roles", roles(machine, installation)).unwrap_or_default(),
         start: start::read(&source),
         servicing: servicing::read(&source),
         virtualization: virtualization::read(&source),
@@ -167,16 +171,20 @@ impl Source<'_> {
 
     /// The node of a guest path; `None` when it is not there. What cannot be read is noted.
     fn node(&self, path: &str) -> Option<(Arc<dyn FileSystem>, NodeId)> {
+        // What the registry holds may be no path: then nothing lies there.
         let parsed = GuestPath::parse(path).ok()?;
-        match self.machine.resolve(&parsed) {
-            Ok((volume, Some(node))) => Some((self.machine.file_system(volume).ok()?, node)),
-            Ok((_, None)) => None,
-            Err(e) if e.kind() == ErrorKind::NotFound => None,
-            Err(e) => {
-                self.notes.add(format!("{path}: {e}"));
-                None
-            }
-        }
+        let resolved = match self.machine.resolve(&parsed) {
+            // A volume that the disk does not have, a file where a directory should be: nothing lies there.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => return None,
+            other => other,
+        };
+        let (volume, node) = self.seen(path, resolved)?;
+        Some((self.seen(path, self.machine.file_system(volume))?, node?))
+    }
+
+    /// The value, or `None` and a note of why it cannot be read.
+    fn seen<T>(&self, place: &str, result: Result<T>) -> Option<T> {
+        self.notes.seen(place, result.map(Some))
     }
 
     /// A path below the volume of this installation.

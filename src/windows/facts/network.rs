@@ -1,7 +1,7 @@
 //! Network adapters and their addresses.
 
 use super::Source;
-use crate::keys::{number, text, texts};
+use crate::keys::Notes;
 use serde::Serialize;
 use vmrescue_registry::Key;
 
@@ -63,9 +63,9 @@ fn list(text: Option<String>) -> Vec<String> {
     text.unwrap_or_default().split([' ', ',']).filter(|part| !part.is_empty()).map(String::from).collect()
 }
 
-fn addresses(key: &Key<'_>) -> Vec<String> {
-    let masks = texts(key, "SubnetMask");
-    let all = texts(key, "IPAddress").into_iter().enumerate();
+fn addresses(notes: &Notes, key: &Key<'_>) -> Vec<String> {
+    let masks = notes.texts(key, "SubnetMask");
+    let all = notes.texts(key, "IPAddress").into_iter().enumerate();
     let pairs = all.filter(|(_, address)| address != "0.0.0.0").map(|(i, address)| match masks.get(i) {
         Some(mask) => {
             format!("{address}/{}", prefix(mask).map_or_else(|| mask.clone(), |bits| bits.to_string()))
@@ -84,34 +84,37 @@ fn prefix(mask: &str) -> Option<u32> {
 /// Puts the settings of an interface into an adapter.
 fn settings(source: &Source<'_>, adapter: &mut Adapter) {
     let Some(key) = source.system.key(&format!(r"{PARAMETERS}\Interfaces\{}", adapter.id)) else { return };
-    adapter.dhcp = number(&key, "EnableDHCP").map(|value| value != 0);
+    let notes = source.notes;
+    adapter.dhcp = notes.number(&key, "EnableDHCP").map(|value| value != 0);
     // What was set by hand before DHCP was chosen stays behind and does not count.
     if adapter.dhcp != Some(true) {
-        adapter.addresses = addresses(&key);
-        adapter.gateways = texts(&key, "DefaultGateway");
+        adapter.addresses = addresses(notes, &key);
+        adapter.gateways = notes.texts(&key, "DefaultGateway");
         adapter.gateways.retain(|gateway| !gateway.is_empty());
     }
-    adapter.dns = list(text(&key, "NameServer"));
-    adapter.dhcp_address = text(&key, "DhcpIPAddress").filter(|address| address != "0.0.0.0");
-    adapter.dhcp_server = text(&key, "DhcpServer").filter(|address| address != "255.255.255.255");
-    adapter.dhcp_dns = list(text(&key, "DhcpNameServer"));
+    adapter.dns = list(notes.text(&key, "NameServer"));
+    adapter.dhcp_address = notes.text(&key, "DhcpIPAddress").filter(|address| address != "0.0.0.0");
+    adapter.dhcp_server = notes.text(&key, "DhcpServer").filter(|address| address != "255.255.255.255");
+    adapter.dhcp_dns = list(notes.text(&key, "DhcpNameServer"));
 }
 
 pub(super) fn read(source: &Source<'_>) -> Network {
     let system = &source.system;
     let mut adapters: Vec<Adapter> = Vec::new();
     let connection = |id: &str| system.text(&format!(r"{CONNECTIONS}\{id}\Connection"), "Name");
+    let notes = source.notes;
     for key in system.subkeys(CLASS).into_iter().take(MAX_ADAPTERS) {
-        let Some(id) = text(&key, "NetCfgInstanceId") else { continue };
-        let bits = number(&key, "Characteristics").unwrap_or(0);
+        let Some(id) = notes.text(&key, "NetCfgInstanceId") else { continue };
+        // An adapter without them is neither hidden nor hardware.
+        let bits = notes.number(&key, "Characteristics").unwrap_or(0);
         if bits & HIDDEN != 0 {
             continue;
         }
         let mut adapter = Adapter {
             connection: connection(&id),
-            device: text(&key, "DriverDesc"),
-            driver_version: text(&key, "DriverVersion"),
-            service: key.subkey(r"Ndi").ok().flatten().and_then(|ndi| text(&ndi, "Service")),
+            device: notes.text(&key, "DriverDesc"),
+            driver_version: notes.text(&key, "DriverVersion"),
+            service: notes.seen(&id, key.subkey(r"Ndi")).and_then(|ndi| notes.text(&ndi, "Service")),
             physical: bits & PHYSICAL != 0,
             id,
             ..Adapter::default()

@@ -44,8 +44,9 @@ fn page_file(source: &Source<'_>, setting: &str) -> PageFile {
         Some(rest) => Some(source.own(rest.trim_start_matches('\\'))),
         None => source.guest_path(&path),
     };
-    let file = place.and_then(|place| source.node(&place));
-    let file_bytes = file.and_then(|(fs, node)| fs.metadata(node).ok()).map(|data| data.size_bytes);
+    let file = place.as_deref().and_then(|place| source.node(place));
+    let file_bytes =
+        file.and_then(|(fs, node)| source.seen(&path, fs.metadata(node))).map(|data| data.size_bytes);
     PageFile { path, minimum_mib, maximum_mib, file_bytes }
 }
 

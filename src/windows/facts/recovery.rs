@@ -46,15 +46,13 @@ pub(super) fn read(source: &Source<'_>) -> Recovery {
         ..Recovery::default()
     };
     let Some((fs, node)) = source.node(&format!(r"{folder}\ReAgent.xml")) else { return found };
-    let small = fs.metadata(node).is_ok_and(|data| data.size_bytes <= MAX_FILE_BYTES);
-    let bytes = match read_file(&*fs, node, "") {
-        Ok(bytes) if small => bytes,
-        Ok(_) => return found,
-        Err(e) => {
-            source.notes.add(format!("ReAgent.xml: {e}"));
-            return found;
-        }
-    };
+    let place = format!(r"{folder}\ReAgent.xml");
+    let Some(data) = source.seen(&place, fs.metadata(node)) else { return found };
+    if data.size_bytes > MAX_FILE_BYTES {
+        source.notes.add(format!("{place}: {} bytes are too many for a description", data.size_bytes));
+        return found;
+    }
+    let Some(bytes) = source.seen(&place, read_file(&*fs, node, "")) else { return found };
     let text = match bytes.strip_prefix(&[0xff, 0xfe]) {
         Some(wide) => vmrescue_base::text::utf16le_lossy(wide),
         None => String::from_utf8_lossy(&bytes).into_owned(),
@@ -68,8 +66,13 @@ pub(super) fn read(source: &Source<'_>) -> Recovery {
         let directory = found.directory.clone().unwrap_or_default();
         let parts: Vec<&str> =
             directory.split('\\').filter(|part| !part.is_empty()).chain(["Winre.wim"]).collect();
-        found.image_present =
-            volume.fs.as_ref().and_then(|fs| resolve(&**fs, &parts).ok()).map(|node| node.is_some());
+        if volume.fs.is_none() {
+            let why = volume.error.clone().unwrap_or_else(|| "it has no file system that is known".into());
+            source.notes.add(format!("the recovery partition #{}: {why}", volume.number));
+        }
+        let place = format!("#{}:{directory}", volume.number);
+        let image = volume.fs.as_ref().and_then(|fs| source.seen(&place, resolve(&**fs, &parts)));
+        found.image_present = image.map(|node| node.is_some());
     } else if found.offset.is_some_and(|offset| offset != 0) {
         found.image_present = Some(false);
     }

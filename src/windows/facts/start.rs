@@ -71,6 +71,7 @@ pub(super) fn read(source: &Source<'_>) -> Start {
         system_partitions: layout.system.iter().map(|index| machine.volumes[*index].number).collect(),
         ..Start::default()
     };
+    // A disk without a system partition, or with several: all stores that there are are asked.
     let own = layout.system_volume(machine, None).map(|volume| layout.store_path(machine, volume)).ok();
     for path in own.into_iter().chain(boot_stores(machine)) {
         match load_store(machine, &path) {

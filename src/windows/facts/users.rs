@@ -4,7 +4,7 @@
 //! a group are SIDs in the value `C` of `SAM\Domains\Builtin\Aliases\<RID>`.
 
 use super::time_text;
-use crate::keys::{Notes, bytes};
+use crate::keys::Notes;
 use serde::Serialize;
 use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
 use vmrescue_base::text::utf16le_lossy;
@@ -76,11 +76,12 @@ fn members(data: &[u8]) -> Option<Vec<(u32, Vec<u8>)>> {
 }
 
 /// RIDs of this machine's own users that are administrators.
-fn administrators(hive: &Hive) -> Option<Vec<u32>> {
-    let alias = hive.key(&format!(r"SAM\Domains\Builtin\Aliases\{ADMINISTRATORS}")).ok()??;
-    let all = members(&bytes(&alias, "C")?)?;
+fn administrators(hive: &Hive, notes: &Notes) -> Option<Vec<u32>> {
+    let key = |path: &str| notes.seen("SAM", hive.key(path));
+    let alias = key(&format!(r"SAM\Domains\Builtin\Aliases\{ADMINISTRATORS}"))?;
+    let all = members(&notes.bytes(&alias, "C")?)?;
     // The SID of the machine ends the account domain's value V; members of other domains have other SIDs.
-    let domain = bytes(&hive.key(r"SAM\Domains\Account").ok()??, "V")?;
+    let domain = notes.bytes(&key(r"SAM\Domains\Account")?, "V")?;
     let own = domain.get(domain.len().checked_sub(12)?..)?;
     Some(
         all.into_iter()
@@ -123,20 +124,17 @@ fn user(rid: u32, fixed: &[u8], names: &[u8], administrators: Option<&[u32]>) ->
 
 /// The users of a SAM hive, by RID.
 pub(super) fn read(hive: &Hive, notes: &Notes) -> Vec<User> {
-    let administrators = administrators(hive);
-    let list = match hive.key(r"SAM\Domains\Account\Users") {
-        Ok(Some(list)) => list,
-        Ok(None) => return Vec::new(),
-        Err(e) => {
-            notes.add(format!("SAM: {e}"));
-            return Vec::new();
-        }
-    };
+    let administrators = administrators(hive, notes);
+    let Some(list) = notes.seen("SAM", hive.key(r"SAM\Domains\Account\Users")) else { return Vec::new() };
     let mut users = Vec::new();
-    for key in list.subkeys_lenient().0.into_iter().take(MAX_USERS) {
+    let (keys, lost) = list.subkeys_lenient();
+    for e in lost {
+        notes.add(format!("SAM: {e}"));
+    }
+    for key in keys.into_iter().take(MAX_USERS) {
         // The other subkey, `Names`, is no number.
         let Ok(rid) = u32::from_str_radix(&key.name(), 16) else { continue };
-        let values = bytes(&key, "F").zip(bytes(&key, "V"));
+        let values = notes.bytes(&key, "F").zip(notes.bytes(&key, "V"));
         match values.and_then(|(fixed, names)| user(rid, &fixed, &names, administrators.as_deref())) {
             Some(user) => users.push(user),
             None => notes.add(format!("SAM: the user {} cannot be read", key.name())),

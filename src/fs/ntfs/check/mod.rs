@@ -20,6 +20,7 @@ mod tree;
 pub(crate) use clusters::Clusters;
 pub use codes::{CODES, Code, Mend, codes_page};
 pub(crate) use notes::Remedy;
+pub use system::SystemFileProblem;
 pub(crate) use system::{last_boot, mirror_bytes};
 pub(crate) use tree::reached;
 

@@ -5,7 +5,7 @@ use super::notes::{Notes, Remedy};
 use super::record::Fact;
 use crate::ntfs::boot::{Boot, is_ntfs};
 use crate::ntfs::node::{Attr, Value, kind};
-use crate::ntfs::record::fix_up;
+use crate::ntfs::record::{Record, fix_up};
 use crate::ntfs::state::{LogState, Replay};
 use crate::ntfs::volume::Volume;
 use vmrescue_base::bytes::u16_at;
@@ -24,6 +24,8 @@ const SYSTEM: [(u64, &str, u32); 10] = [
     (8, "$BadClus", kind::DATA),
     (10, "$UpCase", kind::DATA),
 ];
+/// What every volume of NTFS 3 has besides.
+const SINCE_3: [(u64, &str, u32); 2] = [(9, "$Secure", kind::DATA), (11, "$Extend", kind::INDEX_ROOT)];
 /// Volume flag: dirty.
 const DIRTY: u16 = 1;
 /// Records that every system keeps copied; what else $MFTMirr has room for is only written when a volume is made.
@@ -32,6 +34,50 @@ pub(super) const MIRRORED: u64 = 4;
 const MAX_MIRROR_BYTES: u64 = 1 << 22;
 /// Bytes of $UpCase.
 const UPCASE_BYTES: u64 = 0x20000;
+
+/// A file of the file system itself that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemFileProblem {
+    /// Number of its record.
+    pub record: u64,
+    /// What is wrong, as a sentence for people.
+    pub detail: String,
+    /// $MFTMirr has a copy of the record that is whole.
+    pub copied: bool,
+}
+
+impl Volume {
+    /// The files of the file system itself that cannot be used: without them Windows does not mount the volume. A small part of the check, and
+    /// quick.
+    pub fn system_problems(&self) -> Vec<SystemFileProblem> {
+        let mirror = mirror_bytes(self);
+        let size = self.boot().record_bytes as usize;
+        let mut found = Vec::new();
+        // NTFS 1.2 has neither.
+        let newer = SINCE_3.into_iter().filter(|_| self.version().0 >= 3);
+        for (number, name, kind) in SYSTEM.into_iter().chain(newer) {
+            let wrong = match self.fixed_record(number) {
+                Err(e) => Some(e.to_string()),
+                Ok(bytes) if !Record::of_fixed(&bytes).in_use() => Some("it is marked as free".to_string()),
+                Ok(_) => match self.node(number) {
+                    Err(e) => Some(e.to_string()),
+                    Ok(node) if node.all(kind).next().is_none() => {
+                        Some(format!("it lacks attribute {kind:#x}"))
+                    }
+                    Ok(_) => None,
+                },
+            };
+            let Some(wrong) = wrong else { continue };
+            let copy = mirror.as_ref().filter(|_| number < MIRRORED).and_then(|mirror| {
+                let at = number as usize * size;
+                mirror.get(at..at + size).map(<[u8]>::to_vec)
+            });
+            let copied = copy.is_some_and(|mut bytes| fix_up(&mut bytes, b"FILE").is_ok());
+            found.push(SystemFileProblem { record: number, detail: format!("{name}: {wrong}"), copied });
+        }
+        found
+    }
+}
 
 /// Looks at all of it.
 pub(super) fn look(volume: &Volume, facts: &[Fact], notes: &mut Notes) -> Result<()> {
