@@ -161,8 +161,47 @@ struct Inner {
     expected: Option<String>,
     found: Option<String>,
     file: Option<PathBuf>,
+    /// The file is what the message speaks of: `cannot open FILE`, not `cannot open in FILE`.
+    object: bool,
     advice: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// `cannot be read` as `cannot read`, `the journal cannot be written` as `cannot write the journal`: what is said of a file in the
+/// passive voice, with the file behind it. `None` for other messages.
+fn active(what: &str) -> Option<String> {
+    const VERBS: [(&str, &str); 22] = [
+        ("read from the medium", "read the medium"),
+        ("read", "read"),
+        ("written", "write"),
+        ("made durable", "flush"),
+        ("made private", "set the permissions of"),
+        ("made absolute", "resolve"),
+        ("made", "create"),
+        ("opened for writing", "open for writing:"),
+        ("opened", "open"),
+        ("looked at", "access"),
+        ("looked up", "access"),
+        ("looked for", "search for"),
+        ("removed", "remove"),
+        ("renamed", "rename"),
+        ("named", "rename"),
+        ("locked", "lock"),
+        ("mounted on", "mount on"),
+        ("mounted", "mount"),
+        ("unmounted", "unmount"),
+        ("found", "find"),
+        ("listened on", "listen on"),
+        ("started once more", "restart"),
+    ];
+    if what.starts_with("cannot open") || what.starts_with("cannot make") || what.starts_with("cannot read") {
+        return Some(what.to_string());
+    }
+    let (subject, done) = what.split_once("cannot be ")?;
+    let (_, verb) = VERBS.iter().find(|(passive, _)| *passive == done)?;
+    let subject = subject.trim();
+    // The file stands behind: "cannot read the job FILE".
+    Some(if subject.is_empty() { format!("cannot {verb}") } else { format!("cannot {verb} {subject}") })
 }
 
 impl Error {
@@ -176,6 +215,7 @@ impl Error {
             expected: None,
             found: None,
             file: None,
+            object: false,
             advice: None,
             source: None,
         }))
@@ -229,7 +269,12 @@ impl Error {
             std::io::ErrorKind::StorageFull => ErrorKind::NoSpace,
             _ => ErrorKind::Io,
         };
-        Error::new(kind, Layer::Host, what).in_file(file).caused_by(source)
+        let what = what.into();
+        let active = active(&what);
+        let mut error =
+            Error::new(kind, Layer::Host, active.clone().unwrap_or(what)).in_file(file).caused_by(source);
+        error.0.object = active.is_some();
+        error
     }
 
     /// Adds the offset, in bytes from the start of the layer. The innermost offset wins.
@@ -346,7 +391,7 @@ impl fmt::Display for Text<'_> {
             (None, None) => {}
         }
         if let Some(file) = &e.file {
-            write!(f, " in {}", file.display())?;
+            write!(f, "{} {}", if e.object { "" } else { " in" }, file.display())?;
         }
         match e.source.as_deref().map(|source| (source, source.downcast_ref::<Error>())) {
             None => Ok(()),

@@ -29,7 +29,7 @@ impl Baseline {
     pub fn read(path: &Path) -> Result<Baseline> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("cannot be read", path, e))?;
         let found: Baseline = serde_json::from_str(&text)
-            .map_err(|e| Error::invalid(Layer::Windows, "this is no baseline").in_file(path).caused_by(e))?;
+            .map_err(|e| Error::invalid(Layer::Windows, "not a baseline").in_file(path).caused_by(e))?;
         if found.schema != SCHEMA {
             return Err(Error::unsupported(Layer::Windows, "a baseline of another kind")
                 .in_file(path)

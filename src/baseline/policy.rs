@@ -61,7 +61,7 @@ impl Policy {
     /// # Errors
     /// `Invalid` with line and column.
     pub fn parse(text: &str) -> Result<Policy> {
-        toml::from_str(text).map_err(|e| Error::invalid(Layer::Windows, "this is no policy").caused_by(e))
+        toml::from_str(text).map_err(|e| Error::invalid(Layer::Windows, "not a policy").caused_by(e))
     }
 
     /// What a difference means, and why.

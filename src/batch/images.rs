@@ -52,7 +52,8 @@ fn bucket(image: &Path, count: u64) -> u64 {
 fn is_disk(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     let named = ["vhd", "vhdx", "avhd", "avhdx", "img", "raw"].iter().any(|known| extension == *known);
-    named && HostFile::peek(path).is_ok_and(|file| !Disk::new(Arc::new(file)).is_empty())
+    // One that cannot be opened is an image, too: its worker says why.
+    named && !path.is_dir() && !HostFile::peek(path).is_ok_and(|file| Disk::new(Arc::new(file)).is_empty())
 }
 
 /// The disks of a folder: of each chain the last child only, which shows the machine as it is now.
@@ -69,6 +70,11 @@ fn disks_of(folder: &Path) -> Result<Vec<PathBuf>> {
         .map(|parent| std::fs::canonicalize(&parent).unwrap_or(parent))
         .collect();
     found.retain(|image| !std::fs::canonicalize(image).is_ok_and(|real| parents.contains(&real)));
+    if found.is_empty() {
+        return Err(Error::not_found(Layer::Batch, "no disk images in this folder")
+            .in_file(folder)
+            .advice("images are files named .vhd, .vhdx, .avhd, .avhdx, .raw, .img; folders below are not searched, a pattern such as 'DIR/**/*.vhdx' is"));
+    }
     Ok(found)
 }
 

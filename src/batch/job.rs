@@ -163,7 +163,7 @@ impl Job {
     /// # Errors
     /// `Invalid` with line and column.
     pub fn parse(text: &str, json: bool) -> Result<Job> {
-        let wrong = |e: String| Error::invalid(Layer::Batch, "this is no job").found(e.trim());
+        let wrong = |e: String| Error::invalid(Layer::Batch, "not a job file").found(e.trim());
         let job: Job = if json {
             serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?
         } else {

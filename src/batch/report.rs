@@ -94,7 +94,7 @@ fn cards(page: &mut String, list: &[&Entry], total: usize) {
         (count(|entry| entry.outcome == Outcome::Clean), "clean", "good"),
         (repaired, "changed", ""),
         (count(|entry| entry.outcome == Outcome::Elsewhere), "with other workers", ""),
-        (total.saturating_sub(list.len()), "not begun", ""),
+        (total.saturating_sub(list.len()), "not started", ""),
     ];
     page.push_str("<div class=cards>");
     for (number, name, class) in cards {

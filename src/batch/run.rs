@@ -61,7 +61,7 @@ pub fn run_batch(
         left -= images.len();
         run.wave(&images)?;
         if stop.load(Ordering::SeqCst) && run.ended.load(Ordering::SeqCst) < total {
-            return Ok(Ending { stopped: Some("you asked to stop".into()) });
+            return Ok(Ending { stopped: Some("interrupted".into()) });
         }
         let reached = job.max_failures.filter(|limit| run.failures.load(Ordering::SeqCst) >= *limit);
         if let Some(limit) = reached.filter(|_| run.ended.load(Ordering::SeqCst) < total) {

@@ -86,7 +86,7 @@ fn reports_escape_what_comes_from_images_and_put_failures_first() {
     ];
     let page = html(&list, "diagnose", 5, Some("<i>"));
     assert!(!page.contains("<script>") && !page.contains("z<b>") && !page.contains("<i>"));
-    assert!(page.contains("<b>1</b>failed") && page.contains("<b>1</b>not begun"), "{page}");
+    assert!(page.contains("<b>1</b>failed") && page.contains("<b>1</b>not started"), "{page}");
     assert!(page.find("vmrescue diagnose a").unwrap() < page.find("z&lt;b&gt;").unwrap());
     assert!(page.contains("boot-driver-broken (1)") && page.contains("title=cured"));
     let table = csv(&list);

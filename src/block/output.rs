@@ -187,8 +187,7 @@ impl OutputRules {
         self.check(path)?;
         let mut name = std::ffi::OsString::from(".");
         name.push(
-            path.file_name()
-                .ok_or_else(|| Error::invalid(Layer::Host, "this is no name for a file").in_file(path))?,
+            path.file_name().ok_or_else(|| Error::invalid(Layer::Host, "invalid file name").in_file(path))?,
         );
         remove_stale(path, &name);
         name.push(format!(".{}.part", vmrescue_base::guid::Guid::random()));

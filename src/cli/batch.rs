@@ -44,7 +44,7 @@ pub(super) struct Images {
     /// Begin no more images after so many failures
     #[arg(long, value_name = "N")]
     max_failures: Option<usize>,
-    /// Go on whatever fails (the default, said aloud)
+    /// Continue after failures (default)
     #[arg(long, conflicts_with_all = ["max_failures", "max_failure_percent"])]
     keep_going: bool,
     /// Begin no more images after a wave with a larger share of failures
@@ -56,7 +56,7 @@ pub(super) struct Images {
     /// Begin no more images after a wave with a larger share of images with other findings
     #[arg(long, value_name = "PERCENT")]
     max_unexpected_percent: Option<f64>,
-    /// So many images first; when one of them fails the others are not begun
+    /// Process this many images first; when one of them fails the others are not started
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     canary: usize,
     /// Sizes of the waves that follow: numbers, shares such as 25%, rest
@@ -303,7 +303,7 @@ fn run(job: &Job, manner: &Manner) -> Result<u8> {
         let question = format!("{} {} images?", job.command.name(), images.len());
         if !agreed(manner.yes, &question)? {
             say("nothing was written")?;
-            return Ok(CLEAN);
+            return Ok(FINDINGS);
         }
     }
     let stop = super::stop::on_request();
@@ -334,7 +334,7 @@ fn say_totals(entries: &[Entry], total: usize, stopped: Option<&str>) -> Result<
     let untold = count(|entry| entry.outcome == Outcome::CouldNotTell);
     let untold = if untold == 0 { String::new() } else { format!(", {untold} could not be told") };
     say(&format!(
-        "{total} images: {} clean, {} with findings, {} failed, {} changed, {} not begun{untold}{elsewhere}",
+        "{total} images: {} clean, {} with findings, {} failed, {} changed, {} not started{untold}{elsewhere}",
         count(|entry| entry.outcome == Outcome::Clean),
         count(|entry| entry.outcome == Outcome::Findings),
         count(|entry| entry.outcome.is_failure() && entry.outcome != Outcome::CouldNotTell),

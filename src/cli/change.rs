@@ -129,9 +129,10 @@ impl Told {
     fn code(&self, ending: Ending) -> u8 {
         let left = self.judged.as_ref().is_some_and(|judged| judged.targeted().next().is_some());
         match ending {
-            Ending::WouldChange | Ending::CouldNot => FINDINGS,
+            // Declined: what was asked for was not done.
+            Ending::WouldChange | Ending::CouldNot | Ending::NotWanted => FINDINGS,
             Ending::Done if left || !self.missing.is_empty() => FINDINGS,
-            Ending::Done | Ending::NothingNeeded | Ending::NotWanted => CLEAN,
+            Ending::Done | Ending::NothingNeeded => CLEAN,
         }
     }
 }
@@ -173,7 +174,7 @@ fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, told
         }
         (Ending::Done, Some(id)) => {
             say(&format!("done: operation {id}, {} bytes of the image file changed", outcome.bytes_changed))?;
-            say(&format!("      back with: {}", Words::plain(image).command("undo", &[])))?;
+            say(&format!("      to undo: {}", Words::plain(image).command("undo", &[])))?;
         }
         (Ending::Done, None) => say("done: nothing differs from what was there")?,
         (Ending::WouldChange, _) => say(&format!(

@@ -12,7 +12,7 @@ use vmrescue_collect::{Profile, Sink, Taken, files};
 /// How much is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Much {
-    /// What support people ask for: logs, hives, boot stores, update and setup logs, small dumps
+    /// Support bundle: logs, hives, boot stores, update and setup logs, small dumps
     Support,
     /// Only what tells why it does not boot
     Boot,

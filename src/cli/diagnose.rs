@@ -150,9 +150,9 @@ fn say_diagnosis(image: &Image, one: &Diagnosis, several: bool) -> Result<()> {
         say(&format!("{}: {}", one.windows.unwrap_or(0), one.installation))?;
     }
     say_findings_with(&one.findings, &words)?;
-    say(&format!("subject    {}", one.kind.words()))?;
-    one.looked_at.iter().try_for_each(|line| say(&format!("looked at  {line}")))?;
-    say(&format!("verdict    {}", one.sentence()))
+    say(&format!("Subject    {}", one.kind.words()))?;
+    one.looked_at.iter().try_for_each(|line| say(&format!("Checked    {line}")))?;
+    say(&format!("Verdict    {}", one.sentence()))
 }
 
 /// The next command, ready to be run.
@@ -161,13 +161,13 @@ fn say_next(image: &Image, all: &[Diagnosis]) -> Result<()> {
         let words = Words::of(image, one.windows.filter(|_| all.len() > 1));
         let fixes = || one.findings.iter().filter_map(|finding| finding.fix.as_ref());
         if fixes().any(|fix| fix.applicability == Applicability::Safe) {
-            say(&format!("next       {}", words.command("repair", &[])))?;
+            say(&format!("Next step  {}", words.command("repair", &[])))?;
         } else if let Some(fix) = fixes().next() {
-            say(&format!("next       {}", words.fix(fix)))?;
+            say(&format!("Next step  {}", words.fix(fix)))?;
         } else if !one.could_not_look.is_empty() {
-            say(&format!("next       {}", words.command("check", &[])))?;
+            say(&format!("Next step  {}", words.command("check", &[])))?;
         } else if !one.findings.is_empty() {
-            say(&format!("next       {}", words.command("inspect", &[])))?;
+            say(&format!("Next step  {}", words.command("inspect", &[])))?;
         }
     }
     Ok(())
@@ -183,16 +183,16 @@ pub(super) fn say_findings_with(findings: &[Finding], words: &Words) -> Result<(
     for finding in findings {
         say(&format!("{}: {}  [{}]", finding.severity, finding.title, finding.rule))?;
         for evidence in &finding.evidence {
-            say(&format!("    seen    {evidence}"))?;
+            say(&format!("    Evidence    {evidence}"))?;
         }
         if !finding.screen.is_empty() {
-            say(&format!("    screen  {}", finding.screen))?;
+            say(&format!("    Boot error  {}", finding.screen))?;
         }
-        say(&format!("    sure    {}", finding.confidence.name()))?;
+        say(&format!("    Confidence  {}", finding.confidence.name()))?;
         let remedy = words.filled(&finding.remedy);
-        say(&format!("    cure    {}", remedy.replace('\n', "\n            ")))?;
+        say(&format!("    Remedy      {}", remedy.replace('\n', "\n                ")))?;
         if let Some(fix) = &finding.fix {
-            say(&format!("    fix     {}", words.fix(fix)))?;
+            say(&format!("    Command to fix  {}", words.fix(fix)))?;
         }
     }
     Ok(())

@@ -154,9 +154,7 @@ pub(super) enum DiskCommand {
 /// `10G` in bytes.
 pub(super) fn bytes(text: &str) -> Result<u64> {
     let bad = || {
-        Error::invalid(Layer::Cli, "this is no size")
-            .expected("bytes, or a number with K, M, G, T")
-            .found(text)
+        Error::invalid(Layer::Cli, "invalid size").expected("bytes, or a number with K, M, G, T").found(text)
     };
     let text = text.trim().trim_end_matches(['B', 'b', 'i']);
     let (digits, shift) = match text.char_indices().last() {
@@ -247,7 +245,12 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
             }
             let length = std::fs::metadata(&target).map_or(0, |m| m.len());
             let text = format!("{} ({format}, {})", target.display(), size(length));
-            tell(&common, "convert", json!({"target": target, "format": format, "file_size": length}), &text)
+            tell(
+                &common,
+                "convert",
+                json!({"target": target.display().to_string(), "format": format, "file_size": length}),
+                &text,
+            )
         }
         DiskCommand::Snapshot { image, child, dry_run, common } => {
             super::stop::clean_up();
@@ -275,10 +278,10 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
     }
 }
 
-/// "done: operation 0007; back with: ..."
+/// "done: operation 0007; to undo: ..."
 fn way_back(outcome: &disk::Changed, image: &Path) -> String {
     let id = outcome.operation.map(|id| id.to_string()).unwrap_or_default();
-    format!("done: operation {id}; back with: vmrescue undo {}", image.display())
+    format!("done: operation {id}; to undo: vmrescue undo {}", image.display())
 }
 
 /// What a dry run says of a file that would be made.
@@ -301,7 +304,7 @@ fn tell_holes(
     if common.json {
         let list: Vec<serde_json::Value> =
             holes.iter().map(|hole| json!({"offset": hole.start, "size": hole.end - hole.start})).collect();
-        let document = json!({"target": target, "format": format, "lost": list, "lost_bytes": lost});
+        let document = json!({"target": target.display().to_string(), "format": format, "lost": list, "lost_bytes": lost});
         return say_json("disk-convert", document).map(|()| FINDINGS);
     }
     say(&format!(
@@ -461,7 +464,7 @@ fn create(
         disk::create_disk(target, &spec)?;
     }
     let text = format!("{} ({format})", target.display());
-    tell(common, "create", json!({"target": target, "format": format}), &text)
+    tell(common, "create", json!({"target": target.display().to_string(), "format": format}), &text)
 }
 
 fn merge(child: &Path, delete_child: bool, changed: &Changed) -> Result<u8> {

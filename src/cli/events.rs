@@ -17,7 +17,7 @@ use vmrescue_windows::events::{
 #[command(
     after_help = "Times are UTC. Without --log, the logs that tell of starts, stops, updates, services and disks are read; without \
     --id, --level or --provider, only the events that matter for the boot are taken, counted and grouped (with --json: one by one).\n\
-    A span such as 7d counts back from the newest event of these logs: from when the machine last lived."
+    A span such as 7d counts back from the newest event of these logs: that is, from the last time the machine ran."
 )]
 pub(super) struct EventsArgs {
     #[command(flatten)]
@@ -75,7 +75,7 @@ impl When {
             },
         );
         seconds.map(When::Back).ok_or_else(|| {
-            Error::invalid(Layer::Cli, "this is no time")
+            Error::invalid(Layer::Cli, "invalid time")
                 .found(text)
                 .expected("2024-05-01, 2024-05-01T12:00 or a span such as 7d, 12h, 30m")
         })
@@ -146,8 +146,8 @@ pub(super) fn events(args: &EventsArgs) -> Result<u8> {
     let merged = opened.merged(image, &args.log, &filter)?;
     if merged.names().is_empty() {
         tell_defects(&merged.defects());
-        super::say_error("no such log on this disk: see --list");
-        return Ok(CLEAN);
+        return Err(Error::not_found(Layer::EventLog, "no such log on this disk")
+            .advice("vmrescue events IMAGE --list shows the logs"));
     }
     let grouped = args.group || (filter.boot && !args.flat && !image.json);
     if grouped {

@@ -230,7 +230,7 @@ fn json_of(outcome: &Outcome) -> Value {
                 .map(|range| json!({"offset": range.start, "length": range.end - range.start}))
                 .collect();
             json!({"path": missing.path, "reason": missing.why.to_string(), "size": missing.size_bytes,
-                "copied_bytes": missing.got_bytes, "unread": ranges, "target": missing.target})
+                "copied_bytes": missing.got_bytes, "unread": ranges, "target": missing.target.as_ref().map(|path| path.display().to_string())})
         })
         .collect();
     let links: Vec<Value> = outcome
@@ -238,8 +238,11 @@ fn json_of(outcome: &Outcome) -> Value {
         .iter()
         .map(|link| json!({"path": link.path, "target": link.target, "tag": link.tag.map(|tag| format!("{tag:#x}"))}))
         .collect();
-    let renamed: Vec<Value> =
-        outcome.renamed.iter().map(|(path, target)| json!({"path": path, "target": target})).collect();
+    let renamed: Vec<Value> = outcome
+        .renamed
+        .iter()
+        .map(|(path, target)| json!({"path": path, "target": target.display().to_string()}))
+        .collect();
     json!({
         "files": outcome.files, "folders": outcome.folders, "bytes": outcome.bytes,
         "hard_links": outcome.hard_links, "already_there": outcome.kept, "missing": missing, "links": links,
@@ -289,6 +292,6 @@ fn line_json(
         .filter(|stream| !stream.name.is_empty())
         .map(|stream| json!({"name": stream.name, "size": stream.size_bytes}))
         .collect();
-    json!({"path": path, "target": target, "kind": kind, "attributes": metadata.attributes.0, "links": metadata.links,
+    json!({"path": path, "target": target.display().to_string(), "kind": kind, "attributes": metadata.attributes.0, "links": metadata.links,
         "times": times_json(metadata.times), "streams": streams, "security": security, "security_error": problem})
 }

@@ -2,7 +2,7 @@
 
 use super::identity::say_of_file;
 use super::progress::Bars;
-use super::{CLEAN, agreed, say, say_error, say_json, size};
+use super::{CLEAN, FINDINGS, agreed, say, say_error, say_json, size};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn tell(at: &Where, what: &str, operation: &OperationRecord) -> Result<u8> {
         let bytes = operation.bytes_changed;
         if operation.undoes.is_some() && what == "undone" {
             return say(&format!(
-                "undone by force: {}, {bytes} bytes; back with: vmrescue undo",
+                "undone by force: {}, {bytes} bytes; to undo: vmrescue undo",
                 operation.words()
             ))
             .map(|()| CLEAN);
@@ -78,10 +78,20 @@ fn tell_all(at: &Where, what: &str, all: &[OperationRecord]) -> Result<u8> {
     }
 }
 
+/// The operation that a question is about: that with the number, else the last one in this state.
+fn named(at: &Where, id: Option<u32>, state: OperationState) -> Result<String> {
+    let all = transaction::history(&at.image, at.state_dir.as_deref())?;
+    let asked = |operation: &&OperationRecord| match id {
+        Some(id) => operation.id == OperationId(id),
+        None => operation.state == state,
+    };
+    Ok(all.iter().rev().find(asked).map_or("the operation".into(), OperationRecord::words))
+}
+
 pub(super) fn undo(at: &Where, id: Option<u32>, yes: bool, force: bool) -> Result<u8> {
-    if !agreed(yes, "Undo the operation?")? {
+    if !agreed(yes, &format!("Undo {}?", named(at, id, OperationState::Done)?))? {
         say("nothing was written")?;
-        return Ok(CLEAN);
+        return Ok(FINDINGS);
     }
     let (state_dir, bars) = (at.state_dir.as_deref(), Bars::new());
     match id.map(OperationId) {
@@ -91,11 +101,11 @@ pub(super) fn undo(at: &Where, id: Option<u32>, yes: bool, force: bool) -> Resul
 }
 
 pub(super) fn redo(at: &Where, yes: bool) -> Result<u8> {
-    if !agreed(yes, "Do the operation again?")? {
+    if !agreed(yes, &format!("Redo {}?", named(at, None, OperationState::Undone)?))? {
         say("nothing was written")?;
-        return Ok(CLEAN);
+        return Ok(FINDINGS);
     }
-    tell_all(at, "done again", &transaction::redo_session(&at.image, at.state_dir.as_deref(), &Bars::new())?)
+    tell_all(at, "redone", &transaction::redo_session(&at.image, at.state_dir.as_deref(), &Bars::new())?)
 }
 
 /// `vmrescue recover`

@@ -32,7 +32,7 @@ fn sha256(file: &Disk) -> Result<String> {
 
 fn file_json(path: &Path, hash: bool) -> Result<Value> {
     let file = Disk::new(Arc::new(HostFile::open_read(path)?));
-    let mut found = json!({"path": path, "file_size": file.len()});
+    let mut found = json!({"path": path.display().to_string(), "file_size": file.len()});
     // A file that is no container, such as a bare hive, has its path and size.
     if let Ok(info) = image::info(&file) {
         found["format"] = json!(info.format);
@@ -68,7 +68,7 @@ pub(super) fn say_of(image: &Image, schema: &str, document: Value) -> Result<()>
 /// A document on a file, for commands that take no more than its path.
 pub(super) fn say_of_file(path: &Path, schema: &str, document: Value) -> Result<()> {
     // The history of an image outlives the image.
-    let image = file_json(path, false).unwrap_or_else(|_| json!({"path": path}));
+    let image = file_json(path, false).unwrap_or_else(|_| json!({"path": path.display().to_string()}));
     say_json(schema, identified(image, document))
 }
 

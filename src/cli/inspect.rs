@@ -42,6 +42,9 @@ pub(super) struct PageArgs {
 pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
     let image = &args.image;
     let (container, machine, counts) = look::open(image)?;
+    if image.windows.is_some() {
+        machine.installation(image.windows)?;
+    }
     let inspection = Inspection::new(&container, &machine);
     let read = counts.bytes.load(Ordering::Relaxed);
     if let Some(file) = &args.page.html {

@@ -150,10 +150,10 @@ struct Changing {
     /// Where the result goes: in-place, child:FILE (a new differencing disk) or new:FILE (a new image)
     #[arg(long = "to", value_name = "TARGET", default_value = "in-place", hide_default_value = true)]
     target: String,
-    /// Give up what $LogFile of a volume holds when it cannot be replayed
+    /// Discard $LogFile of a volume when it cannot be replayed (its unfinished changes are lost)
     #[arg(long)]
     discard_log: bool,
-    /// Give up the memory of a hibernated Windows, and unsaved work in it
+    /// Discard the hibernation image of Windows (unsaved work in it is lost)
     #[arg(long)]
     discard_hibernation: bool,
 }
@@ -180,7 +180,7 @@ enum Command {
     Check {
         #[command(flatten)]
         image: Image,
-        /// Repair what has one right answer: NTFS volumes are mended, hives are written anew from what can be read
+        /// Repair what has one right answer: NTFS and FAT volumes are repaired, hives are rewritten from what can be read
         #[arg(long)]
         repair: bool,
         /// Agree to take a hive as it lies whose last write was not finished and whose logs are gone
@@ -221,9 +221,9 @@ enum Command {
         /// Pattern with * and ?
         #[arg(long)]
         name: Option<String>,
-        /// f for files, d for directories, l for reparse points
+        /// Only files (f), directories (d) or links (l)
         #[arg(long = "type", value_name = "KIND")]
-        kind: Option<char>,
+        kind: Option<tree::WantedKind>,
         /// At least so many bytes
         #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
         min_size: u64,
@@ -243,14 +243,14 @@ enum Command {
     Events(events::EventsArgs),
     /// Everything on the disk that has a time: files, registry keys, events
     Timeline(timeline::TimelineArgs),
-    /// What support people ask for, as one archive with a manifest
+    /// Collect a support bundle: one archive with a manifest
     Collect(collect::CollectArgs),
-    /// Look into and change the registry
+    /// Query and edit the registry
     Reg {
         #[command(subcommand)]
         command: registry::Reg,
     },
-    /// Look into and change the boot configuration store
+    /// Query and edit the boot configuration store
     Bcd {
         #[command(subcommand)]
         command: bcd::Bcd,
@@ -371,7 +371,7 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Do again what was undone last
+    /// Redo the last undone operation
     Redo {
         #[command(flatten)]
         at: history::Where,
@@ -547,8 +547,11 @@ fn agreed(yes: bool, question: &str) -> Result<bool> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::invalid(vmrescue_base::Layer::Cli, "nobody can be asked here")
-            .advice("add --yes, or --dry-run to look"));
+        return Err(Error::invalid(
+            vmrescue_base::Layer::Cli,
+            "not a terminal, so the question cannot be asked",
+        )
+        .advice("add --yes, or --dry-run to look"));
     }
     written(write!(std::io::stderr(), "{question} [y/N] "))?;
     let mut answer = String::new();

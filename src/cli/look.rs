@@ -246,7 +246,7 @@ pub(super) fn node_of(machine: &Machine, text: &str) -> Result<(Arc<dyn FileSyst
     let path = GuestPath::parse(text)?;
     let (volume, node) = machine.resolve(&path)?;
     let node = node.ok_or_else(|| {
-        Error::not_found(Layer::FileSystem, "no such file or directory in the guest").found(&path)
+        Error::not_found(Layer::FileSystem, "no such file or directory on this disk").found(&path)
     })?;
     Ok((machine.file_system(volume)?, node, path))
 }

@@ -693,6 +693,6 @@ pub(super) fn check_hive(image: &Image, repair: Option<&Changing>, allow_unsafe:
     if done.operation.is_none() {
         return Ok(ended);
     }
-    tell(&format!("done; back with: vmrescue undo {}", image.image.display()))?;
+    tell(&format!("done; to undo: vmrescue undo {}", image.image.display()))?;
     Ok(CLEAN)
 }

@@ -106,6 +106,7 @@ pub(super) fn scripts(
             say(&format!(
                 "no script is about {question}; `vmrescue diagnose --explain` may know what it means"
             ))?;
+            return Ok(super::FINDINGS);
         }
     }
     if as_json {

@@ -28,7 +28,7 @@ enum Format {
 /// `vmrescue timeline ...`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Times are UTC. A span such as 7d counts back from when the machine last lived: its newest event. \
+    after_help = "Times are UTC. A span such as 7d counts back that is, from the last time the machine ran: its newest event. \
     The letters are those of mactime: m modified, a accessed, c record changed, b born. `file` are the times of the file \
     ($STANDARD_INFORMATION), `file-name` those kept with its name ($FILE_NAME)."
 )]

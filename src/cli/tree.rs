@@ -11,10 +11,31 @@ use vmrescue_fs::{FileSystem, NodeId, NodeKind, Order};
 use vmrescue_repair::{Change, Content};
 use vmrescue_windows::Machine;
 
+/// A kind of node by name, or by the letter that find(1) has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum WantedKind {
+    #[value(alias = "f")]
+    File,
+    #[value(alias = "d", alias = "dir")]
+    Directory,
+    #[value(alias = "l", alias = "reparse")]
+    Link,
+}
+
+impl WantedKind {
+    fn letter(self) -> &'static str {
+        match self {
+            WantedKind::File => "f",
+            WantedKind::Directory => "d",
+            WantedKind::Link => "l",
+        }
+    }
+}
+
 /// What `find` looks for.
 pub(super) struct Wanted {
     pub(super) name: Option<String>,
-    pub(super) kind: Option<char>,
+    pub(super) kind: Option<WantedKind>,
     pub(super) min_size: u64,
 }
 
@@ -25,9 +46,9 @@ pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
     let start = start.trim_end_matches('\\');
     let defects = fs.walk(node, Order::Tree, &mut |file| {
         let kind = match file.kind {
-            NodeKind::Directory => 'd',
-            NodeKind::File => 'f',
-            NodeKind::Reparse => 'l',
+            NodeKind::Directory => WantedKind::Directory,
+            NodeKind::File => WantedKind::File,
+            NodeKind::Reparse => WantedKind::Link,
         };
         let named =
             wanted.name.as_ref().is_none_or(|pattern| vmrescue_base::text::fits(pattern, file.name()));
@@ -44,7 +65,7 @@ pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
             .map(|stream| json!({"name": stream.name, "size": stream.size_bytes}))
             .collect();
         let line = json!({
-            "path": full, "kind": kind.to_string(), "size": file.size_bytes, "attributes": file.attributes.0,
+            "path": full, "kind": kind.letter(), "size": file.size_bytes, "attributes": file.attributes.0,
             "modified": file.times.modified.to_string(), "streams": streams, "orphan": file.orphan,
         });
         say(&line.to_string())

@@ -53,8 +53,7 @@ fn base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 fn parse_bytes(file: &[u8]) -> Result<(Guid, Secret256)> {
-    let damaged =
-        |text: &str| Error::damaged(Layer::BitLocker, format!("this is no BitLocker key file: {text}"));
+    let damaged = |text: &str| Error::damaged(Layer::BitLocker, format!("not a BitLocker key file: {text}"));
     let field = |at| u32_at(file, at).map_or(0, |number| number as usize);
     let (size, start, end) = (field(0), field(8), field(12));
     if field(4) != 1 || start < 48 || size > file.len() || end > size {

@@ -69,7 +69,7 @@ fn hash(bytes: &[u8]) -> Secret256 {
 /// The sixteen bytes behind a recovery password: 48 digits in eight groups, each eleven times a number of sixteen bits.
 fn recovery_bytes(text: &str) -> Result<Zeroizing<[u8; 16]>> {
     let wrong = |why: String| {
-        Error::invalid(Layer::BitLocker, format!("this is no recovery password: {why}")).expected(SHAPE)
+        Error::invalid(Layer::BitLocker, format!("not a recovery password: {why}")).expected(SHAPE)
     };
     let digits = Zeroizing::new(
         text.chars().filter(|c| !c.is_whitespace() && !export::is_dash(*c)).collect::<String>(),

@@ -40,7 +40,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         confidence: Confidence::Likely,
         meaning: "NTFS wrote in the last week that the System log covers that it found its structures damaged.",
         seen: "event 55 of NTFS, and no repair of chkdsk after it",
-        remedy: "Look at the volume with vmrescue check IMAGE; check --repair mends what has one right answer.",
+        remedy: "Look at the volume with vmrescue check IMAGE; check --repair repairs what has only one correct answer.",
         source: &["AZ-B07", "AZ-B21", "RS-07"],
     },
     RuleDoc {

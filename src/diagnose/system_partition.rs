@@ -19,7 +19,7 @@ pub(super) const DOCS: &[RuleDoc] = &[
         confidence: Confidence::Certain,
         meaning: "The partition was deleted (diskpart, a partitioning program), its volume with all boot files is still there. The firmware finds partitions by the table only.",
         seen: "no partition of type EFI system, and a FAT volume with \\EFI where no partition is",
-        remedy: "Put the entry back with the GUID that the machine knew (boot store, registry, logs of measured boots): the firmware's boot entry asks for it.",
+        remedy: "Restore the entry with the GUID that the machine knew (boot store, registry, logs of measured boots): the firmware's boot entry asks for it.",
         source: &["AZ-B01", "0xC000000F"],
     },
     RuleDoc {

@@ -192,7 +192,9 @@ pub fn children(path: &Path, info: &ContainerInfo) -> Result<Vec<PathBuf>> {
         let other = entry.map_err(failed)?.path();
         let extension = other.extension().unwrap_or_default().to_ascii_lowercase();
         let may_be = ["vhd", "vhdx", "avhd", "avhdx"].iter().any(|known| extension == *known);
-        if !may_be || other.file_name() == path.file_name() || other.is_dir() {
+        // A folder or a pipe with such a name is nobody's child.
+        let is_no_file = || std::fs::metadata(&other).is_ok_and(|found| !found.is_file());
+        if !may_be || other.file_name() == path.file_name() || is_no_file() {
             continue;
         }
         let looked = HostFile::peek(&other).and_then(|file| {

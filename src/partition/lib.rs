@@ -188,7 +188,7 @@ pub fn set_active(disk: &DiskMut, number: u32) -> Result<()> {
 /// # Errors
 /// `Invalid` for unknown types; `NotFound`.
 pub fn set_type(disk: &DiskMut, number: u32, name: &str) -> Result<()> {
-    let bad = || Error::invalid(Layer::Gpt, "this is no type of partition").found(name);
+    let bad = || Error::invalid(Layer::Gpt, "unknown partition type").found(name);
     if read(&disk.as_disk())?.kind == TableKind::Mbr {
         let digits = name.strip_prefix("0x").unwrap_or(name);
         return mbr::set_type(disk, number, u8::from_str_radix(digits, 16).map_err(|_| bad())?);

@@ -48,7 +48,7 @@ fn check_user(user: &str) -> Result<()> {
             .expected("letters and digits of ASCII, spaces, dots, dashes"));
     }
     if user.trim().is_empty() || user.len() > LONGEST_NAME || user.ends_with('.') {
-        return Err(Error::invalid(Layer::Script, "this is no name for a user")
+        return Err(Error::invalid(Layer::Script, "invalid user name")
             .expected(format!("1 to {LONGEST_NAME} characters, no dot at the end")));
     }
     Ok(())

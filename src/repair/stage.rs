@@ -32,7 +32,7 @@ fn is_below(change: &Change) -> bool {
 }
 
 fn missing(path: &GuestPath) -> Error {
-    Error::not_found(Layer::FileSystem, "no such file or directory in the guest").found(path)
+    Error::not_found(Layer::FileSystem, "no such file or directory on this disk").found(path)
 }
 
 impl<'a> Stage<'a> {
@@ -213,7 +213,7 @@ impl<'a> Stage<'a> {
     fn set_details(&mut self, detail: &Detail) -> Result<()> {
         let (index, directory, name) = self.place(&detail.path)?;
         let volume = self.volume(index)?;
-        let missing = || Error::not_found(Layer::FileSystem, "no such file in the guest").found(&detail.path);
+        let missing = || Error::not_found(Layer::FileSystem, "no such file on this disk").found(&detail.path);
         let node = volume.lookup(directory, &name)?.ok_or_else(missing)?;
         let old = volume.metadata(node)?;
         let times = detail.modified.map(|modified| Times { modified, ..old.times });
@@ -224,7 +224,7 @@ impl<'a> Stage<'a> {
 
     fn take_security(&mut self, path: &str, model: &str) -> Result<()> {
         let missing =
-            |path: &str| Error::not_found(Layer::FileSystem, "no such file in the guest").found(path);
+            |path: &str| Error::not_found(Layer::FileSystem, "no such file on this disk").found(path);
         let (other, directory, name) = self.place(model)?;
         let volume = self.volume(other)?;
         let node = volume.lookup(directory, &name)?.ok_or_else(|| missing(model))?;
@@ -238,7 +238,7 @@ impl<'a> Stage<'a> {
         let volume = self.volume(index)?;
         let node = volume
             .lookup(directory, &name)?
-            .ok_or_else(|| Error::not_found(Layer::FileSystem, "no such file in the guest").found(path))?;
+            .ok_or_else(|| Error::not_found(Layer::FileSystem, "no such file on this disk").found(path))?;
         let change = MetadataChange { security: Some(security), ..MetadataChange::default() };
         volume.set_metadata(node, &change)
     }

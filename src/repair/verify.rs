@@ -215,9 +215,10 @@ fn verify_volume(machine: &Machine, staged: &Disk, number: u32, verdict: &mut Ve
     }));
     match asked.unwrap_or_else(|_| Err("it panics".into())) {
         Ok(theirs) if theirs == ours => {
-            verdict
-                .agreed
-                .push(format!("volume {number}: both readers see the same {} files in its root", ours.len()));
+            verdict.agreed.push(format!(
+                "volume {number}: verified by an independent reader {} files in its root",
+                ours.len()
+            ));
         }
         Ok(theirs) => {
             let other = ours.symmetric_difference(&theirs).next().cloned().unwrap_or_default();
@@ -285,7 +286,7 @@ fn verify_file(
         Err(reason) => Err(Unread::Theirs(reason.clone())),
     };
     match same {
-        Ok(true) => verdict.agreed.push(format!("{path}: both readers see the same")),
+        Ok(true) => verdict.agreed.push(format!("{path}: verified by an independent reader")),
         Ok(false) => return Err(disagreement("the crate ntfs reads something else than we do", path)),
         Err(Unread::Ours(error)) => return Err(error),
         Err(Unread::Theirs(reason)) => {
@@ -330,7 +331,7 @@ fn verify_fat(
         None => return Ok(()),
     };
     match same {
-        Ok(true) => verdict.agreed.push(format!("{path}: both readers see the same")),
+        Ok(true) => verdict.agreed.push(format!("{path}: verified by an independent reader")),
         Ok(false) => return Err(disagreement("the crate fatfs reads something else than we do", path)),
         Err(reason) => {
             verdict.only_one_reader.push(format!("{path}: the crate fatfs cannot look ({reason})"));

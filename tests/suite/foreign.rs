@@ -82,3 +82,57 @@ fn a_disk_of_a_set_is_read_and_not_written() {
     assert!(std::fs::read(&image).unwrap() == bytes);
     assert!(vmrescue(&["info", image_text]).status.success());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_with_the_name_of_an_image_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("disk.vhdx");
+    vmrescue::demo::build(&image, Kind::VhdxDynamic).unwrap();
+    let pipe = dir.path().join("pipe.vhdx");
+    run(std::process::Command::new("mkfifo").arg(&pipe));
+    let made = vmrescue(&["mkdir", image.to_str().unwrap(), r"C:\new", "--yes"]);
+    assert!(made.status.success(), "{}", text(&made));
+    let info = vmrescue(&["info", pipe.to_str().unwrap()]);
+    assert!(info.status.code() == Some(2) && text(&info).contains("not a disk"), "{}", text(&info));
+}
+
+/// Names of this machine that are no UTF-8, kinds and logs that do not exist, questions that nothing answers.
+#[cfg(unix)]
+#[test]
+fn odd_names_and_wrong_words_are_answered_and_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join(std::ffi::OsStr::from_bytes(b"a\xff.vhdx"));
+    vmrescue::demo::build(&odd, Kind::VhdxDynamic).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_vmrescue"))
+        .args(["info", "--json"])
+        .arg(&odd)
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let plain = dir.path().join("disk.vhdx");
+    std::fs::rename(&odd, &plain).unwrap();
+    let image = plain.to_str().unwrap();
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let out = dir.path().join("out");
+    for (words, code, part) in [
+        (vec!["inspect", image, "--windows", "7"], 2, "installation"),
+        (vec!["find", image, r"C:\", "--type", "x"], 2, "file"),
+        (vec!["events", image, "--log", "Nope"], 2, "no such log"),
+        (vec!["scripts", "--for", "xyzzy"], 1, "no script is about"),
+        (vec!["info", "/nowhere/disk.vhdx"], 2, "cannot open /nowhere/disk.vhdx: No such file"),
+        (
+            vec!["batch", "diagnose", empty.to_str().unwrap(), "--out", out.to_str().unwrap()],
+            2,
+            "no disk images",
+        ),
+    ] {
+        let output = vmrescue(&words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output));
+        assert!(text(&output).contains(part), "{words:?}: {}", text(&output));
+    }
+    let found = vmrescue(&["find", image, r"C:\", "--type", "directory", "--name", "drivers"]);
+    assert!(text(&found).contains(r"System32\drivers"), "{}", text(&found));
+}

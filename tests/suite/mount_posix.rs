@@ -6,7 +6,7 @@ use crate::oracle::{run, tool};
 use rustix::io::Errno;
 use std::path::Path;
 
-/// One file under random operations of all kinds, also through memory; then both readers see the same.
+/// One file under random operations of all kinds, also through memory; then verified by an independent reader.
 #[test]
 fn fsx_agrees_with_its_model() {
     if !fuse_is_here() {

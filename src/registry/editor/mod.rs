@@ -126,7 +126,7 @@ impl HiveEditor {
             return Err(Error::limit(Layer::Hive, "a key path is too long").found(path));
         }
         if let Some(bad) = names.iter().find(|name| !path::is_key_name(name)) {
-            return Err(Error::invalid(Layer::Hive, "this is no name for a key").found(format!("{bad:?}")));
+            return Err(Error::invalid(Layer::Hive, "invalid key name").found(format!("{bad:?}")));
         }
         let (mut key, mut made) = (self.hive.root().offset, false);
         for name in names {
@@ -247,7 +247,7 @@ impl HiveEditor {
             return Err(refused("the root key cannot be renamed"));
         }
         if !path::is_key_name(name) {
-            return Err(Error::invalid(Layer::Hive, "this is no name for a key").found(name));
+            return Err(Error::invalid(Layer::Hive, "invalid key name").found(name));
         }
         let above = Key::at(&self.hive, parent)?;
         if above.subkey(name)?.is_some_and(|other| other.offset != offset) {

@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let found = if line.is_empty() { "nothing" } else { line }.chars().take(60).collect::<String>();
-        Err(Error::invalid(Layer::Hive, "this is no .reg file")
+        Err(Error::invalid(Layer::Hive, "not a .reg file")
             .expected("Windows Registry Editor Version 5.00, or REGEDIT4, in the first line")
             .found(found))
     }

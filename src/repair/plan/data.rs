@@ -9,8 +9,7 @@ use vmrescue_registry::DataType;
 /// # Errors
 /// `Invalid` when the text does not fit the type.
 pub fn registry_data(data_type: DataType, text: &str) -> Result<Vec<u8>> {
-    let bad =
-        || Error::invalid(Layer::Script, format!("this is no data for {}", data_type.name())).found(text);
+    let bad = || Error::invalid(Layer::Script, format!("invalid data for {}", data_type.name())).found(text);
     let number = || match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).map_err(|_| bad()),
         None => text.parse::<u64>().map_err(|_| bad()),

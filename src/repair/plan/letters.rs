@@ -14,7 +14,7 @@ impl Planner<'_> {
     pub(super) fn set_letter(&mut self, letter: &str) -> Result<()> {
         let wanted = letter.trim().trim_end_matches([':', '\\']).to_ascii_uppercase();
         if wanted.len() != 1 || !wanted.chars().all(|c| c.is_ascii_uppercase()) {
-            return Err(Error::invalid(Layer::Script, "this is no drive letter").found(letter));
+            return Err(Error::invalid(Layer::Script, "invalid drive letter").found(letter));
         }
         let volume = &self.machine.volumes[self.installation.volume];
         let Some(own) = volume.letter.map(|letter| letter.to_string()).filter(|own| *own != wanted) else {

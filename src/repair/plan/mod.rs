@@ -351,7 +351,7 @@ fn number_of(text: &str) -> Result<u32> {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),
     };
-    number.map_err(|_| Error::invalid(Layer::Script, "this is no number").found(text))
+    number.map_err(|_| Error::invalid(Layer::Script, "invalid number").found(text))
 }
 
 #[cfg(test)]

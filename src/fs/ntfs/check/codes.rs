@@ -85,7 +85,7 @@ codes! {
     DIRECTORY "ntfs-directory" Error Refuses "a directory has no index, or a file has one"
     DIRECTORY_LOOP "ntfs-directory-loop" Error Refuses "directories contain each other in a circle: no way leads to them from the root"
     ENTRY_WITHOUT_FILE "ntfs-entry-without-file" Error Mends "a directory entry leads to a record that is free, was reused, or does not have this name; removed"
-    ENTRY_PARENT "ntfs-entry-parent" Error Mends "a directory entry names another directory as its parent; written anew from the record"
+    ENTRY_PARENT "ntfs-entry-parent" Error Mends "a directory entry names another directory as its parent; rewritten from the record"
     NAME_NOT_IN_INDEX "ntfs-name-not-in-index" Error Mends "a file has a name in a directory that has no entry for it; added"
     ORPHAN "ntfs-orphan" Error Mends "a file's directory is gone: it gets a name in \\found.000"
     BITMAP "ntfs-bitmap" Error Refuses "$Bitmap cannot be read or is too short"
