@@ -136,6 +136,11 @@ fn distance(bits: &mut Bits<'_>, recent: &mut [usize; 3], slot: usize, low: Opti
             let high = bits.take(extra - 3) << 3;
             high + code.next(bits)?
         }
+        // No more than 16 bits are held.
+        _ if extra > 16 => {
+            let high = bits.take(extra - 16) << 16;
+            high + bits.take(16)
+        }
         _ => bits.take(extra),
     };
     *recent = [(base + more).checked_sub(2)?, recent[0], recent[1]];
@@ -201,6 +206,18 @@ mod tests {
     #[test]
     fn a_chunk_of_another_maker_is_unpacked() {
         chunk_tests::is_unpacked(decompress, PACKED);
+    }
+
+    #[test]
+    fn distances_of_wide_windows_are_read() {
+        let read = |slot: usize, bytes: &[u8]| {
+            super::distance(&mut super::Bits::new(bytes, 0), &mut [1; 3], slot, None)
+        };
+        // 17 bits: a one and 16 zeros.
+        assert_eq!(read(36, &[0, 0x80, 0, 0]), Some((2 << 17) + (1 << 16) - 2));
+        assert_eq!(read(49, &[0xff; 8]), Some((15 << 17) + (1 << 17) - 1 - 2));
+        assert_eq!(read(35, &[0xff; 8]), Some((3 << 16) + (1 << 16) - 1 - 2));
+        assert_eq!(read(0, &[]), Some(1));
     }
 
     /// The same block as a cabinet would have it: translation size ahead, 24 bits of length.
