@@ -30,7 +30,7 @@ fn product(text: &str) -> &str {
 }
 
 fn is_test(path: &str) -> bool {
-    path.ends_with("tests.rs") || path.contains("/testing")
+    path.ends_with("tests.rs") || path.contains("/testing") || path.contains("/tests/")
 }
 
 #[test]

@@ -146,6 +146,10 @@ pub(super) fn events(args: &EventsArgs) -> Result<u8> {
     let merged = opened.merged(image, &args.log, &filter)?;
     if merged.names().is_empty() {
         tell_defects(&merged.defects());
+        if args.log.is_empty() {
+            super::say_error("no event logs on this disk");
+            return Ok(CLEAN);
+        }
         return Err(Error::not_found(Layer::EventLog, "no such log on this disk")
             .advice("vmrescue events IMAGE --list shows the logs"));
     }

@@ -658,7 +658,7 @@ pub(super) fn check_hive(image: &Image, repair: Option<&Changing>, allow_unsafe:
         ended = code(damaged(hive, &found));
         let Some(cured) = vmrescue_repair::cure_hive(hive)? else { return Ok(None) };
         tell(&format!("the hive anew: {}, {} bytes", cured.how, cured.bytes.len()))?;
-        if !image.json {
+        if !image.json && !cured.lost.is_empty() {
             look::say_defects(image, &cured.lost)?;
         }
         if let Some(why) = &cured.given_up {

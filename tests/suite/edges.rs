@@ -118,7 +118,7 @@ fn a_damaged_container_is_read_and_no_command_writes_to_it() {
 
 #[test]
 fn secrets_stand_in_no_record_and_in_no_output() {
-    const SECRET: &str = r#"Correct-Horse "Battery\ 9"#;
+    const SECRET: &str = r"Correct-Horse 'Battery\ 9";
     let dir = tempfile::tempdir().unwrap();
     let (path, file) = (dir.path().join("d.vhdx"), dir.path().join("password"));
     build(&path, Kind::VhdxDynamic).unwrap();

@@ -27,6 +27,12 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
 /// `tests/zz_skipped.rs`, which runs after the suite, prints it.
 pub(crate) fn skipped(why: &str) {
     assert!(!required(), "an oracle is missing: {why}");
+    told(why);
+}
+
+/// The same for a judge that no package has and nobody may hand on (Microsoft's own programs): its absence is told, and never
+/// fails.
+pub(crate) fn told(why: &str) {
     eprintln!("SKIPPED: {why}");
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/skipped");
     std::fs::create_dir_all(&dir).unwrap();

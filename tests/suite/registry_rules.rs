@@ -4,7 +4,7 @@
 //! `VMRESCUE_HIVE_EDITS` is the number of edits a hive (1,500 for the long sweep of `scripts/hive-sweep.sh`); `VMRESCUE_CHKREG` is the
 //! path of chkreg.exe, run by wine64 with the prefix of `WINEPREFIX`.
 
-use crate::oracle::{corpus, skipped};
+use crate::oracle::{corpus, told};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -247,7 +247,7 @@ fn without_what_chkreg_misreads(hive: Hive) -> Vec<u8> {
 fn random_edits_are_hives_of_windows() {
     let Some(found) = corpus_hives() else { return };
     if std::env::var_os("VMRESCUE_CHKREG").is_none() {
-        skipped("Microsoft's chkreg is not at hand (VMRESCUE_CHKREG)");
+        told("Microsoft's chkreg is not at hand (VMRESCUE_CHKREG)");
     }
     let wanted = std::env::var("VMRESCUE_HIVE_EDITS").ok().and_then(|number| number.parse::<usize>().ok());
     let dir = tempfile::tempdir().unwrap();
@@ -307,7 +307,7 @@ fn random_edits_are_hives_of_windows() {
 fn our_check_objects_where_chkreg_objects() {
     let Some(found) = corpus_hives() else { return };
     if std::env::var_os("VMRESCUE_CHKREG").is_none() {
-        return skipped("Microsoft's chkreg is not at hand (VMRESCUE_CHKREG)");
+        return told("Microsoft's chkreg is not at hand (VMRESCUE_CHKREG)");
     }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hive");
@@ -386,7 +386,7 @@ fn mutated(bytes: &[u8], random: &mut Random) -> Option<(Vec<u8>, String)> {
 fn mutated_hives_are_wrong_where_chkreg_says() {
     let Some(found) = corpus_hives() else { return };
     if std::env::var_os("VMRESCUE_CHKREG").is_none() {
-        return skipped("Microsoft's chkreg is not at hand (VMRESCUE_CHKREG)");
+        return told("Microsoft's chkreg is not at hand (VMRESCUE_CHKREG)");
     }
     let wanted = std::env::var("VMRESCUE_HIVE_EDITS").ok().and_then(|number| number.parse::<usize>().ok());
     let dir = tempfile::tempdir().unwrap();

@@ -498,7 +498,8 @@ fn the_next_command_carries_the_path_for_the_shell() {
     break_it(&image, &[Fault::StorageDriverDisabled], &Silent).unwrap();
     let path = image.to_str().unwrap();
     let said = text(&vmrescue(&["diagnose", path]));
-    let next = said.lines().find_map(|line| line.strip_prefix("next ")).unwrap_or_else(|| panic!("{said}"));
+    let next =
+        said.lines().find_map(|line| line.strip_prefix("Next step ")).unwrap_or_else(|| panic!("{said}"));
     // The shell runs it as it stands, but for the question that it asks.
     let program = env!("CARGO_BIN_EXE_vmrescue");
     let line = format!("{} --yes", next.trim().replacen("vmrescue", program, 1));

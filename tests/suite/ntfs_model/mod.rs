@@ -484,7 +484,7 @@ impl Stand {
         }
     }
 
-    /// Of a tag that nobody knows, so that the file stays a file for the others.
+    /// Of a tag that nobody knows, which stands for another name: other tags say that the content may be elsewhere.
     fn set_reparse(&mut self) {
         let Some(file) = self.any_file() else { return };
         let inode = &self.model.inodes[&file];
@@ -493,7 +493,7 @@ impl Stand {
         }
         let point = inode.reparse.is_none().then(|| {
             let length = self.random.length(12_000).min(12_000);
-            let mut point = 0x8000_8000_u32.to_le_bytes().to_vec();
+            let mut point = 0xA000_8000_u32.to_le_bytes().to_vec();
             point.extend_from_slice(&(length as u32).to_le_bytes());
             point.extend(self.random.bytes(length));
             point
