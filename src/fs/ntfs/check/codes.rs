@@ -159,6 +159,7 @@ mod tests {
         let names: BTreeSet<&str> = CODES.iter().map(|code| code.name).collect();
         assert_eq!(names.len(), CODES.len());
         let page = include_str!("../../../../docs/check.md");
-        assert_eq!(page, codes_page(), "docs/check.md is not what codes_page() writes");
+        // What the check of a hive finds stands behind it, written by hand.
+        assert!(page.starts_with(&codes_page()), "docs/check.md does not begin with what codes_page() writes");
     }
 }
