@@ -160,6 +160,9 @@ mod tests {
         assert_eq!(names.len(), CODES.len());
         let page = include_str!("../../../../docs/check.md");
         // What the check of a hive finds stands behind it, written by hand.
-        assert!(page.starts_with(&codes_page()), "docs/check.md does not begin with what codes_page() writes");
+        assert!(
+            page.starts_with(&codes_page()),
+            "docs/check.md does not begin with what codes_page() writes"
+        );
     }
 }
