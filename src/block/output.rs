@@ -178,6 +178,18 @@ impl OutputRules {
     /// # Errors
     /// As [`OutputRules::check`]; of the host.
     pub fn create(&self, path: &Path) -> Result<OutputFile> {
+        if !is_stream(path) {
+            remove_stale(path);
+        }
+        self.create_one_of_many(path)
+    }
+
+    /// The same for one of many files of a folder: what a killed program left there is not looked for, which would read the
+    /// whole folder for each of them.
+    ///
+    /// # Errors
+    /// As [`OutputRules::create`].
+    pub fn create_one_of_many(&self, path: &Path) -> Result<OutputFile> {
         if is_stream(path) {
             // A pipe or a terminal holds nothing that could be lost.
             let opened = File::options().write(true).open(path);
@@ -189,7 +201,6 @@ impl OutputRules {
         name.push(
             path.file_name().ok_or_else(|| Error::invalid(Layer::Host, "invalid file name").in_file(path))?,
         );
-        remove_stale(path, &name);
         name.push(format!(".{}.part", vmrescue_base::guid::Guid::random()));
         let part = path.with_file_name(name);
         let host = HostFile::create_with_mode(&part, self.mode)?;
@@ -379,10 +390,10 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Removes what a killed program left of the same file: temporary files of its name that nobody holds.
-fn remove_stale(path: &Path, prefix: &std::ffi::OsStr) {
+fn remove_stale(path: &Path) {
     // Only tidying up: whatever fails here leaves a file that is in nobody's way.
     let Ok(entries) = std::fs::read_dir(folder_of(path)) else { return };
-    let prefix = format!("{}.", prefix.to_string_lossy());
+    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(rest) = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".part")) else {

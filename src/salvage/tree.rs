@@ -299,7 +299,7 @@ impl Tree<'_, '_> {
             self.outcome.kept += 1;
             return self.tell(path, target, None, metadata, streams, How::Kept);
         }
-        let mut file = match self.rules.create(target) {
+        let mut file = match self.rules.create_one_of_many(target) {
             Ok(file) => file,
             Err(e) => return self.host_refuses(path, e),
         };
