@@ -71,7 +71,7 @@ impl Builder {
                 Ok(data) => {
                     let made = self.editor.new_value(&value.name(), value.data_type(), &data)?;
                     if value.is_tombstone() && self.editor.hive().minor_version() >= 6 {
-                        self.editor.bury(made);
+                        self.editor.bury(made)?;
                     }
                     offsets.push(made);
                 }
@@ -80,10 +80,10 @@ impl Builder {
         }
         self.editor.set_values(target, &offsets)?;
         if depth > 0 && source.is_link() {
-            self.editor.make_link(target);
+            self.editor.make_link(target)?;
         }
         self.children(source, target, depth)?;
-        self.editor.copy_flags(target, source);
+        self.editor.copy_flags(target, source)?;
         self.editor.set_times(target, source.last_written());
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Builder {
             }
         };
         if new != NONE {
-            self.editor.use_security(target, new);
+            self.editor.use_security(target, new)?;
         }
         Ok(())
     }

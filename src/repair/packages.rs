@@ -110,10 +110,12 @@ impl Package {
             }
         }
         for (inner, bytes) in storages {
-            let beside = indexes.first().map(|(_, index)| index.clone()).or_else(|| self.index_inside());
-            let index = match beside {
-                Some(index) => index,
-                None => psf::own_index(&bytes)?,
+            let index = match indexes.first() {
+                Some((_, index)) => index.clone(),
+                None => match self.index_inside()? {
+                    Some(index) => index,
+                    None => psf::own_index(&bytes)?,
+                },
             };
             let files = psf::files(&index)?;
             let name = joined(&name, &inner);
@@ -124,20 +126,24 @@ impl Package {
     }
 
     /// The index of a storage that lies in an inner cabinet.
-    fn index_inside(&self) -> Option<Vec<u8>> {
-        self.parts.iter().find_map(|part| {
-            let PackagePart::Cabinet { bytes, .. } = part else { return None };
-            let mut found = None;
+    fn index_inside(&self) -> Result<Option<Vec<u8>>> {
+        let mut found = None;
+        for part in &self.parts {
+            let PackagePart::Cabinet { bytes, .. } = part else { continue };
             let is_index = |name: &str| name.to_ascii_lowercase().ends_with(".psf.cix.xml");
-            let mut keep = |_: &_, bytes: &[u8]| {
-                found = Some(bytes.to_vec());
-                Ok(())
-            };
-            // It was opened once already; a storage has an index of its own as well.
-            let read = Cabinet::open(bytes)
-                .and_then(|own| own.extract(MAX_PAYLOAD_BYTES, &|file| is_index(&file.name), &mut keep));
-            read.ok().and(found)
-        })
+            Cabinet::open(bytes)?.extract(
+                MAX_PAYLOAD_BYTES,
+                &|file| is_index(&file.name),
+                &mut |_, bytes| {
+                    found.get_or_insert_with(|| bytes.to_vec());
+                    Ok(())
+                },
+            )?;
+            if found.is_some() {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Everything that the package has of a component's file.

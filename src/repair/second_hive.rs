@@ -44,18 +44,24 @@ fn node(hive: &[u8], offset: u32) -> Result<&[u8], String> {
     cell(hive, offset).and_then(|node| if node.starts_with(b"nk") { Ok(node) } else { Err("no key".into()) })
 }
 
-fn in_list(hive: &[u8], list: u32, name: &[u16], depth: usize) -> Result<Option<u32>, String> {
+/// The entries of a list of subkeys, and whether they are lists themselves.
+fn entries(hive: &[u8], list: u32, depth: usize) -> Result<(Vec<u32>, bool), String> {
     let content = cell(hive, list)?;
-    let (kind, count) = (content.get(..2).unwrap_or_default(), half(content, 2)?);
+    let (kind, count) = (content.get(..2).ok_or("a list that is cut off")?, half(content, 2)?);
     let width = match kind {
         b"lf" | b"lh" => 8,
         b"li" => 4,
         b"ri" if depth == 0 => 4,
         _ => return Err("a list of an unknown kind".into()),
     };
-    for place in 0..count {
-        let entry = number(content, 4 + place * width)?;
-        if kind == b"ri" {
+    let entries = (0..count).map(|place| number(content, 4 + place * width)).collect::<Result<_, _>>()?;
+    Ok((entries, kind == b"ri"))
+}
+
+fn in_list(hive: &[u8], list: u32, name: &[u16], depth: usize) -> Result<Option<u32>, String> {
+    let (entries, are_lists) = entries(hive, list, depth)?;
+    for entry in entries {
+        if are_lists {
             if let Some(found) = in_list(hive, entry, name, 1)? {
                 return Ok(Some(found));
             }
@@ -148,17 +154,9 @@ fn add(hive: &[u8], at: u32, sum: u64, depth: usize, all: &mut HiveContent) -> R
 
 /// The keys of a list.
 fn listed(hive: &[u8], list: u32, depth: usize, found: &mut Vec<u32>) -> Result<(), String> {
-    let content = cell(hive, list)?;
-    let (kind, count) = (content.get(..2).unwrap_or_default(), half(content, 2)?);
-    let width = match kind {
-        b"lf" | b"lh" => 8,
-        b"li" => 4,
-        b"ri" if depth == 0 => 4,
-        _ => return Err("a list of an unknown kind".into()),
-    };
-    for place in 0..count {
-        let entry = number(content, 4 + place * width)?;
-        if kind == b"ri" {
+    let (entries, are_lists) = entries(hive, list, depth)?;
+    for entry in entries {
+        if are_lists {
             listed(hive, entry, 1, found)?;
         } else {
             found.push(entry);

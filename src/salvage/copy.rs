@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
-use vmrescue_block::{BlockDevice, OutputFile, WritableDevice};
+use vmrescue_block::{OutputFile, WritableDevice};
 use vmrescue_fs::{FileSystem, NodeId};
 
 /// Bytes that are read at once.
@@ -46,9 +46,20 @@ pub fn copy_stream(
             return Ok(Copied { unread: whole(size_bytes), why: Some(e), ..Copied::default() });
         }
     };
+    // A length that the host cannot have shows before anything is read; the record of a file may say any.
+    if let Some(device) = file.device() {
+        device.set_length(size_bytes)?;
+    }
     let sink = Sink { position: 0, hash: hash.then(Sha256::new), stream: file.device().is_none(), file };
     Copy { fs, node, stream, sink, copied: Copied::default(), buf: vec![0; PIECE], progress }
         .run(&ranges, size_bytes)
+}
+
+fn stop_when_asked(progress: &dyn Progress) -> Result<()> {
+    if progress.cancelled() {
+        return Err(Error::new(ErrorKind::Interrupted, Layer::FileSystem, "interrupted"));
+    }
+    Ok(())
 }
 
 /// All of a stream, as a list of ranges.
@@ -72,11 +83,9 @@ impl Copy<'_> {
             let mut at = range.start.min(size_bytes);
             let end = range.end.min(size_bytes);
             self.copied.got_bytes += at.saturating_sub(self.sink.position);
-            self.sink.hole(at)?;
+            self.sink.hole(at, self.progress)?;
             while at < end {
-                if self.progress.cancelled() {
-                    return Err(Error::new(ErrorKind::Interrupted, Layer::FileSystem, "interrupted"));
-                }
+                stop_when_asked(self.progress)?;
                 let length = (end - at).min(PIECE as u64) as usize;
                 self.piece(at, length)?;
                 at += length as u64;
@@ -88,8 +97,8 @@ impl Copy<'_> {
             }
         }
         self.copied.got_bytes += size_bytes.saturating_sub(self.sink.position);
-        self.sink.hole(size_bytes)?;
-        self.copied.sha256 = self.sink.finish(size_bytes)?;
+        self.sink.hole(size_bytes, self.progress)?;
+        self.copied.sha256 = self.sink.finish();
         Ok(self.copied)
     }
 
@@ -134,7 +143,7 @@ impl Copy<'_> {
 
     fn lose(&mut self, range: Range<u64>, why: Error) -> Result<()> {
         self.copied.why.get_or_insert(why);
-        self.sink.hole(range.end)?;
+        self.sink.hole(range.end, self.progress)?;
         match self.copied.unread.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
             _ => self.copied.unread.push(range),
@@ -175,7 +184,7 @@ impl Sink<'_> {
     }
 
     /// Zeros up to `to`.
-    fn hole(&mut self, to: u64) -> Result<()> {
+    fn hole(&mut self, to: u64, progress: &dyn Progress) -> Result<()> {
         let length = to.saturating_sub(self.position);
         if length == 0 {
             return Ok(());
@@ -184,6 +193,7 @@ impl Sink<'_> {
             let zeros = [0; HOLE];
             let mut left = length;
             while left > 0 {
+                stop_when_asked(progress)?;
                 let count = left.min(HOLE as u64) as usize;
                 self.write(&zeros[..count])?;
                 left -= count as u64;
@@ -196,14 +206,8 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Gives the file its length, which a hole at the end does not.
-    fn finish(self, size_bytes: u64) -> Result<Option<String>> {
-        if let Some(device) = self.file.device()
-            && device.geometry().length_bytes != size_bytes
-        {
-            device.set_length(size_bytes)?;
-        }
-        Ok(self.hash.map(|hash| vmrescue_base::text::hex(&hash.finalize())))
+    fn finish(self) -> Option<String> {
+        self.hash.map(|hash| vmrescue_base::text::hex(&hash.finalize()))
     }
 }
 

@@ -46,6 +46,12 @@ pub fn copy_tree(
     done.map(|()| tree.outcome)
 }
 
+/// The names of each directory as the file records have them, and how many records could not be read.
+struct Records {
+    names: HashMap<NodeId, Vec<(String, NodeId)>>,
+    unread: usize,
+}
+
 /// A name that a directory has.
 struct Found {
     name: String,
@@ -64,7 +70,7 @@ struct Tree<'a, 'l> {
     /// Files with several names: the file of the host that has the content.
     linked: HashMap<NodeId, PathBuf>,
     /// The names of each directory as the file records have them; read when an index cannot be.
-    records: Option<HashMap<NodeId, Vec<(String, NodeId)>>>,
+    records: Option<Records>,
 }
 
 impl Tree<'_, '_> {
@@ -137,10 +143,14 @@ impl Tree<'_, '_> {
         match self.fs.read_dir(node) {
             Ok(entries) => Ok(entries.into_iter().map(found).collect()),
             Err(e) => {
-                let names = self.names_in_records(node);
+                let (names, unread) = self.names_in_records(node);
+                let count = names.len();
+                let more = match unread {
+                    0 => String::new(),
+                    unread => format!(", and {unread} records of the volume cannot be read"),
+                };
                 let why = e.context(format!(
-                    "the directory cannot be read; {} names were found in file records instead",
-                    names.len()
+                    "the directory cannot be read; {count} names were found in file records instead{more}"
                 ));
                 self.missing(path, why, None, Copied::default(), None)?;
                 Ok(names)
@@ -148,20 +158,24 @@ impl Tree<'_, '_> {
         }
     }
 
-    fn names_in_records(&mut self, node: NodeId) -> Vec<Found> {
-        let fs = self.fs;
-        let records = self.records.get_or_insert_with(|| {
-            let mut names: HashMap<NodeId, Vec<(String, NodeId)>> = HashMap::new();
-            let walked = fs.walk(fs.root(), Order::Any, &mut |file| {
-                names.entry(file.parent).or_default().push((file.name().to_string(), file.id));
-                Ok(())
-            });
-            // Who asks has said that the directory is damaged; whatever the records tell is more than nothing.
-            drop(walked);
-            names
-        });
-        let names = records.get(&node).cloned().unwrap_or_default(); // no record names this directory: nothing is known of it
-        names.into_iter().map(|(name, id)| Found { name, id }).collect()
+    fn names_in_records(&mut self, node: NodeId) -> (Vec<Found>, usize) {
+        let records = match self.records.take() {
+            Some(records) => records,
+            None => {
+                let mut names: HashMap<NodeId, Vec<(String, NodeId)>> = HashMap::new();
+                let defects = self.fs.walk(self.fs.root(), Order::Any, &mut |file| {
+                    names.entry(file.parent).or_default().push((file.name().to_string(), file.id));
+                    Ok(())
+                });
+                // A walk that cannot even begin has no names; the directory is told as missing all the same.
+                Records { names, unread: defects.map_or(1, |defects| defects.len()) }
+            }
+        };
+        let here = records.names.get(&node).into_iter().flatten();
+        let found = here.map(|(name, id)| Found { name: name.clone(), id: *id }).collect();
+        let unread = records.unread;
+        self.records = Some(records);
+        (found, unread)
     }
 
     fn below(&mut self, (node, path): (NodeId, &str), out: &Path, depth: usize) -> Result<()> {
@@ -304,7 +318,13 @@ impl Tree<'_, '_> {
             Err(e) => return self.host_refuses(path, e),
         };
         let hash = self.options.hash;
-        let copied = copy_stream(self.fs, (id, &stream.name, size), &mut file, hash, self.progress)?;
+        let copied = match copy_stream(self.fs, (id, &stream.name, size), &mut file, hash, self.progress) {
+            Ok(copied) => copied,
+            Err(e) => {
+                drop(file);
+                return self.host_refuses(path, e);
+            }
+        };
         if copied.why.is_some() && copied.got_bytes == 0 {
             // Nothing of it came: no empty file that looks like one.
             drop(file);
@@ -334,7 +354,11 @@ impl Tree<'_, '_> {
     /// The host does not take this one: only what would stop all others ends the copy.
     fn host_refuses(&mut self, path: &str, e: Error) -> Result<()> {
         match e.kind() {
-            ErrorKind::Refused | ErrorKind::AlreadyExists | ErrorKind::NoSpace | ErrorKind::Busy => Err(e),
+            ErrorKind::Refused
+            | ErrorKind::AlreadyExists
+            | ErrorKind::NoSpace
+            | ErrorKind::Busy
+            | ErrorKind::Interrupted => Err(e),
             _ => self.missing(path, e, None, Copied::default(), None),
         }
     }
@@ -357,8 +381,14 @@ impl Tree<'_, '_> {
             }
             Ok(())
         });
-        if let Err(e) = walked {
-            self.missing("?", e, None, Copied::default(), None)?;
+        let unread = match walked {
+            Ok(defects) => {
+                defects.into_iter().map(|defect| Error::damaged(Layer::FileSystem, defect.detail)).collect()
+            }
+            Err(e) => vec![e],
+        };
+        for why in unread {
+            self.missing("?", why, None, Copied::default(), None)?;
         }
         let mut names: HashMap<PathBuf, Names> = HashMap::new();
         for (path, id) in found {

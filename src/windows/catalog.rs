@@ -97,10 +97,15 @@ pub(super) fn find(
     installation: &Installation,
     mut wanted: BTreeSet<Vec<u8>>,
 ) -> Result<Found> {
+    in_store(machine, installation, &mut wanted)
+}
+
+/// Looks in the catalog store, and takes what it finds out of `wanted`.
+fn in_store(machine: &Machine, installation: &Installation, wanted: &mut BTreeSet<Vec<u8>>) -> Result<Found> {
     let mut found = Found::default();
     let fs = machine.file_system(installation.volume)?;
     let store = resolve(&*fs, &["Windows", "System32", "CatRoot", SUBSYSTEM])?;
-    in_folder(&*fs, store, "", &mut wanted, &mut found)?;
+    in_folder(&*fs, store, "", wanted, &mut found)?;
     Ok(found)
 }
 
@@ -114,10 +119,8 @@ pub(super) fn find_everywhere(
     installation: &Installation,
     mut wanted: BTreeSet<Vec<u8>>,
 ) -> Result<Found> {
-    let mut found = Found::default();
+    let mut found = in_store(machine, installation, &mut wanted)?;
     let fs = machine.file_system(installation.volume)?;
-    let store = resolve(&*fs, &["Windows", "System32", "CatRoot", SUBSYSTEM])?;
-    in_folder(&*fs, store, "", &mut wanted, &mut found)?;
     let packages = resolve(&*fs, &["Windows", "servicing", "Packages"])?;
     in_folder(&*fs, packages, "servicing\\Packages\\", &mut wanted, &mut found)?;
     Ok(found)
@@ -139,6 +142,7 @@ fn in_folder(
             continue;
         }
         let small = fs.metadata(entry.id).is_ok_and(|metadata| metadata.size_bytes <= MAX_CATALOG_BYTES);
+        // One that cannot be read is named with those that are no catalogs.
         let bytes = if small { read_file(fs, entry.id, "").unwrap_or_default() } else { Vec::new() };
         found.read += 1;
         let name = format!("{ahead}{}", entry.name);

@@ -22,13 +22,30 @@ impl HiveEditor {
     }
 
     /// Raises one of the "largest" fields of a key.
-    pub(super) fn widen(&mut self, key: u32, at: usize, value: usize) {
-        let now = self.content(key).ok().and_then(|node| u32_at(node, at)).unwrap_or(0);
+    pub(super) fn widen(&mut self, key: u32, at: usize, value: usize) -> Result<()> {
+        let now = self.field(key, at)?;
         // The upper half of the field at 52 holds flags.
         let (low, high) = if at == 52 { (now & 0xffff, now & 0xffff_0000) } else { (now, 0) };
         if value as u32 > low {
             self.put_u32(key, at, value as u32 | high);
         }
+        Ok(())
+    }
+
+    /// A field of a cell that is written next: one that is not there would be written into another cell.
+    fn field(&self, offset: u32, at: usize) -> Result<u32> {
+        u32_at(self.content(offset)?, at)
+            .ok_or_else(|| Error::damaged(Layer::Hive, "a cell is too short").at(4096 + u64::from(offset)))
+    }
+
+    /// Next, previous and number of users of a security cell.
+    fn security_cell(&self, offset: u32) -> Result<(u32, u32, u32)> {
+        if !self.content(offset)?.starts_with(b"sk") {
+            return Err(Error::damaged(Layer::Hive, "not a security cell")
+                .at(4096 + u64::from(offset))
+                .advice("`vmrescue check --repair` repairs security cells"));
+        }
+        Ok((self.field(offset, 4)?, self.field(offset, 8)?, self.field(offset, 12)?))
     }
 
     pub(crate) fn new_node(&mut self, name: &str, parent: u32) -> Result<u32> {
@@ -54,8 +71,10 @@ impl HiveEditor {
             // What is below a tree that replaces another one replaces too.
             self.put(offset, 13, &[3]);
         }
-        if let Some(count) = self.content(security).ok().and_then(|sk| u32_at(sk, 12)) {
-            self.put_u32(security, 12, count.saturating_add(1));
+        // Hives that other programs made have keys without any security.
+        if security != NONE {
+            let (_, _, users) = self.security_cell(security)?;
+            self.put_u32(security, 12, users.saturating_add(1));
         }
         let mut children = self.subkey_offsets(parent)?;
         let mut failed = None;
@@ -71,7 +90,7 @@ impl HiveEditor {
         }
         children.insert(place, offset);
         self.set_subkeys(parent, &children)?;
-        self.widen(parent, 52, 2 * names::units(name).count());
+        self.widen(parent, 52, 2 * names::units(name).count())?;
         self.touch(parent);
         Ok(offset)
     }
@@ -193,23 +212,27 @@ impl HiveEditor {
         if has_class {
             self.release(class);
         }
-        self.drop_security(security);
+        self.drop_security(security)?;
         self.release(key);
         Ok(())
     }
 
     /// One user less of a security cell; the last one takes it out of the ring.
-    pub(super) fn drop_security(&mut self, security: u32) {
-        let Ok(sk) = self.content(security) else { return };
-        let number = |at| u32_at(sk, at).unwrap_or(0);
-        let (next, previous, count) = (number(4), number(8), number(12));
+    pub(super) fn drop_security(&mut self, security: u32) -> Result<()> {
+        if security == NONE {
+            return Ok(());
+        }
+        let (next, previous, count) = self.security_cell(security)?;
         if count > 1 {
             self.put_u32(security, 12, count - 1);
-        } else if next != security && self.content(next).is_ok() && self.content(previous).is_ok() {
+        } else if next != security {
+            self.security_cell(next)?;
+            self.security_cell(previous)?;
             self.put_u32(previous, 4, next);
             self.put_u32(next, 8, previous);
             self.release(security);
         }
+        Ok(())
     }
 
     /// Version and file name of another hive's base block, where the version is one.
@@ -224,9 +247,9 @@ impl HiveEditor {
     }
 
     /// Flags of another key that are about virtual stores and layers.
-    pub(crate) fn copy_flags(&mut self, key: u32, source: &Key<'_>) {
+    pub(crate) fn copy_flags(&mut self, key: u32, source: &Key<'_>) -> Result<()> {
         const VIRTUAL: u16 = 0x380;
-        let Ok(node) = self.content(key) else { return };
+        let node = self.content(key)?;
         let flags = u16_at(node, 2).unwrap_or(0) | source.flags() & VIRTUAL;
         let user_flags = u16_at(node, 54).unwrap_or(0) | (source.number(52) >> 16) as u16;
         self.put(key, 2, &flags.to_le_bytes());
@@ -234,6 +257,7 @@ impl HiveEditor {
         if self.hive.minor_version() >= 6 {
             self.put(key, 13, &((source.number(12) >> 8) as u8).to_le_bytes());
         }
+        Ok(())
     }
 
     /// Sets the class name of a key that has none.
@@ -250,7 +274,8 @@ impl HiveEditor {
     pub(crate) fn new_security(&mut self, descriptor: &[u8]) -> Result<u32> {
         let cell = self.allocate(20 + descriptor.len())?;
         let first = self.hive.root().number(44);
-        let next = self.content(first).ok().and_then(|sk| u32_at(sk, 4)).unwrap_or(first);
+        let (next, _, _) = self.security_cell(first)?;
+        self.security_cell(next)?;
         self.put(cell, 0, b"sk\0\0");
         self.put_u32(cell, 4, next);
         self.put_u32(cell, 8, first);
@@ -262,20 +287,19 @@ impl HiveEditor {
     }
 
     /// Gives a key this security cell in the place of the one that it has, if any.
-    pub(crate) fn use_security(&mut self, key: u32, security: u32) {
-        let old = self.content(key).ok().and_then(|node| u32_at(node, 44)).unwrap_or(NONE);
-        let count = self.content(security).ok().and_then(|sk| u32_at(sk, 12)).unwrap_or(0);
-        self.put_u32(security, 12, count + 1);
+    pub(crate) fn use_security(&mut self, key: u32, security: u32) -> Result<()> {
+        let old = self.field(key, 44)?;
+        let (_, _, users) = self.security_cell(security)?;
+        self.put_u32(security, 12, users.saturating_add(1));
         self.put_u32(key, 44, security);
-        if old != NONE {
-            self.drop_security(old);
-        }
+        if old == NONE { Ok(()) } else { self.drop_security(old) }
     }
 
     /// Gives a key the flag of a symbolic link.
-    pub(crate) fn make_link(&mut self, key: u32) {
-        let flags = self.content(key).ok().and_then(|node| u16_at(node, 2)).unwrap_or(0);
+    pub(crate) fn make_link(&mut self, key: u32) -> Result<()> {
+        let flags = Key::at(&self.hive, key)?.flags();
         self.put(key, 2, &(flags | crate::key::SYMBOLIC_LINK).to_le_bytes());
+        Ok(())
     }
 
     pub(crate) fn set_times(&mut self, key: u32, time: FileTime) {
@@ -291,10 +315,12 @@ impl HiveEditor {
         let class = children.iter().filter_map(Key::class_name).map(|class| units(&class)).max().unwrap_or(0);
         let values = node.values()?;
         let value_name = values.iter().map(|value| units(&value.name())).max().unwrap_or(0);
-        let data =
-            values.iter().filter_map(|value| value.data().ok()).map(|data| data.len()).max().unwrap_or(0);
+        let mut data = 0;
+        for value in &values {
+            data = data.max(value.data()?.len());
+        }
         for (at, value) in [(52, name), (56, class), (60, value_name), (64, data)] {
-            self.widen(key, at, value);
+            self.widen(key, at, value)?;
         }
         Ok(())
     }

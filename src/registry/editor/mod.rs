@@ -208,8 +208,8 @@ impl HiveEditor {
             values.push(cell);
             self.set_values(key_offset, &values)?;
         }
-        self.widen(key_offset, 60, 2 * names::units(name).count());
-        self.widen(key_offset, 64, data.len());
+        self.widen(key_offset, 60, 2 * names::units(name).count())?;
+        self.widen(key_offset, 64, data.len())?;
         self.touch(key_offset);
         Ok(true)
     }
@@ -281,7 +281,7 @@ impl HiveEditor {
         if moved != offset {
             self.release(offset);
         }
-        self.widen(parent, 52, 2 * names::units(name).count());
+        self.widen(parent, 52, 2 * names::units(name).count())?;
         self.touch(moved);
         self.touch(parent);
         Ok(())
@@ -322,10 +322,11 @@ impl HiveEditor {
         Ok(wrong)
     }
 
-    /// Puts the base block right and gives the file; without a change it is the file that was opened.
+    /// Puts the base block right and gives the file; without a change it is the file that was opened. Whether the result is whole is
+    /// for the caller to check, before and after: damage that was there stays.
     ///
     /// # Errors
-    /// `Damaged` when our own check finds a defect that was not there before: then nothing may be written.
+    /// None now.
     pub fn finish(mut self, now: FileTime) -> Result<Edited> {
         if !self.is_changed() {
             return Ok(Edited { bytes: self.hive.bytes, changed: Vec::new() });

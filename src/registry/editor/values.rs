@@ -21,9 +21,10 @@ impl HiveEditor {
     }
 
     /// Marks a value as deleted by its layer.
-    pub(crate) fn bury(&mut self, value: u32) {
-        let flags = self.content(value).ok().and_then(|node| u16_at(node, 16)).unwrap_or(0);
+    pub(crate) fn bury(&mut self, value: u32) -> Result<()> {
+        let flags = u16_at(self.content(value)?, 16).unwrap_or(0); // at least 20 bytes, made by `new_value`
         self.put(value, 16, &(flags | TOMBSTONE).to_le_bytes());
+        Ok(())
     }
 
     pub(super) fn value_cell(&self, key: u32, name: &str) -> Result<u32> {

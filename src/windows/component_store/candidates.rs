@@ -68,11 +68,11 @@ impl Search<'_> {
     fn read(&mut self, place: &str, directory: NodeId, name: &str) -> Option<Vec<u8>> {
         let fs = &*self.store.fs;
         let found = fs.lookup(directory, name).and_then(|node| {
-            let Some(node) = node.filter(|node| fs.metadata(*node).is_ok_and(|m| m.kind == NodeKind::File))
-            else {
-                return Ok(None);
-            };
-            read_file(fs, node, "").map(Some)
+            let Some(node) = node else { return Ok(None) };
+            match fs.metadata(node)?.kind {
+                NodeKind::File => read_file(fs, node, "").map(Some),
+                NodeKind::Directory | NodeKind::Reparse => Ok(None),
+            }
         });
         match found {
             Ok(bytes) => bytes,
@@ -228,10 +228,18 @@ impl Search<'_> {
     }
 
     fn folder(&mut self, parent: Option<NodeId>, name: &str) -> Option<NodeId> {
-        let fs = &*self.store.fs;
-        // What cannot be looked at shows when the store is opened.
-        let node = fs.lookup(parent?, name).ok().flatten()?;
-        fs.metadata(node).is_ok_and(|m| m.kind == NodeKind::Directory).then_some(node)
+        let (fs, parent) = (&*self.store.fs, parent?);
+        let found = fs.lookup(parent, name).and_then(|node| match node {
+            Some(node) => Ok((fs.metadata(node)?.kind == NodeKind::Directory).then_some(node)),
+            None => Ok(None),
+        });
+        match found {
+            Ok(node) => node,
+            Err(e) => {
+                self.failed(name, e.to_string());
+                None
+            }
+        }
     }
 
     fn names(&mut self, place: &str, folder: NodeId) -> Vec<String> {
