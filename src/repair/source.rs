@@ -271,15 +271,26 @@ fn in_place(
 
 /// The usual places of a running Windows.
 fn in_system(fs: &dyn FileSystem, label: &str, name: &str, found: &mut Vec<Found>) -> Result<()> {
+    let mut unread = None;
     for folder in [r"Windows\System32\drivers", r"Windows\System32", r"Windows\Boot\EFI", r"Windows"] {
         let parts: Vec<&str> = folder.split('\\').chain([name]).collect();
         let Some(node) = resolve(fs, &parts)? else { continue };
-        let Ok(data) = read_file(fs, node, "") else { continue };
+        let data = match read_file(fs, node, "") {
+            Ok(data) => data,
+            // Another place may have it; when none has, this is the reason.
+            Err(e) => {
+                unread.get_or_insert(e.context(format!("{label}: \\{}", parts.join("\\"))));
+                continue;
+            }
+        };
         if let Ok(pe) = PeInfo::parse(&data) {
             found.push(Found { data, pe, from: format!("{label}: \\{}", parts.join("\\")) });
         }
     }
-    Ok(())
+    match unread {
+        Some(e) if found.is_empty() => Err(e),
+        _ => Ok(()),
+    }
 }
 
 fn in_folder(folder: &Path, name: &str, found: &mut Vec<Found>) -> Result<()> {

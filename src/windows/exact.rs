@@ -218,7 +218,11 @@ pub fn explain_file(machine: &Machine, installation: &Installation, path: &str) 
     unknown.extend(found.unreadable.iter().map(|name| format!("the catalog {name} cannot be read")));
     let (manifest_sha256, manifest_registered) = match &file.component {
         Some(component) => store.manifest_hashes(component)?,
-        None => (None, None),
+        None => (None, Ok(None)),
+    };
+    let (manifest_registered, unconfirmed) = match manifest_registered {
+        Ok(said) => (said, None),
+        Err(e) => (None, Some(e)),
     };
     let mut file = file;
     match (&manifest_sha256, &manifest_registered) {
@@ -230,7 +234,10 @@ pub fn explain_file(machine: &Machine, installation: &Installation, path: &str) 
             unknown
                 .push("the manifest is not the one that the registry knows: its hashes prove nothing".into());
         }
-        (Some(_), None) => unknown.push("the registry (COMPONENTS) has no hash for the manifest".into()),
+        (Some(_), None) => unknown.push(match unconfirmed {
+            Some(e) => format!("whether the manifest is the one that the registry knows: {e}"),
+            None => "the registry (COMPONENTS) has no hash for the manifest".into(),
+        }),
         _ => {}
     }
     if file.expected_sha256.is_none() {
@@ -270,6 +277,8 @@ pub struct Wanted {
     pub has_folder: bool,
     /// A file of the same name in another version of the component: what security a new one gets.
     pub sibling: Option<String>,
+    /// Why the registry could not be asked whether the manifest is the one that it knows.
+    pub unconfirmed: Option<String>,
 }
 
 /// What a file of the installation's own volume must be.
@@ -300,15 +309,19 @@ pub fn wanted_file(machine: &Machine, installation: &Installation, path: &str) -
     let Some(expected) = file.expected else {
         return Err(not_known(format!("the manifest of {component} is {}", file.manifest.text())));
     };
-    if let (Some(is), Some(said)) = store.manifest_hashes(&component)?
-        && is != said
-    {
-        return Err(not_known(format!("the manifest of {component} is not the one that the registry knows")));
-    }
+    let unconfirmed = match store.manifest_hashes(&component)? {
+        (Some(is), Ok(Some(said))) if is != said => {
+            return Err(not_known(format!(
+                "the manifest of {component} is not the one that the registry knows"
+            )));
+        }
+        (_, Ok(_)) => None,
+        (_, Err(e)) => Some(e.to_string()),
+    };
     let (store_path, store_node, has_folder) = store.place_of(&component, name)?;
     let versions = origin.map(|origin| origin.versions).unwrap_or_default();
     let sibling = versions.into_iter().map(|version| version.path).find(|path| *path != store_path);
-    Ok(Wanted { file, node, component, expected, store_path, store_node, has_folder, sibling })
+    Ok(Wanted { file, node, component, expected, store_path, store_node, has_folder, sibling, unconfirmed })
 }
 
 /// The bytes of a file out of the store of an installation, which may be another one than the file's own; and what was tried. `deltas` are

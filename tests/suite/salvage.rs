@@ -281,6 +281,39 @@ fn a_sparse_file_of_many_gigabytes_comes_in_seconds_and_stays_sparse() {
     assert_eq!(end, b"\0end");
 }
 
+/// The record of a file may say any length; one that this machine cannot have must not end the copy of all others.
+#[test]
+fn a_length_that_the_host_cannot_have_is_named_and_the_rest_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("volume.raw");
+    volume(&image, 32 << 20, |volume| {
+        let node = volume.create(volume.root(), "a huge.bin", NodeKind::File).unwrap();
+        volume.grow_with_hole(node, "", 1 << 40).unwrap();
+        file(volume, volume.root(), "z small.txt", b"small");
+    });
+    let node = {
+        let disk = DiskMut::new(Arc::new(HostFile::open_write(&image).unwrap()));
+        let volume = VolumeMut::open(disk).unwrap();
+        volume.lookup(volume.root(), "a huge.bin").unwrap().unwrap()
+    };
+    // 2^62 bytes, nothing of it initialised: no host has such a file.
+    spoil(&image, node.0, |record| {
+        let mut at = usize::from(u16::from_le_bytes([record[20], record[21]]));
+        while record[at] != 0x80 {
+            at += u32::from_le_bytes(record[at + 4..at + 8].try_into().unwrap()) as usize;
+        }
+        for (field, bytes) in [(40, 1u64 << 62), (48, 1 << 62), (56, 0)] {
+            record[at + field..at + field + 8].copy_from_slice(&bytes.to_le_bytes());
+        }
+    });
+    let out = dir.path().join("out");
+    let output = vmrescue(&["get", image.to_str().unwrap(), r"#1:\", out.to_str().unwrap(), "-r", "--hash"]);
+    assert_eq!(code(&output), 1, "{}", text(&output));
+    assert!(text(&output).contains(r"missing: #1:\a huge.bin"), "{}", text(&output));
+    let found = files_below(&out);
+    assert_eq!(found.keys().map(|name| name.to_str().unwrap()).collect::<Vec<_>>(), ["z small.txt"]);
+}
+
 #[test]
 fn files_that_no_directory_leads_to_come_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();

@@ -111,6 +111,12 @@ impl Planner<'_> {
         let path = wanted.file.path.clone();
         let version = wanted.file.winner.as_deref().unwrap_or("?");
         let why = format!("version {version}, exact: the SHA-256 of the manifest of {}", wanted.component);
+        if let Some(problem) = &wanted.unconfirmed {
+            self.planned.notes.push(format!(
+                "the registry could not be asked whether the manifest of {} is the one that it knows: {problem}",
+                wanted.component
+            ));
+        }
         let link = Change::FileLink { path: path.clone(), target: wanted.store_path.clone(), why };
         let size = found.data.len() as u64;
         let from = format!("{}, exact for version {version}", found.from);

@@ -520,14 +520,17 @@ impl Store {
         Ok((path, node, own.is_some()))
     }
 
-    /// SHA-256 of the text of a component's manifest, and what the registry has for it.
-    pub(super) fn manifest_hashes(&self, component: &str) -> Result<(Option<String>, Option<String>)> {
+    /// SHA-256 of the text of a component's manifest, and what the registry has for it, or why that cannot be read.
+    pub(super) fn manifest_hashes(
+        &self,
+        component: &str,
+    ) -> Result<(Option<String>, Result<Option<String>>)> {
         let own = self.components.iter().find(|own| own.directory.eq_ignore_ascii_case(component));
-        let Some(own) = own else { return Ok((None, None)) };
+        let Some(own) = own else { return Ok((None, Ok(None))) };
         let (state, text) = self.manifest_text(own)?;
         let known = matches!(state, ManifestState::Read | ManifestState::Unpacked);
         let is = known.then(|| hex(&Sha256::digest(&text)));
-        Ok((is, self.winners.manifest_sha256(component).map(|hash| hex(&hash))))
+        Ok((is, self.winners.manifest_sha256(component).map(|hash| hash.map(|hash| hex(&hash)))))
     }
 
     fn has_content(&self, file: &StoreFile, sha256: &[u8; 32]) -> bool {

@@ -7,6 +7,7 @@ use crate::machine::{Installation, Machine};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_registry::Hive;
 
 /// Who says which version wins.
@@ -68,13 +69,22 @@ impl Winners {
 }
 
 impl Winners {
-    /// `S256H` of a component in COMPONENTS: SHA-256 of its manifest's text. A hive that cannot be read says nothing.
-    pub(super) fn manifest_sha256(&self, component: &str) -> Option<[u8; 32]> {
-        let (machine, own) = self.source.as_ref()?;
-        let hive = machine.hive(own, "COMPONENTS").ok()?;
-        let key = hive.key(&format!(r"DerivedData\Components\{component}")).ok()??;
-        let value = key.value("S256H").ok()??;
-        value.data().ok()?.as_ref().try_into().ok()
+    /// `S256H` of a component in COMPONENTS: SHA-256 of its manifest's text. `None` where there is no such hive, key or value.
+    ///
+    /// # Errors
+    /// Of reading the hive.
+    pub(super) fn manifest_sha256(&self, component: &str) -> Result<Option<[u8; 32]>> {
+        let Some((machine, own)) = self.source.as_ref() else { return Ok(None) };
+        let hive = match machine.hive(own, "COMPONENTS") {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            hive => hive?,
+        };
+        let key = hive.key(&format!(r"DerivedData\Components\{component}"))?;
+        let Some(value) = key.map(|key| key.value("S256H")).transpose()?.flatten() else { return Ok(None) };
+        let data = value.data()?;
+        data.as_ref().try_into().map(Some).map_err(|_| {
+            Error::damaged(Layer::Windows, "S256H is no SHA-256").found(format!("{} bytes", data.len()))
+        })
     }
 }
 
