@@ -310,7 +310,7 @@ fn facts(fs: &dyn FileSystem, node: NodeId) -> Result<Agreed> {
     Ok(Some((metadata.size_bytes, metadata.links, metadata.attributes.0, metadata.times, names, streams)))
 }
 
-/// The way to a file from the root; `None` when it has no name, or its directories are not known any more.
+/// The way to a file from the root; `None` when it has no name any more. A name that is long and 8.3 at once is the only one of its file.
 fn way_to(fs: &dyn FileSystem, node: NodeId) -> Result<Option<Vec<String>>> {
     let (mut parts, mut at) = (Vec::new(), node);
     while at != fs.root() {
@@ -318,7 +318,7 @@ fn way_to(fs: &dyn FileSystem, node: NodeId) -> Result<Option<Vec<String>>> {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let Some(name) = names.into_iter().find(|name| !name.short) else { return Ok(None) };
+        let Some(name) = names.into_iter().min_by_key(|name| name.short) else { return Ok(None) };
         if parts.len() > MAX_DEPTH {
             return Err(Error::damaged(Layer::Fat, "directories that contain one another"));
         }
@@ -331,7 +331,17 @@ fn way_to(fs: &dyn FileSystem, node: NodeId) -> Result<Option<Vec<String>>> {
 
 /// Reads a file of a FAT volume again by its path: the id of a file that was renamed holds for its session only. Its content is compared, too.
 fn again_on_fat(fs: &dyn FileSystem, second: &FatVolume, node: NodeId) -> Result<()> {
-    let Some(way) = way_to(fs, node)? else { return Ok(()) };
+    let Some(way) = way_to(fs, node)? else {
+        return match fs.metadata(node) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(_) => Err(Error::new(
+                ErrorKind::Disagreement,
+                Layer::Verify,
+                format!("file {:#x} has no path by which it could be read again", node.0),
+            )),
+        };
+    };
     let Some(there) = resolve(second, &way)? else {
         return compare(node, facts(fs, node), Ok(None));
     };
@@ -387,6 +397,33 @@ pub fn session_word() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A FAT volume with one file in a directory.
+    fn fat(content: &[u8]) -> FatVolume {
+        use vmrescue_fs::FileSystemMut;
+        use vmrescue_fs::fat::{FatVolumeMut, FormatSpec, format};
+        let device = std::sync::Arc::new(vmrescue_block::MemoryDevice::new(vec![0; 4 << 20]));
+        let disk = vmrescue_block::DiskMut::new(std::sync::Arc::clone(&device) as _);
+        format(&disk, &FormatSpec::default()).unwrap();
+        let mut volume = FatVolumeMut::open(disk).unwrap();
+        let root = volume.root();
+        let folder = volume.create(root, "EFI", NodeKind::Directory).unwrap();
+        let file = volume.create(folder, "a long name.efi", NodeKind::File).unwrap();
+        volume.write(file, "", 0, content).unwrap();
+        volume.sync().unwrap();
+        FatVolume::open(Disk::new(device)).unwrap()
+    }
+
+    #[test]
+    fn a_file_on_fat_that_reads_otherwise_is_no_agreement() {
+        let (ours, other, short) =
+            (fat(&[7; 3000]), fat(&[[7; 2999].as_slice(), &[8]].concat()), fat(&[7; 2999]));
+        let node = resolve(&ours, &["EFI", "a long name.efi"]).unwrap().unwrap();
+        again_on_fat(&ours, &fat(&[7; 3000]), node).unwrap();
+        for wrong in [other, short] {
+            assert_eq!(again_on_fat(&ours, &wrong, node).unwrap_err().kind(), ErrorKind::Disagreement);
+        }
+    }
 
     #[test]
     fn what_neither_decoder_can_read_is_no_agreement() {
