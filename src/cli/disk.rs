@@ -181,20 +181,19 @@ fn options(common: &Common, state_dir: Option<PathBuf>) -> DiskOptions {
         state_dir,
         command: super::keys::words().skip(1).collect(),
         dry_run: false,
+        consent: disk::Consent::default(),
     }
 }
 
+/// The question is asked while the image is locked, unless nothing will be written.
 fn change_options(changed: &Changed) -> DiskOptions {
-    DiskOptions { dry_run: changed.dry_run, ..options(&changed.common, changed.state_dir.clone()) }
-}
-
-/// Asks, unless nothing will be written.
-fn wanted(changed: &Changed, question: &str) -> Result<bool> {
-    if changed.dry_run || agreed(changed.yes, question)? {
-        return Ok(true);
+    super::stop::clean_up();
+    let yes = changed.yes || changed.dry_run;
+    DiskOptions {
+        dry_run: changed.dry_run,
+        consent: disk::Consent::new(move |question| agreed(yes, question)),
+        ..options(&changed.common, changed.state_dir.clone())
     }
-    say("nothing was written")?;
-    Ok(false)
 }
 
 /// Tells how a change of a disk ended: `done` is said of an operation, `nothing` when nothing differs.
@@ -208,6 +207,14 @@ fn tell_change(
     document["operation"] = json!(outcome.operation);
     document["dry_run"] = json!(changed.dry_run);
     document["bytes_changed"] = json!(outcome.bytes);
+    document["notes"] = json!(outcome.notes);
+    if !changed.common.json {
+        outcome.notes.iter().for_each(|note| super::say_error(&format!("note: {note}")));
+    }
+    if outcome.declined {
+        tell(&changed.common, what, document, "nothing was written")?;
+        return Ok(FINDINGS);
+    }
     let would = changed.dry_run && outcome.differs;
     let text = match outcome.operation {
         Some(_) => done.to_string(),
@@ -267,9 +274,6 @@ pub(super) fn disk(command: DiskCommand) -> Result<u8> {
         DiskCommand::Format(format) => super::format::format(&format),
         DiskCommand::Resize { image, size, changed } => {
             let size = bytes(&size)?;
-            if !wanted(&changed, &format!("Make the disk {} long?", self::size(size)))? {
-                return Ok(CLEAN);
-            }
             let outcome = disk::resize(&image, size, &change_options(&changed), &Bars::new())?;
             let done = way_back(&outcome, &image);
             let texts = (done.as_str(), "nothing to do: the disk has this size");
@@ -468,11 +472,8 @@ fn create(
 }
 
 fn merge(child: &Path, delete_child: bool, changed: &Changed) -> Result<u8> {
-    if !wanted(changed, "Merge the disk into its parent?")? {
-        return Ok(CLEAN);
-    }
     let merged = disk::merge(child, &change_options(changed), &Bars::new())?;
-    if delete_child && !changed.dry_run {
+    if delete_child && !changed.dry_run && !merged.changed.declined {
         std::fs::remove_file(child).map_err(|e| Error::io("cannot be removed", child, e))?;
     }
     let parent = merged.parent.display();
@@ -488,9 +489,6 @@ fn merge(child: &Path, delete_child: bool, changed: &Changed) -> Result<u8> {
 }
 
 fn compact(image: &Path, zeros_only: bool, changed: &Changed) -> Result<u8> {
-    if !wanted(changed, "Give back the blocks that hold nothing?")? {
-        return Ok(CLEAN);
-    }
     let (done, outcome) = disk::compact(image, zeros_only, &change_options(changed), &Bars::new())?;
     let text = format!("{}\n  {} to {}", way_back(&outcome, image), size(done.before), size(done.after));
     let document = json!({"before": done.before, "after": done.after, "dropped_blocks": done.dropped_blocks});

@@ -78,34 +78,53 @@ fn tell_all(at: &Where, what: &str, all: &[OperationRecord]) -> Result<u8> {
     }
 }
 
-/// The operation that a question is about: that with the number, else the last one in this state.
-fn named(at: &Where, id: Option<u32>, state: OperationState) -> Result<String> {
+/// The operation that a question is about, and how it is called: that with the number, else the one whose turn it is. It is
+/// handed on with the answer, so that nothing else is undone when somebody was faster.
+fn named(
+    at: &Where,
+    id: Option<u32>,
+    next: impl Fn(&[OperationRecord]) -> Option<&OperationRecord>,
+) -> Result<Asked> {
     let all = transaction::history(&at.image, at.state_dir.as_deref())?;
-    let asked = |operation: &&OperationRecord| match id {
-        Some(id) => operation.id == OperationId(id),
-        None => operation.state == state,
+    let operation = match id {
+        Some(id) => all.iter().find(|operation| operation.id == OperationId(id)),
+        None => next(&all),
     };
-    Ok(all.iter().rev().find(asked).map_or("the operation".into(), OperationRecord::words))
+    Ok(Asked {
+        id: operation.map(|operation| operation.id),
+        words: operation.map_or("the operation".into(), OperationRecord::words),
+    })
+}
+
+struct Asked {
+    id: Option<OperationId>,
+    words: String,
 }
 
 pub(super) fn undo(at: &Where, id: Option<u32>, yes: bool, force: bool) -> Result<u8> {
-    if !agreed(yes, &format!("Undo {}?", named(at, id, OperationState::Done)?))? {
+    let asked = named(at, id, |all| all.iter().rev().find(|one| one.state == OperationState::Done))?;
+    if !agreed(yes, &format!("Undo {}?", asked.words))? {
         say("nothing was written")?;
         return Ok(FINDINGS);
     }
+    // By force it is the next one further back that is meant, which only the store knows.
+    let next = asked.id.filter(|_| !yes && !force);
     let (state_dir, bars) = (at.state_dir.as_deref(), Bars::new());
     match id.map(OperationId) {
-        None => tell_all(at, "undone", &transaction::undo_session(&at.image, state_dir, force, &bars)?),
+        None => tell_all(at, "undone", &transaction::undo_session(&at.image, state_dir, next, force, &bars)?),
         id => tell_all(at, "undone", &[transaction::undo(&at.image, state_dir, id, force, &bars)?]),
     }
 }
 
 pub(super) fn redo(at: &Where, yes: bool) -> Result<u8> {
-    if !agreed(yes, &format!("Redo {}?", named(at, None, OperationState::Undone)?))? {
+    let asked = named(at, None, transaction::next_of)?;
+    if !agreed(yes, &format!("Redo {}?", asked.words))? {
         say("nothing was written")?;
         return Ok(FINDINGS);
     }
-    tell_all(at, "redone", &transaction::redo_session(&at.image, at.state_dir.as_deref(), &Bars::new())?)
+    let next = asked.id.filter(|_| !yes);
+    let state_dir = at.state_dir.as_deref();
+    tell_all(at, "redone", &transaction::redo_session(&at.image, state_dir, next, &Bars::new())?)
 }
 
 /// `vmrescue recover`
@@ -164,7 +183,7 @@ fn abandon(at: &Where) -> Result<u8> {
         say(&format!("abandoned: {}; the image was not written", operation.words()))?;
     }
     say(&done.held)?;
-    say(&format!("journal and record are kept in {}", done.kept.display()))?;
+    say(&format!("what is there of journal and record is kept in {}", done.kept.display()))?;
     Ok(CLEAN)
 }
 

@@ -19,6 +19,7 @@ pub use new_file::NewFile;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
 use vmrescue_block::{Disk, ExtentKind, OutputRules};
@@ -70,6 +71,28 @@ fn refuse_other_bytes(is: &Disk, ought: &Disk, range: Range<u64>, progress: &dyn
     Ok(())
 }
 
+/// Who is asked whether an operation should go on: under the lock, when it is known what will be done, and before anything
+/// is staged. By default nobody.
+#[derive(Clone, Default)]
+pub struct Consent(Option<Arc<dyn Fn(&str) -> Result<bool> + Send + Sync>>);
+
+impl Consent {
+    /// Asks by `ask`, which is given the question and says whether the answer was yes.
+    pub fn new(ask: impl Fn(&str) -> Result<bool> + Send + Sync + 'static) -> Consent {
+        Consent(Some(Arc::new(ask)))
+    }
+
+    fn is_given(&self, question: &str) -> Result<bool> {
+        self.0.as_ref().map_or(Ok(true), |ask| ask(question))
+    }
+}
+
+impl std::fmt::Debug for Consent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Consent(asked)" } else { "Consent(given)" })
+    }
+}
+
 /// How an operation on a disk runs.
 #[derive(Debug, Clone, Default)]
 pub struct DiskOptions {
@@ -85,6 +108,8 @@ pub struct DiskOptions {
     pub command: Vec<String>,
     /// Stage and verify, and publish nothing.
     pub dry_run: bool,
+    /// Who agrees to merging, compacting, resizing.
+    pub consent: Consent,
 }
 
 /// What a change of a disk came to.
@@ -96,6 +121,16 @@ pub struct Changed {
     pub bytes: u64,
     /// The host file differs, if only in its length.
     pub differs: bool,
+    /// Consent was not given: nothing was staged.
+    pub declined: bool,
+    /// What was left as it is, and why.
+    pub notes: Vec<String>,
+}
+
+impl Changed {
+    fn declined() -> Changed {
+        Changed { declined: true, ..Changed::default() }
+    }
 }
 
 /// What may be made of a disk: nothing that replaces it or one of its parents, and nothing more open to others.
@@ -124,7 +159,7 @@ impl DiskOptions {
         let verified = tx.verify(look)?;
         let (bytes, differs) = (verified.changed_bytes()?, verified.differs()?);
         let operation = if self.dry_run { None } else { verified.publish(record, progress)? };
-        Ok(Changed { operation, bytes, differs })
+        Ok(Changed { operation, bytes, differs, ..Changed::default() })
     }
 
     fn opening(&self) -> OpenOptions {

@@ -25,13 +25,21 @@ pub fn compact(
     let locked = options.lock(path, None)?;
     let parent = image::open_parent(&locked.before(), path, &options.parents)?;
     let disk = image::open_with_parent(&locked.before(), parent.clone())?.disk;
-    let free = if zeros_only || parent.is_some() { Vec::new() } else { free_ranges(&disk)? };
+    let mut left = Vec::new();
+    let free = if zeros_only || parent.is_some() { Vec::new() } else { free_ranges(&disk, &mut left)? };
+    if !options.consent.is_given("Give back the blocks that hold nothing?")? {
+        let unchanged = locked.before().len();
+        return Ok((
+            Compacted { before: unchanged, after: unchanged, dropped_blocks: 0 },
+            Changed::declined(),
+        ));
+    }
     let tx = locked.stage();
     progress.begin("looking for empty blocks", None);
     let done = image::compact(&tx.file(), parent.clone(), &free)?;
     progress.end();
     if done.dropped_blocks == 0 && done.after == done.before {
-        return Ok((done, Changed::default()));
+        return Ok((done, Changed { notes: left, ..Changed::default() }));
     }
     let record = options.record(
         "compact the disk",
@@ -44,7 +52,7 @@ pub fn compact(
         super::refuse_other_content(&after, &disk, 0..disk.len(), &free, progress)
     };
     let changed = options.publish(tx, look, record, progress)?;
-    Ok((done, changed))
+    Ok((done, Changed { notes: left, ..changed }))
 }
 
 fn same_length(disk: &Disk, length: u64) -> Result<()> {
@@ -57,25 +65,47 @@ fn same_length(disk: &Disk, length: u64) -> Result<()> {
         .advice("nothing was written; please report this"))
 }
 
-/// What the file systems of the disk do not use, as ranges of the disk. Volumes that are not clean are left out.
-fn free_ranges(disk: &Disk) -> Result<Vec<Range<u64>>> {
+/// What the file systems of the disk do not use, as ranges of the disk. A volume that cannot be read, is not clean, or may go
+/// on on other disks keeps all that it has: `left` says so.
+fn free_ranges(disk: &Disk, left: &mut Vec<String>) -> Result<Vec<Range<u64>>> {
     let table = partition::read(disk)?;
-    let mut places: Vec<Range<u64>> = table.partitions.iter().map(|p| p.range.clone()).collect();
+    let mut places: Vec<(Range<u64>, Option<&str>)> =
+        table.partitions.iter().map(|part| (part.range.clone(), part.member_of())).collect();
     if table.kind == TableKind::None {
-        places.push(0..disk.len());
+        places.push((0..disk.len(), None));
     }
     let mut free = Vec::new();
-    for place in places {
-        let Ok(fs) = disk.window(place.clone()).and_then(vmrescue_fs::open) else { continue };
-        if fs.info().dirty {
-            continue;
+    for (place, set) in places {
+        match if set.is_some() { Ok(Vec::new()) } else { free_in(disk, &place) } {
+            Ok(ranges) => {
+                free.extend(
+                    ranges.into_iter().map(|range| place.start + range.start..place.start + range.end),
+                );
+            }
+            Err(e) => {
+                left.push(format!(
+                    "the free space of the volume at {:#x} is not given back: {e}",
+                    place.start
+                ));
+            }
         }
-        free.extend(
-            fs.free_ranges()?.into_iter().map(|range| place.start + range.start..place.start + range.end),
-        );
+        left.extend(set.map(|set| {
+            format!(
+                "the free space of the volume at {:#x} is not given back: it is part of {set}",
+                place.start
+            )
+        }));
     }
     free.sort_by_key(|range| range.start);
     Ok(free)
+}
+
+fn free_in(disk: &Disk, place: &Range<u64>) -> Result<Vec<Range<u64>>> {
+    let fs = vmrescue_fs::open(disk.window(place.clone())?)?;
+    if fs.info().dirty {
+        return Err(Error::refused(Layer::Image, "it was not left cleanly"));
+    }
+    fs.free_ranges()
 }
 
 /// Makes the virtual disk `size` bytes long. Cutting is refused where a partition would lose something; the second
@@ -88,6 +118,12 @@ pub fn resize(path: &Path, size: u64, options: &DiskOptions, progress: &dyn Prog
     let parent = image::open_parent(&locked.before(), path, &options.parents)?;
     let disk = image::open_with_parent(&locked.before(), parent.clone())?.disk;
     let table = partition::read(&disk)?;
+    if let Some((part, set)) = table.partitions.iter().find_map(|part| Some((part, part.member_of()?))) {
+        return Err(Error::refused(Layer::Image, format!("this disk is part of {set}"))
+            .in_file(path)
+            .at(part.range.start)
+            .advice("what keeps the set together lies at the end of the disk; resize it where the whole set is attached"));
+    }
     let last = table.partitions.iter().map(|p| p.range.end).max().unwrap_or(0);
     // The second copy of a GPT: a header and 128 entries, in whole sectors.
     let tail = if table.kind == TableKind::Gpt { u64::from(table.sector_bytes) + (16 << 10) } else { 0 };
@@ -99,6 +135,10 @@ pub fn resize(path: &Path, size: u64, options: &DiskOptions, progress: &dyn Prog
             .expected(format!("at least {needed} bytes"))
             .found(size)
             .advice("shrink the partition inside the guest first"));
+    }
+    let question = format!("Make the disk {size} bytes long ({} now)?", disk.len());
+    if !options.consent.is_given(&question)? {
+        return Ok(Changed::declined());
     }
     let tx = locked.stage();
     image::resize(&tx.file(), size)?;

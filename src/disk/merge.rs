@@ -61,6 +61,9 @@ pub fn merge(path: &Path, options: &DiskOptions, progress: &dyn Progress) -> Res
             .advice("make the parent larger first: vmrescue disk resize"));
     }
     let view = image::open_with_parent(&child_file, Some(before.clone()))?.disk;
+    if !options.consent.is_given(&format!("Merge {} into {}?", path.display(), parent.display()))? {
+        return Ok(Merged { parent, changed: Changed::declined(), bytes: 0 });
+    }
     let tx = locked.stage();
     let target = image::open_mut(&tx.file(), above.clone())?.disk;
     let bytes = copy_differences(&view, &before, &target, progress)?;

@@ -65,6 +65,21 @@ impl Partition {
         ];
         NAMES.iter().filter(|(bit, _)| self.attributes >> bit & 1 == 1).map(|(_, name)| *name).collect()
     }
+
+    /// The set of disks that the partition says its disk is a member of: what one disk holds then says nothing of the whole.
+    pub fn member_of(&self) -> Option<&'static str> {
+        const LDM_METADATA: Guid =
+            Guid::from_fields(0x5808_c8aa, 0x7e8f, 0x42e0, [0x85, 0xd2, 0xe1, 0xe9, 0x04, 0x34, 0xcf, 0xb3]);
+        const LDM_DATA: Guid =
+            Guid::from_fields(0xaf9b_60a0, 0x1431, 0x4f62, [0xbc, 0x68, 0x33, 0x11, 0x71, 0x4a, 0x69, 0xad]);
+        const SPACES: Guid =
+            Guid::from_fields(0xe75c_af8f, 0xf680, 0x4cee, [0xaf, 0xa3, 0xb0, 0x01, 0xe5, 0x6e, 0xfc, 0x2d]);
+        match (self.mbr_type, self.type_guid) {
+            (Some(0x42), _) | (_, Some(LDM_METADATA | LDM_DATA)) => Some("a set of dynamic disks (LDM)"),
+            (_, Some(SPACES)) => Some("a storage pool (Storage Spaces)"),
+            _ => None,
+        }
+    }
 }
 
 /// A partition table.

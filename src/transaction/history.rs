@@ -76,20 +76,22 @@ pub fn undo(
 }
 
 /// As [`undo`] of the latest operation that stands, and of all of its session with it, newest first (sessions of version
-/// 0.1 have several operations). When it is interrupted, the next call goes on after `recover`.
+/// 0.1 have several operations). When it is interrupted, the next call goes on after `recover`. `asked` is the operation
+/// that the user was shown: when another one is the latest by now, nothing is undone.
 ///
 /// # Errors
 /// As [`undo`]; what was undone before the error stays undone.
 pub fn undo_session(
     path: &Path,
     state_dir: Option<&Path>,
+    asked: Option<OperationId>,
     force: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<OperationRecord>> {
     let opened = open(path, state_dir)?;
     opened.refuse_children(path, record::head(&opened.place)?.as_ref())?;
     let (place, image) = (&opened.place, &opened.image);
-    let mut undone = vec![undo_as(place, image, None, force, Some(opened.identity.clone()), progress)?];
+    let mut undone = vec![undo_as(place, image, asked, force, Some(opened.identity.clone()), progress)?];
     let session = undone[0].session.clone();
     while session.is_some() {
         let next = record::head(place)?.filter(|operation| operation.state == OperationState::Done);
@@ -108,11 +110,22 @@ pub fn undo_session(
 pub fn redo_session(
     path: &Path,
     state_dir: Option<&Path>,
+    asked: Option<OperationId>,
     progress: &dyn Progress,
 ) -> Result<Vec<OperationRecord>> {
     let opened = open(path, state_dir)?;
     let (place, image) = (&opened.place, &opened.image);
-    opened.refuse_children(path, next_to_redo(place)?.as_ref())?;
+    let next = next_to_redo(place)?;
+    if let (Some(asked), Some(next)) = (asked, &next)
+        && asked != next.id
+    {
+        let what = "another operation is the next to be redone by now";
+        return Err(Error::refused(Layer::Transaction, what)
+            .in_file(path)
+            .expected(format!("operation {asked}"))
+            .found(format!("operation {}", next.id)));
+    }
+    opened.refuse_children(path, next.as_ref())?;
     let mut done = vec![redo_at(place, image, progress)?];
     let session = done[0].session.clone();
     while session.is_some() {
@@ -302,27 +315,31 @@ fn put_back(
     record::load(place, id)
 }
 
-/// The operation that was undone last, when nothing was done since.
+/// The operation that `redo` would do again, of a history from its oldest to its newest operation: the one that was undone
+/// last, when nothing was done since.
+pub fn next_of(history: &[OperationRecord]) -> Option<&OperationRecord> {
+    let is_gone =
+        |one: &&OperationRecord| matches!(one.state, OperationState::Undone | OperationState::Abandoned);
+    let stands = history.iter().rev().find(|one| !is_gone(one)).map(|one| one.id);
+    let newest_first =
+        || history.iter().rev().take_while(is_gone).filter(|one| one.state == OperationState::Undone);
+    // The newest that goes on from what stands; records of version 0.1 do not say, there the oldest comes first.
+    let goes_on = newest_first().find(|one| one.follows == stands && one.image.is_some());
+    goes_on.or_else(|| newest_first().last())
+}
+
 fn next_to_redo(place: &dyn Place) -> Result<Option<OperationRecord>> {
-    let mut undone: Vec<OperationRecord> = Vec::new();
-    let mut stands = None;
+    let mut back: Vec<OperationRecord> = Vec::new();
     for found in record::newest_first(place)? {
         let operation = found?;
-        match operation.state {
-            OperationState::Undone => undone.push(operation),
-            OperationState::Abandoned => {}
-            _ => {
-                stands = Some(operation.id);
-                break;
-            }
+        let is_gone = matches!(operation.state, OperationState::Undone | OperationState::Abandoned);
+        back.push(operation);
+        if !is_gone {
+            break;
         }
     }
-    let follows = |operation: &&OperationRecord| operation.follows == stands;
-    // The newest that goes on from what stands; records of version 0.1 do not say, there the oldest comes first.
-    if let Some(next) = undone.iter().find(|operation| follows(operation) && operation.image.is_some()) {
-        return Ok(Some(next.clone()));
-    }
-    Ok(undone.pop())
+    back.reverse();
+    Ok(next_of(&back).cloned())
 }
 
 fn redo_at(place: &dyn Place, image: &DiskMut, progress: &dyn Progress) -> Result<OperationRecord> {

@@ -36,7 +36,7 @@ mod tests;
 mod verified;
 
 pub use children::refuse_children;
-pub use history::{Recovered, history, recover, redo, redo_session, undo, undo_session};
+pub use history::{Recovered, history, next_of, recover, redo, redo_session, undo, undo_session};
 pub use identity::{HostId, Identity};
 pub use locate::state_dir_of;
 pub use made::note_made;

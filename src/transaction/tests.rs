@@ -237,9 +237,9 @@ fn a_transaction_goes_on_after_a_publish_and_its_session_is_undone_together() {
     let last = fs::read(&path).unwrap();
     assert!(last.len() == 70_000 && last[10..13] == *b"one");
     assert_eq!(history(&path, None).unwrap().len(), 2, "a session is one operation");
-    assert_eq!(undo_session(&path, None, false, &Silent).unwrap().len(), 1);
+    assert_eq!(undo_session(&path, None, None, false, &Silent).unwrap().len(), 1);
     assert!(fs::read(&path).unwrap() == first, "the other session stands");
-    assert_eq!(redo_session(&path, None, &Silent).unwrap().len(), 1);
+    assert_eq!(redo_session(&path, None, None, &Silent).unwrap().len(), 1);
     assert!(fs::read(&path).unwrap() == last);
     let latest = history(&path, None).unwrap().last().unwrap().id;
     undo(&path, None, Some(latest), false, &Silent).unwrap();

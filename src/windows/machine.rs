@@ -160,22 +160,6 @@ pub fn hive_of(fs: &dyn FileSystem, directory: NodeId, name: &str) -> Result<Hiv
     Hive::parse_with_logs(hive.into_bytes(), &logs).map_err(|e| e.context(name))
 }
 
-/// What a partition says its disk is a member of.
-fn pooled(part: &Partition) -> Option<&'static str> {
-    const LDM_METADATA: Guid =
-        Guid::from_fields(0x5808_c8aa, 0x7e8f, 0x42e0, [0x85, 0xd2, 0xe1, 0xe9, 0x04, 0x34, 0xcf, 0xb3]);
-    const LDM_DATA: Guid =
-        Guid::from_fields(0xaf9b_60a0, 0x1431, 0x4f62, [0xbc, 0x68, 0x33, 0x11, 0x71, 0x4a, 0x69, 0xad]);
-    const SPACES: Guid =
-        Guid::from_fields(0xe75c_af8f, 0xf680, 0x4cee, [0xaf, 0xa3, 0xb0, 0x01, 0xe5, 0x6e, 0xfc, 0x2d]);
-    match (part.mbr_type, part.type_guid) {
-        (Some(0x42), _) => Some("a set of dynamic disks (LDM)"),
-        (_, Some(LDM_METADATA | LDM_DATA)) => Some("a set of dynamic disks (LDM)"),
-        (_, Some(SPACES)) => Some("a storage pool (Storage Spaces)"),
-        _ => None,
-    }
-}
-
 impl Machine {
     /// Finds volumes and installations. Damaged volumes are kept with their error, locked ones with what would open them.
     ///
@@ -388,7 +372,8 @@ impl Machine {
     /// # Errors
     /// `Refused` for a disk that is one of several in a set (dynamic disks, Storage Spaces): the others would no longer agree.
     pub fn writable(&self, disk: &DiskMut) -> Result<DiskMut> {
-        if let Some((part, what)) = self.table.partitions.iter().find_map(|part| Some((part, pooled(part)?)))
+        if let Some((part, what)) =
+            self.table.partitions.iter().find_map(|part| Some((part, part.member_of()?)))
         {
             return Err(Error::refused(Layer::Windows, format!("this disk is part of {what}"))
                 .at(part.range.start)

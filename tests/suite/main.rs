@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may fail and tell")]
 
+#[cfg(unix)]
+mod asking;
 mod bare;
 mod batch;
 mod bitlocker;
