@@ -2,10 +2,12 @@
 
 use vmrescue_base::bytes::u32_at;
 use vmrescue_base::names;
-pub(super) use vmrescue_base::names::{compare as compare_names, same as same_name};
+pub(super) use vmrescue_base::names::compare as compare_names;
 
 /// Bytes of the base block, ahead of the first bin.
 pub(super) const BASE_BYTES: usize = 4096;
+/// The largest cell that Windows takes for one in use.
+pub(super) const MAX_CELL_BYTES: usize = 1 << 20;
 /// "No cell".
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -78,6 +80,32 @@ pub(super) fn name_hash_units(upper: &[u16]) -> u32 {
 /// The hint of a name in `lf` lists: its first four characters, or nothing when one of them is not Latin-1.
 pub(super) fn name_hint(name: &str) -> u32 {
     name_hint_units(&names::to_units(name))
+}
+
+/// False for a hint that no name of this upper case has.
+pub(super) fn hint_allows(hint: u32, upper: &[u16]) -> bool {
+    let fits = |(place, byte): (usize, u8)| match upper.get(place) {
+        Some(unit) => names::upper(u16::from(byte)) == *unit,
+        None => byte == 0,
+    };
+    hint == 0 || hint.to_le_bytes().into_iter().enumerate().all(fits)
+}
+
+/// True when the stored bytes of a name are this one, which is in upper case.
+pub(super) fn is_name(bytes: &[u8], compressed: bool, upper: &[u16]) -> bool {
+    if compressed {
+        return bytes.len() == upper.len()
+            && bytes.iter().zip(upper).all(|(byte, unit)| names::upper(u16::from(*byte)) == *unit);
+    }
+    // An odd last byte is ignored, as it is when the name is shown.
+    let pairs = bytes.as_chunks::<2>().0;
+    pairs.len() == upper.len()
+        && pairs.iter().zip(upper).all(|(pair, unit)| names::upper(u16::from_le_bytes(*pair)) == *unit)
+}
+
+/// The units of a name in upper case.
+pub(super) fn upper_units(name: &str) -> Vec<u16> {
+    names::units(name).map(names::upper).collect()
 }
 
 /// The same of units.

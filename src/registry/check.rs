@@ -76,6 +76,10 @@ impl<'a> Walk<'a> {
                 let text = format!("a cell is used as {} and as {}", first.words(), what.words());
                 self.bad("hive-cell-twice", offset, text);
             }
+            Some(Wrong::TooLarge) => {
+                let text = format!("a {} has a cell of more than 1 MiB; Windows takes none", what.words());
+                self.bad("hive-cell-large", offset, text);
+            }
             Some(Wrong::NoCell) => {
                 let text = format!("a {} is no cell of its bin", what.words());
                 self.bad("hive-cell-unknown", offset, text);

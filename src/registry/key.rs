@@ -1,8 +1,8 @@
 //! The key node, `nk`.
 
-use super::cell::{NONE, cell, name_hash, name_text, same_name, signed};
+use super::cell::{NONE, cell, hint_allows, is_name, name_hash_units, name_text, signed, upper_units};
 use super::hive::Hive;
-use super::subkeys::{listed, listed_lenient};
+use super::subkeys::{each, listed, listed_lenient};
 use super::value::Value;
 use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
 use vmrescue_base::error::{Error, Layer, Result};
@@ -16,6 +16,8 @@ pub(super) const SYMBOLIC_LINK: u16 = 0x10;
 pub(super) const PREDEFINED: u16 = 0x40;
 /// Type of the one value of a link.
 pub(super) const REG_LINK: u32 = 6;
+/// Its name.
+pub(super) const LINK_VALUE: &str = "SymbolicLinkValue";
 /// Most values that one key is read with.
 const MAX_VALUES: usize = 1 << 20;
 
@@ -65,18 +67,15 @@ impl<'a> Key<'a> {
 
     /// Its name; the root's is not part of any path.
     pub fn name(&self) -> String {
-        let node = self.node();
-        let length = usize::from(u16_at(node, 72).unwrap_or(0));
-        let compressed = u16_at(node, 2).unwrap_or(0) & KEY_COMPRESSED != 0;
-        name_text(slice_at(node, 76, length).unwrap_or_default(), compressed)
+        let (bytes, compressed) = self.stored_name();
+        name_text(bytes, compressed)
     }
 
     /// The units of its name.
     pub(super) fn units(&self, units: &mut Vec<u16>) {
-        let node = self.node();
-        let bytes = slice_at(node, 76, usize::from(u16_at(node, 72).unwrap_or(0))).unwrap_or_default();
+        let (bytes, compressed) = self.stored_name();
         units.clear();
-        if self.flags() & KEY_COMPRESSED != 0 {
+        if compressed {
             units.extend(bytes.iter().map(|byte| u16::from(*byte)));
         } else {
             units.extend(bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)));
@@ -103,18 +102,26 @@ impl<'a> Key<'a> {
         }
     }
 
+    /// True for a symbolic link.
+    pub(super) fn has_link_flag(&self) -> bool {
+        self.flags() & SYMBOLIC_LINK != 0
+    }
+
     /// True for a symbolic link whose values are those of one.
     pub(super) fn is_link(&self) -> bool {
-        let of_link =
-            |value: &Value<'_>| value.data_type().0 == REG_LINK && value.name() == "SymbolicLinkValue";
-        self.flags() & SYMBOLIC_LINK != 0 && self.values_lenient().0.iter().all(of_link)
+        let of_link = |value: &Value<'_>| value.data_type().0 == REG_LINK && value.name() == LINK_VALUE;
+        self.has_link_flag() && self.values_lenient().0.iter().all(of_link)
     }
 
     /// The class name, if it has one.
     pub fn class_name(&self) -> Option<String> {
+        self.class_bytes().map(vmrescue_base::text::utf16le_lossy)
+    }
+
+    /// The bytes of the class name, if it has one.
+    pub(super) fn class_bytes(&self) -> Option<&'a [u8]> {
         let length = usize::from(u16_at(self.node(), 74)?);
-        let content = cell(&self.hive.bytes, self.number(48)).filter(|_| length > 0)?;
-        Some(vmrescue_base::text::utf16le_lossy(content.get(..length)?))
+        cell(&self.hive.bytes, self.number(48)).filter(|_| length > 0)?.get(..length)
     }
 
     /// When the key was last written.
@@ -166,7 +173,7 @@ impl<'a> Key<'a> {
         if count == 0 {
             return (values, errors);
         }
-        let broken = || Error::damaged(Layer::Hive, "the value list cannot be read").at(self.file_offset());
+        let broken = || self.broken_values();
         let Some(list) = cell(&self.hive.bytes, self.number(40)) else { return (values, vec![broken()]) };
         for i in 0..count {
             let Some(offset) = u32_at(list, i * 4) else {
@@ -189,37 +196,63 @@ impl<'a> Key<'a> {
         if self.subkey_count() == 0 {
             return Ok(None);
         }
-        let hash = name_hash(name);
-        let entries = listed(&self.hive.bytes, self.number(28))?;
-        // A hash that is wrong hides a key from Windows, not from us: the others are looked at last.
+        let upper = upper_units(name);
+        let hash = name_hash_units(&upper);
+        // A hash or hint that is wrong hides a key from Windows, not from us: the others are looked at last.
+        let mut hinted = false;
         for right in [true, false] {
-            let candidates =
-                entries.iter().filter(|entry| entry.hash.is_none_or(|stored| stored == hash) == right);
-            for entry in candidates {
-                let key = Key::at(self.hive, entry.key)?;
-                if same_name(&key.name(), name) {
-                    return Ok(Some(key));
+            let mut found = None;
+            each(&self.hive.bytes, self.number(28), |entry| {
+                hinted |= entry.hint.is_some();
+                let fits = entry.hash.is_none_or(|stored| stored == hash)
+                    && entry.hint.is_none_or(|hint| hint_allows(hint, &upper));
+                if fits == right {
+                    let key = Key::at(self.hive, entry.key)?;
+                    found = Some(key).filter(|key| key.is_named(&upper));
                 }
-            }
-            if self.hive.hashes_are_right {
-                break;
+                Ok(found.is_none())
+            })?;
+            if found.is_some() || self.hive.hashes_are_right && !hinted {
+                return Ok(found);
             }
         }
         Ok(None)
     }
 
-    /// Offsets of the value cells.
-    pub(super) fn value_offsets(&self) -> Result<Vec<u32>> {
+    /// The bytes of its name, and whether they are Latin-1.
+    fn stored_name(&self) -> (&'a [u8], bool) {
+        let node = self.node();
+        let bytes = slice_at(node, 76, usize::from(u16_at(node, 72).unwrap_or(0))).unwrap_or_default();
+        (bytes, u16_at(node, 2).unwrap_or(0) & KEY_COMPRESSED != 0)
+    }
+
+    /// True when this is its name, which is in upper case.
+    fn is_named(&self, upper: &[u16]) -> bool {
+        let (bytes, compressed) = self.stored_name();
+        is_name(bytes, compressed, upper)
+    }
+
+    fn broken_values(&self) -> Error {
+        Error::damaged(Layer::Hive, "the value list cannot be read").at(self.file_offset())
+    }
+
+    /// The list of its values and their number; `None` without values.
+    fn value_list(&self) -> Result<Option<(&'a [u8], usize)>> {
         let count = u32_at(self.node(), 36).unwrap_or(0) as usize;
         if count == 0 {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let broken = || Error::damaged(Layer::Hive, "the value list cannot be read").at(self.file_offset());
         if count > MAX_VALUES {
-            return Err(broken().found(format!("{count} values")));
+            return Err(self.broken_values().found(format!("{count} values")));
         }
-        let list = cell(&self.hive.bytes, self.number(40)).ok_or_else(broken)?;
-        (0..count).map(|i| u32_at(list, i * 4).ok_or_else(broken)).collect()
+        let list = cell(&self.hive.bytes, self.number(40)).ok_or_else(|| self.broken_values())?;
+        Ok(Some((list, count)))
+    }
+
+    /// Offsets of the value cells.
+    pub(super) fn value_offsets(&self) -> Result<Vec<u32>> {
+        let Some((list, count)) = self.value_list()? else { return Ok(Vec::new()) };
+        (0..count).map(|i| u32_at(list, i * 4).ok_or_else(|| self.broken_values())).collect()
     }
 
     /// All values, in the order of the list.
@@ -235,7 +268,21 @@ impl<'a> Key<'a> {
     /// # Errors
     /// As [`Key::values`].
     pub fn value(&self, name: &str) -> Result<Option<Value<'a>>> {
-        Ok(self.values()?.into_iter().find(|value| same_name(&value.name(), name)))
+        Ok(self.value_of(name)?.map(|(_, value)| value))
+    }
+
+    /// The same with the place of its cell.
+    pub(super) fn value_of(&self, name: &str) -> Result<Option<(u32, Value<'a>)>> {
+        let upper = upper_units(name);
+        let Some((list, count)) = self.value_list()? else { return Ok(None) };
+        for i in 0..count {
+            let offset = u32_at(list, i * 4).ok_or_else(|| self.broken_values())?;
+            let value = Value::at(self.hive, offset)?;
+            if value.is_named(&upper) {
+                return Ok(Some((offset, value)));
+            }
+        }
+        Ok(None)
     }
 
     /// The security descriptor of the key.

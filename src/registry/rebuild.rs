@@ -6,7 +6,7 @@ use super::editor::HiveEditor;
 use super::hive::Hive;
 use super::key::Key;
 use std::collections::{HashMap, HashSet};
-use vmrescue_base::error::{Defect, Layer, Result, Severity};
+use vmrescue_base::error::{Defect, ErrorKind, Layer, Result, Severity};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
 use vmrescue_base::time::FileTime;
 
@@ -57,8 +57,8 @@ impl Builder {
 
     /// Copies everything of `source` but its name into the key at `target`.
     fn fill(&mut self, source: &Key<'_>, target: u32, depth: usize) -> Result<()> {
-        if let Some(class) = source.class_name() {
-            self.editor.set_class(target, &class)?;
+        if let Some(class) = source.class_bytes() {
+            self.editor.set_class(target, class)?;
         }
         self.secure(source, target)?;
         let (values, broken) = source.values_lenient();
@@ -69,7 +69,14 @@ impl Builder {
         for value in values {
             match value.data() {
                 Ok(data) => {
-                    let made = self.editor.new_value(&value.name(), value.data_type(), &data)?;
+                    let made = match self.editor.new_value(&value.name(), value.data_type(), &data) {
+                        Ok(made) => made,
+                        Err(e) if e.kind() == ErrorKind::Limit => {
+                            self.lose(source, &format!("value {} ({})", value.name(), e.detail()));
+                            continue;
+                        }
+                        Err(e) => return Err(e),
+                    };
                     if value.is_tombstone() && self.editor.hive().minor_version() >= 6 {
                         self.editor.bury(made)?;
                     }

@@ -24,18 +24,30 @@ pub(super) struct Entry {
 /// All keys in the list at `offset`.
 pub(super) fn listed(bytes: &[u8], offset: u32) -> Result<Vec<Entry>> {
     let mut found = Vec::new();
-    leaf_or_root(bytes, offset, 0, &mut found)?;
+    each(bytes, offset, |entry| {
+        found.push(entry);
+        Ok(true)
+    })?;
     Ok(found)
+}
+
+/// Calls `visit` with each key in the list at `offset` until it says that this is enough.
+pub(super) fn each(bytes: &[u8], offset: u32, mut visit: impl FnMut(Entry) -> Result<bool>) -> Result<()> {
+    leaf_or_root(bytes, offset, 0, &mut 0, &mut visit).map(drop)
 }
 
 /// As [`listed`], with what can be read of a damaged list.
 pub(super) fn listed_lenient(bytes: &[u8], offset: u32, errors: &mut Vec<Error>) -> Vec<Entry> {
-    let mut found = Vec::new();
+    let (mut found, mut count) = (Vec::new(), 0);
+    let mut push = |entry| {
+        found.push(entry);
+        Ok(true)
+    };
     match cell(bytes, offset).filter(|list| list.starts_with(b"ri")) {
         Some(list) => {
             for i in 0..usize::from(u16_at(list, 2).unwrap_or(0)) {
                 let leaf = u32_at(list, 4 + i * 4);
-                let read = leaf.map(|leaf| leaf_or_root(bytes, leaf, 1, &mut found));
+                let read = leaf.map(|leaf| leaf_or_root(bytes, leaf, 1, &mut count, &mut push));
                 errors.extend(match read {
                     Some(read) => read.err(),
                     None => Some(broken(offset, "longer than its cell")),
@@ -45,43 +57,54 @@ pub(super) fn listed_lenient(bytes: &[u8], offset: u32, errors: &mut Vec<Error>)
                 }
             }
         }
-        None => errors.extend(leaf_or_root(bytes, offset, 0, &mut found).err()),
+        None => errors.extend(leaf_or_root(bytes, offset, 0, &mut count, &mut push).err()),
     }
     found
 }
 
-fn leaf_or_root(bytes: &[u8], offset: u32, depth: usize, found: &mut Vec<Entry>) -> Result<()> {
+/// False when `visit` had enough.
+fn leaf_or_root(
+    bytes: &[u8],
+    offset: u32,
+    depth: usize,
+    seen: &mut usize,
+    visit: &mut impl FnMut(Entry) -> Result<bool>,
+) -> Result<bool> {
     let list = cell(bytes, offset).ok_or_else(|| broken(offset, "not a cell"))?;
     let count = usize::from(u16_at(list, 2).unwrap_or(0));
     let number = |at| u32_at(list, at).ok_or_else(|| broken(offset, "longer than its cell"));
-    match list.get(..2) {
-        Some(b"lh") => {
-            for i in 0..count {
-                found.push(Entry { key: number(4 + i * 8)?, hash: Some(number(8 + i * 8)?), hint: None });
+    let kind = list.get(..2);
+    // Windows writes one level of index roots; a second one would be damage.
+    if kind == Some(b"ri") && depth == 0 {
+        for i in 0..count {
+            if !leaf_or_root(bytes, number(4 + i * 4)?, depth + 1, seen, visit)? {
+                return Ok(false);
             }
         }
-        Some(b"lf") => {
-            for i in 0..count {
-                found.push(Entry { key: number(4 + i * 8)?, hash: None, hint: Some(number(8 + i * 8)?) });
-            }
-        }
-        Some(b"li") => {
-            for i in 0..count {
-                found.push(Entry { key: number(4 + i * 4)?, hash: None, hint: None });
-            }
-        }
-        // Windows writes one level of index roots; a second one would be damage.
-        Some(b"ri") if depth == 0 => {
-            for i in 0..count {
-                leaf_or_root(bytes, number(4 + i * 4)?, depth + 1, found)?;
-            }
-        }
-        _ => return Err(broken(offset, "unknown kind")),
+        return Ok(true);
     }
-    if found.len() > MAX_SUBKEYS {
+    let width = match kind {
+        Some(b"lh" | b"lf") => 8,
+        Some(b"li") => 4,
+        _ => return Err(broken(offset, "unknown kind")),
+    };
+    *seen += count;
+    if *seen > MAX_SUBKEYS {
         return Err(Error::limit(Layer::Hive, "too many subkeys").at(4096 + u64::from(offset)));
     }
-    Ok(())
+    for i in 0..count {
+        let key = number(4 + i * width)?;
+        let more = if width == 8 { Some(number(8 + i * width)?) } else { None };
+        let entry = Entry {
+            key,
+            hash: more.filter(|_| kind == Some(b"lh")),
+            hint: more.filter(|_| kind == Some(b"lf")),
+        };
+        if !visit(entry)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Offsets of the list's own cells: the list and, below an index root, its leaves.

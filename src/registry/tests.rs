@@ -553,3 +553,164 @@ fn what_lies_inside_of_another_cell_is_no_cell() {
     assert!(hive.key(r"a\b").unwrap().is_some());
     assert!(hive.check().iter().any(|defect| defect.code == "hive-cell-unknown"), "{:?}", hive.check());
 }
+
+fn with_version(bytes: &mut [u8], minor: u8) {
+    bytes[24] = minor;
+    let sum = cell::base_checksum(bytes);
+    bytes[508..512].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Thousands of siblings come, go, and get other names in any order: the lists are split and given back, and stay sorted. Down to the
+/// last key of the last leaf.
+#[test]
+fn lists_of_subkeys_grow_and_shrink() {
+    for minor in [3u8, 5] {
+        let mut bytes = HiveEditor::new_hive("ROOT").unwrap().finish(FileTime::now()).unwrap().bytes;
+        with_version(&mut bytes, minor);
+        let mut editor = HiveEditor::new(Hive::parse(bytes).unwrap()).unwrap();
+        let mut model = std::collections::BTreeSet::new();
+        let mut seed = 88_172_645_463_325_252u64;
+        let mut random = |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        let name = |number: u64| match number % 3 {
+            0 => format!("KEY{number}"),
+            1 => format!("ж{number}"),
+            _ => format!("{number}"),
+        };
+        for step in 0..9000 {
+            // It grows beyond three leaves, and then shrinks.
+            let (number, other) = (random(6000), random(6000));
+            match random(10) {
+                0 if model.contains(&number) && !model.contains(&other) => {
+                    editor.rename_key(&format!("many\\{}", name(number)), &name(other)).unwrap();
+                    model.remove(&number);
+                    model.insert(other);
+                }
+                1..=6 if step < 6000 => {
+                    assert_eq!(
+                        editor.create_key(&format!("many\\{}", name(number))).unwrap(),
+                        model.insert(number)
+                    );
+                }
+                _ => {
+                    let gone = editor.delete_key(&format!("many\\{}", name(number)), true).unwrap();
+                    assert_eq!(gone, model.remove(&number));
+                }
+            }
+            if step % 1500 == 1499 {
+                assert_eq!(editor.hive().check(), Vec::new(), "step {step}");
+                let there = editor.hive().key("many").unwrap().unwrap().subkeys().unwrap();
+                let there: std::collections::BTreeSet<String> = there.iter().map(Key::name).collect();
+                assert_eq!(there, model.iter().map(|number| name(*number)).collect());
+            }
+        }
+        for number in &model {
+            assert!(editor.delete_key(&format!("many\\{}", name(*number)), false).unwrap());
+        }
+        assert_eq!(editor.hive().check(), Vec::new());
+        let many = editor.hive().key("many").unwrap().unwrap();
+        assert_eq!((many.subkey_count(), many.number(28)), (0, cell::NONE));
+        // All cells are free again but those of both keys, the list of the root, and the security.
+        let mut used = 0;
+        free::each_cell(editor.hive().bytes(), |_| {}, |_, _, is_free| used += usize::from(!is_free))
+            .unwrap();
+        assert_eq!(used, 4);
+    }
+}
+
+/// A key more among 60,000, and 20,000 values of one key: nothing that grows with what is there already.
+#[test]
+fn many_siblings_and_many_values_take_no_time() {
+    let begin = std::time::Instant::now();
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    for i in 0..60_500u32 {
+        editor.create_key(&format!("many\\k{}", i.wrapping_mul(2_654_435_761))).unwrap();
+    }
+    for i in 0..20_000 {
+        editor.set_value("values", &format!("v{i}"), DataType::DWORD, &[1, 0, 0, 0]).unwrap();
+    }
+    let hive = finished(editor);
+    assert_eq!(hive.key("many").unwrap().unwrap().subkeys().unwrap().len(), 60_500);
+    // Below 3 s on two busy cores; it was minutes.
+    assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
+    let mut editor = HiveEditor::new(hive).unwrap();
+    editor.create_key("many\\k5").unwrap();
+    let changed: usize = editor.finish(FileTime::now()).unwrap().changed.iter().map(Range::len).sum();
+    assert!(changed < 20_000, "{changed} bytes for one key");
+}
+
+/// Windows takes no cell of more than 1 MiB for one in use: in a hive without segments that is the largest data of a value.
+#[test]
+fn data_beyond_a_mebibyte_needs_segments() {
+    let mut bytes = HiveEditor::new_hive("ROOT").unwrap().finish(FileTime::now()).unwrap().bytes;
+    let largest = (1 << 20) - 4;
+    let mut editor = HiveEditor::new(Hive::parse(bytes.clone()).unwrap()).unwrap();
+    editor.set_value("k", "v", DataType::BINARY, &vec![1; largest + 1]).unwrap();
+    finished(editor);
+    with_version(&mut bytes, 3);
+    let mut editor = HiveEditor::new(Hive::parse(bytes).unwrap()).unwrap();
+    editor.set_value("k", "v", DataType::BINARY, &vec![1; largest]).unwrap();
+    let refused = editor.set_value("k", "v", DataType::BINARY, &vec![1; largest + 1]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Limit);
+    let hive = finished(editor);
+    // A cell that is larger by a page that was free.
+    let value = hive.key("k").unwrap().unwrap().value("v").unwrap().unwrap();
+    let at = 4096 + value.place().unwrap().1 as usize;
+    let mut large = hive.into_bytes();
+    let next = at + (1 << 20);
+    let free = u32_at(&large, next).unwrap().cast_signed();
+    assert!(free > 8);
+    large[at..at + 4].copy_from_slice(&(-(1 << 20) - 8i32).to_le_bytes());
+    large[next + 8..next + 12].copy_from_slice(&(free - 8).to_le_bytes());
+    let codes: Vec<&str> = Hive::parse(large).unwrap().check().iter().map(|defect| defect.code).collect();
+    assert_eq!(codes, ["hive-cell-large"]);
+}
+
+/// Windows goes on at what a link leads to: what would be written below it is never seen.
+#[test]
+fn nothing_is_written_below_a_link() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    let target = utf16("\\Registry\\Machine\\System\\Other");
+    editor.set_value("link", "SymbolicLinkValue", DataType(6), &target).unwrap();
+    let link = editor.hive().key("link").unwrap().unwrap().offset;
+    editor.make_link(link).unwrap();
+    for refused in [editor.create_key("link\\new"), editor.set_value("link", "v", DataType::DWORD, &[0; 4])] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains(r"\Registry\Machine\System\Other"), "{error}");
+    }
+    let other = utf16("\\Registry\\Machine\\System\\Third");
+    assert!(editor.set_value("link", "SymbolicLinkValue", DataType(6), &other).unwrap());
+    assert!(editor.delete_key("link", false).unwrap());
+    finished(editor);
+}
+
+/// Windows does not look at the count of a security cell: one that is too small must not free a descriptor that is in use.
+#[test]
+fn a_wrong_count_of_users_frees_nothing_that_is_used() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    editor.inherit_security();
+    for key in ["a", "b", "c"] {
+        editor.create_key(key).unwrap();
+    }
+    let hive = finished(editor);
+    let security = hive.key("a").unwrap().unwrap().number(44);
+    assert_ne!(security, hive.root().number(44));
+    let mut bytes = hive.into_bytes();
+    let count = 4096 + 4 + security as usize + 12;
+    assert_eq!(bytes[count], 3);
+    bytes[count] = 1;
+    let mut editor = HiveEditor::new(Hive::parse(bytes).unwrap()).unwrap();
+    editor.delete_key("a", false).unwrap();
+    // Counted right from there on.
+    assert_eq!(editor.hive().check(), Vec::new());
+    editor.delete_key("b", false).unwrap();
+    editor.delete_key("c", false).unwrap();
+    let hive = finished(editor);
+    assert!(hive.root().security().is_some());
+    assert!(cell_of(hive.bytes(), security).is_none(), "the last user takes it away");
+}

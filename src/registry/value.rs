@@ -1,6 +1,6 @@
 //! Values: `vk` cells, data inside, beside, or in segments (`db`).
 
-use super::cell::{cell, name_text, signed};
+use super::cell::{cell, is_name, name_text, signed};
 use super::hive::Hive;
 use std::borrow::Cow;
 use vmrescue_base::bytes::{slice_at, u16_at, u32_at, u64_at};
@@ -115,6 +115,11 @@ impl<'a> Value<'a> {
     /// Its name; "" is the default value.
     pub fn name(&self) -> String {
         self.stored_name().map(|(bytes, compressed)| name_text(bytes, compressed)).unwrap_or_default()
+    }
+
+    /// True when this is its name, which is in upper case.
+    pub(super) fn is_named(&self, upper: &[u16]) -> bool {
+        self.stored_name().map_or(upper.is_empty(), |(bytes, compressed)| is_name(bytes, compressed, upper))
     }
 
     /// True for a text that is no whole number of units.

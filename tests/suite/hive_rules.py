@@ -3,6 +3,7 @@
 
 hive_rules.py HIVE...     prints one line a broken rule (rule, offset, words); exit 1 when there is one
 hive_rules.py --dump HIVE prints every key and value, one a line, as JSON with the raw units of names
+hive_rules.py --dump --all HIVE prints both, keys and values first
 hive_rules.py --facts HIVE prints what docs/hive-rules.md is read off: sizes, kinds and counts
 
 Rules that Windows keeps without anybody who enforces them are notes: they begin with "note-".
@@ -135,6 +136,8 @@ class Hive:
         if at == NONE or at not in self.cells:
             self.rule(what + '-cell', 4096 + owner, 'cell %#x' % at)
             return None
+        if self.cells[at] > 1 << 20:
+            self.rule('cell-large', 4096 + at, what)
         if self.cells[at] - 4 < least:
             self.rule(what + '-short', 4096 + at, '%d of %d' % (self.cells[at] - 4, least))
             return None
@@ -467,7 +470,8 @@ def main(words):
         if dump:
             for line in hive.lines:
                 print(json.dumps(line))
-            continue
+            if '--all' not in words:
+                continue
         if facts:
             print(path, json.dumps(hive.facts, sort_keys=True))
         for name, at, text in bad:

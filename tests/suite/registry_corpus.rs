@@ -47,7 +47,7 @@ fn hives(dir: &Path, found: &mut Vec<PathBuf>) {
         if path.is_dir() {
             hives(&path, found);
         } else if std::fs::read(&path)
-            .is_ok_and(|bytes| bytes.len() > 8192 && bytes.starts_with(b"regf") && bytes[28] == 0)
+            .is_ok_and(|bytes| bytes.len() >= 8192 && bytes.starts_with(b"regf") && bytes[28] == 0)
         {
             found.push(path);
         }

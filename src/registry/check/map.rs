@@ -1,6 +1,6 @@
 //! Which cells there are, and what each is used for: one byte for eight bytes of the hive.
 
-use crate::cell::{BASE_BYTES, bins_bytes};
+use crate::cell::{BASE_BYTES, MAX_CELL_BYTES, bins_bytes};
 use crate::free::each_cell;
 use vmrescue_base::bytes::u32_at;
 use vmrescue_base::error::Error;
@@ -24,6 +24,8 @@ const ALL: [Use; 8] =
 
 /// The start of an allocated cell that nobody uses yet.
 const ALLOCATED: u8 = 1;
+/// The same of one that is larger than Windows takes.
+const TOO_LARGE: u8 = 255;
 
 impl Use {
     pub(in crate::check) fn words(self) -> &'static str {
@@ -50,6 +52,8 @@ pub(in crate::check) struct CellMap {
 pub(in crate::check) enum Wrong {
     /// It has another use already.
     Twice(Use),
+    /// It is larger than Windows takes.
+    TooLarge,
     /// No cell begins there, or a free one: what is read lies inside of another.
     NoCell,
 }
@@ -61,9 +65,9 @@ impl CellMap {
         let broken = each_cell(
             bytes,
             |_| {},
-            |cell, _, free| {
+            |cell, size, free| {
                 if !free && let Some(state) = map.get_mut(cell as usize / 8) {
-                    *state = ALLOCATED;
+                    *state = if size as usize > MAX_CELL_BYTES { TOO_LARGE } else { ALLOCATED };
                 }
             },
         );
@@ -85,13 +89,17 @@ impl CellMap {
                 *state = what as u8;
                 None
             }
+            TOO_LARGE => {
+                *state = what as u8;
+                Some(Wrong::TooLarge)
+            }
             used => ALL.into_iter().find(|known| *known as u8 == used).map(Wrong::Twice),
         }
     }
 
     /// How many allocated cells nobody uses, and their bytes.
     pub(in crate::check) fn unreached(&self, bytes: &[u8]) -> (u64, u64) {
-        let lost = self.states.iter().zip(0..).filter(|(state, _)| **state == ALLOCATED);
+        let lost = self.states.iter().zip(0..).filter(|(state, _)| matches!(**state, ALLOCATED | TOO_LARGE));
         lost.fold((0, 0), |(count, sum), (_, place): (_, usize)| {
             let size = u32_at(bytes, BASE_BYTES + place * 8).unwrap_or(0).cast_signed().unsigned_abs();
             (count + 1, sum + u64::from(size))

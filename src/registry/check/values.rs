@@ -3,7 +3,7 @@
 use super::Walk;
 use super::map::Use;
 use crate::cell::{NONE, cell};
-use crate::key::{Key, REG_LINK, SYMBOLIC_LINK};
+use crate::key::{Key, LINK_VALUE, REG_LINK};
 use crate::value::{SEGMENT_BYTES, Value, is_segmented};
 use vmrescue_base::bytes::{u16_at, u32_at};
 use vmrescue_base::error::{Defect, Severity};
@@ -26,7 +26,7 @@ impl<'a> Walk<'a> {
             return;
         }
         self.take(key.number(40), Use::ValueList);
-        let is_link = key.flags() & SYMBOLIC_LINK != 0;
+        let is_link = key.has_link_flag();
         for offset in offsets {
             let value = match Value::at(self.hive, offset) {
                 Ok(value) => value,
@@ -50,7 +50,7 @@ impl<'a> Walk<'a> {
                     "the name of a value does not fit into its cell".into(),
                 ),
             }
-            if is_link && (value.data_type().0 != REG_LINK || value.name() != "SymbolicLinkValue") {
+            if is_link && (value.data_type().0 != REG_LINK || value.name() != LINK_VALUE) {
                 self.bad(
                     "hive-link-bad",
                     offset,

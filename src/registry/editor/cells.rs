@@ -2,7 +2,7 @@
 //! what changed is known without a second copy of the hive.
 
 use super::HiveEditor;
-use crate::cell::{BASE_BYTES, bins_bytes, cell};
+use crate::cell::{BASE_BYTES, MAX_CELL_BYTES, bins_bytes, cell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use vmrescue_base::error::{Error, Layer, Result};
@@ -89,6 +89,11 @@ impl HiveEditor {
 
     /// An allocated, zeroed cell for `length` bytes of content.
     pub(super) fn allocate(&mut self, length: usize) -> Result<u32> {
+        if length + 4 > MAX_CELL_BYTES {
+            return Err(Error::limit(Layer::Hive, "Windows takes no cell of a hive beyond 1 MiB")
+                .found(format!("{length} bytes"))
+                .advice("hives of version 1.3 (SAM, SECURITY, NTUSER.DAT, BCD) have no larger values"));
+        }
         let size = (length + 4).next_multiple_of(8) as u32;
         let (offset, found) = match self.free.allocate(size) {
             Some(found) => found,

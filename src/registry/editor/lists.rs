@@ -1,12 +1,12 @@
 //! Keys of a hive under edit: nodes, lists of subkeys, security.
 
 use super::HiveEditor;
-use crate::cell::{NONE, compare_names, name_bytes, name_hash, name_hint};
+use crate::cell::{NONE, name_bytes};
 use crate::hive::{Hive, VERSIONS};
 use crate::key::{Key, Layered};
 use crate::security::inherited;
-use crate::subkeys::own_cells;
-use std::collections::HashSet;
+use crate::subkeys::{each, own_cells};
+use std::collections::{BTreeMap, HashSet};
 use vmrescue_base::bytes::{u16_at, u32_at};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
@@ -14,7 +14,7 @@ use vmrescue_base::names;
 use vmrescue_base::time::FileTime;
 
 /// Most entries of one leaf, as Windows has them.
-const MAX_LEAF: usize = 1012;
+pub(super) const MAX_LEAF: usize = 1012;
 
 impl HiveEditor {
     pub(super) fn touch(&mut self, key: u32) {
@@ -71,25 +71,8 @@ impl HiveEditor {
             // What is below a tree that replaces another one replaces too.
             self.put(offset, 13, &[3]);
         }
-        // Hives that other programs made have keys without any security.
-        if security != NONE {
-            let (_, _, users) = self.security_cell(security)?;
-            self.put_u32(security, 12, users.saturating_add(1));
-        }
-        let mut children = self.subkey_offsets(parent)?;
-        let mut failed = None;
-        let place = children.partition_point(|child| match Key::at(&self.hive, *child) {
-            Ok(key) => compare_names(&key.name(), name).is_lt(),
-            Err(e) => {
-                failed = Some(e);
-                true
-            }
-        });
-        if let Some(e) = failed {
-            return Err(e);
-        }
-        children.insert(place, offset);
-        self.set_subkeys(parent, &children)?;
+        self.add_user(security)?;
+        self.insert_subkey(parent, offset)?;
         self.widen(parent, 52, 2 * names::units(name).count())?;
         self.touch(parent);
         Ok(offset)
@@ -168,19 +151,11 @@ impl HiveEditor {
         Ok(offset)
     }
 
-    /// A hash leaf since version 1.5, before that one with the first four characters.
-    pub(super) fn leaf_bytes(&self, children: &[u32]) -> Result<Vec<u8>> {
-        let hashed = self.hive.minor_version() >= 5;
-        let mut bytes = if hashed { b"lh".to_vec() } else { b"lf".to_vec() };
+    fn leaf_bytes(&self, children: &[u32]) -> Result<Vec<u8>> {
+        let mut bytes = if self.hive.minor_version() >= 5 { b"lh".to_vec() } else { b"lf".to_vec() };
         bytes.extend((children.len() as u16).to_le_bytes());
         for child in children {
-            let name = Key::at(&self.hive, *child)?.name();
-            bytes.extend(child.to_le_bytes());
-            if hashed {
-                bytes.extend(name_hash(&name).to_le_bytes());
-            } else {
-                bytes.extend(name_hint(&name).to_le_bytes());
-            }
+            bytes.extend(self.entry_bytes(*child)?);
         }
         Ok(bytes)
     }
@@ -217,20 +192,69 @@ impl HiveEditor {
         Ok(())
     }
 
-    /// One user less of a security cell; the last one takes it out of the ring.
+    /// How many keys have each security cell.
+    pub(super) fn security_users(&self) -> Result<BTreeMap<u32, u32>> {
+        let (mut users, mut seen) = (BTreeMap::new(), HashSet::new());
+        let mut pending = vec![self.hive.root().offset];
+        while let Some(offset) = pending.pop() {
+            if seen.insert(offset) {
+                let key = Key::at(&self.hive, offset)?;
+                *users.entry(key.number(44)).or_insert(0u32) += 1;
+                if key.subkey_count() > 0 {
+                    each(self.hive.bytes(), key.number(28), |entry| {
+                        pending.push(entry.key);
+                        Ok(true)
+                    })?;
+                }
+            }
+        }
+        Ok(users)
+    }
+
+    /// One user more of a security cell. Hives that other programs made have keys without any security.
+    fn add_user(&mut self, security: u32) -> Result<()> {
+        if security == NONE {
+            return Ok(());
+        }
+        let (_, _, said) = self.security_cell(security)?;
+        let count = match &mut self.users {
+            Some(users) => {
+                let count = users.entry(security).or_insert(0);
+                *count += 1;
+                *count
+            }
+            None => said.saturating_add(1),
+        };
+        self.put_u32(security, 12, count);
+        Ok(())
+    }
+
+    /// One user less of a security cell; the last one takes it out of the ring, but for that of the root, where the ring begins.
     pub(super) fn drop_security(&mut self, security: u32) -> Result<()> {
         if security == NONE {
             return Ok(());
         }
-        let (next, previous, count) = self.security_cell(security)?;
-        if count > 1 {
-            self.put_u32(security, 12, count - 1);
-        } else if next != security {
+        let (next, previous, said) = self.security_cell(security)?;
+        // A count of the hive may be wrong, and Windows does not ask; ours is counted.
+        let count = match &mut self.users {
+            Some(users) => {
+                let count = users.entry(security).or_insert(0);
+                *count = count.saturating_sub(1);
+                *count
+            }
+            None => said.saturating_sub(1),
+        };
+        if count > 0 {
+            self.put_u32(security, 12, count);
+        } else if next != security && security != self.hive.root().number(44) {
             self.security_cell(next)?;
             self.security_cell(previous)?;
             self.put_u32(previous, 4, next);
             self.put_u32(next, 8, previous);
             self.release(security);
+            if let Some(users) = &mut self.users {
+                users.remove(&security);
+            }
         }
         Ok(())
     }
@@ -261,10 +285,9 @@ impl HiveEditor {
     }
 
     /// Sets the class name of a key that has none.
-    pub(crate) fn set_class(&mut self, key: u32, class: &str) -> Result<()> {
-        let bytes = vmrescue_base::text::utf16le_bytes(class);
+    pub(crate) fn set_class(&mut self, key: u32, bytes: &[u8]) -> Result<()> {
         let cell = self.allocate(bytes.len())?;
-        self.put(cell, 0, &bytes);
+        self.put(cell, 0, bytes);
         self.put_u32(key, 48, cell);
         self.put(key, 74, &(bytes.len() as u16).to_le_bytes());
         Ok(())
@@ -289,8 +312,7 @@ impl HiveEditor {
     /// Gives a key this security cell in the place of the one that it has, if any.
     pub(crate) fn use_security(&mut self, key: u32, security: u32) -> Result<()> {
         let old = self.field(key, 44)?;
-        let (_, _, users) = self.security_cell(security)?;
-        self.put_u32(security, 12, users.saturating_add(1));
+        self.add_user(security)?;
         self.put_u32(key, 44, security);
         if old == NONE { Ok(()) } else { self.drop_security(old) }
     }

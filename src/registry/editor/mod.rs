@@ -4,15 +4,16 @@
 //! time and checksum right; a hive so written is clean, so Windows does not replay older logs over it.
 
 mod cells;
+mod leaves;
 mod lists;
 mod values;
 
-use crate::cell::{BASE_BYTES, NONE, base_checksum, compare_names, name_bytes};
+use crate::cell::{BASE_BYTES, MAX_CELL_BYTES, NONE, base_checksum, name_bytes};
 use crate::free::FreeCells;
 use crate::hive::Hive;
-use crate::key::{Key, Layered};
+use crate::key::{Key, LINK_VALUE, Layered, REG_LINK};
 use crate::path::{self, MAX_NAME_UNITS, MAX_VALUE_NAME_UNITS};
-use crate::value::DataType;
+use crate::value::{DataType, is_segmented};
 use cells::Before;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -37,6 +38,8 @@ pub struct HiveEditor {
     before: Before,
     free: FreeCells,
     inherits: bool,
+    /// Keys by security cell, where they were counted.
+    users: Option<BTreeMap<u32, u32>>,
 }
 
 fn refused(text: &str) -> Error {
@@ -62,7 +65,7 @@ impl HiveEditor {
             ));
         }
         let free = FreeCells::scan(hive.bytes())?;
-        Ok(HiveEditor { before: Before::new(hive.bytes().len()), hive, free, inherits: false })
+        Ok(HiveEditor { before: Before::new(hive.bytes().len()), hive, free, inherits: false, users: None })
     }
 
     /// An empty hive, version 1.5, whose root carries `root_name`.
@@ -84,7 +87,7 @@ impl HiveEditor {
         free.add_bin(0, 4096);
         // The root's cell comes first, where the base block already points.
         let hive = Hive::without_root(bytes);
-        let mut editor = HiveEditor { before: Before::new(0), hive, free, inherits: false };
+        let mut editor = HiveEditor { before: Before::new(0), hive, free, inherits: false, users: None };
         let root = editor.new_node(root_name, NONE)?;
         let security = editor.allocate(20 + DEFAULT_SECURITY.len())?;
         let mut sk = b"sk\0\0".to_vec();
@@ -136,6 +139,7 @@ impl HiveEditor {
             key = match there {
                 Some(next) => next,
                 None => {
+                    self.refuse_link(key, path)?;
                     made = true;
                     self.add_subkey(key, name)?
                 }
@@ -155,23 +159,47 @@ impl HiveEditor {
             .advice("delete that key first; what the layer below has then shows through"))
     }
 
+    /// A key below a link is never seen: Windows goes on at what the link leads to.
+    fn refuse_link(&self, key: u32, path: &str) -> Result<()> {
+        let key = Key::at(&self.hive, key)?;
+        if !key.has_link_flag() {
+            return Ok(());
+        }
+        let target = key.value(LINK_VALUE)?.map(|value| value.data()).transpose()?;
+        let target = target.map_or_else(|| "nothing".to_string(), |data| names::from_bytes(&data));
+        Err(refused(&format!("the key {} is a link to {target}", key.name()))
+            .found(path)
+            .advice("use the key that it leads to"))
+    }
+
+    /// The key at `path` and the one that lists it, `None` for the root.
+    fn key_and_parent(&self, path: &str) -> Result<Option<(Key<'_>, Option<u32>)>> {
+        let (mut key, mut parent) = (self.hive.root(), None);
+        for name in path::names(path) {
+            let Some(next) = key.subkey(name)? else { return Ok(None) };
+            parent = Some(key.offset);
+            key = next;
+        }
+        Ok(Some((key, parent)))
+    }
+
     /// Deletes the key at `path`; false when it is not there.
     ///
     /// # Errors
     /// `Refused` for the root, and for a key with subkeys unless `recursive`.
     pub fn delete_key(&mut self, path: &str, recursive: bool) -> Result<bool> {
-        let Some(key) = self.hive.key(path)? else { return Ok(false) };
-        let (offset, parent) = (key.offset, key.number(16));
-        if offset == self.hive.root().offset {
-            return Err(refused("the root key cannot be deleted"));
-        }
+        let Some((key, parent)) = self.key_and_parent(path)? else { return Ok(false) };
+        let Some(parent) = parent else { return Err(refused("the root key cannot be deleted")) };
         if key.subkey_count() > 0 && !recursive {
             return Err(refused("the key has subkeys").found(path));
         }
-        let mut children = self.subkey_offsets(parent)?;
-        children.retain(|child| *child != offset);
+        let offset = key.offset;
+        if self.users.is_none() {
+            // In a hive whose lists cannot be read everywhere the counts that it has are gone by.
+            self.users = self.security_users().ok();
+        }
+        self.remove_subkey(parent, offset)?;
         self.free_tree(offset, 0)?;
-        self.set_subkeys(parent, &children)?;
         self.touch(parent);
         Ok(true)
     }
@@ -184,6 +212,11 @@ impl HiveEditor {
         if data.len() > vmrescue_base::limits::MAX_VALUE_BYTES {
             return Err(Error::limit(Layer::Hive, "too much data for a value").found(data.len()));
         }
+        if !is_segmented(self.hive.minor_version(), usize::MAX) && data.len() > MAX_CELL_BYTES - 4 {
+            return Err(Error::limit(Layer::Hive, "too much data for a value of a hive of version 1.3")
+                .expected(format!("at most {} bytes", MAX_CELL_BYTES - 4))
+                .found(data.len()));
+        }
         if names::units(name).count() > MAX_VALUE_NAME_UNITS {
             return Err(Error::limit(Layer::Hive, "the name of a value is too long")
                 .found(names::units(name).count()));
@@ -194,11 +227,13 @@ impl HiveEditor {
         };
         self.refuse_tombstone(&key, path)?;
         let key_offset = key.offset;
-        if let Some(value) = key.value(name)? {
+        if name != LINK_VALUE || data_type.0 != REG_LINK {
+            self.refuse_link(key_offset, path)?;
+        }
+        if let Some((cell, value)) = key.value_of(name)? {
             if value.data_type() == data_type && *value.data()? == *data {
                 return Ok(false);
             }
-            let cell = self.value_cell(key_offset, name)?;
             self.replace_data(cell, data)?;
             self.put_u32(cell, 12, data_type.0);
             self.revive(cell)?;
@@ -221,12 +256,8 @@ impl HiveEditor {
     pub fn delete_value(&mut self, path: &str, name: &str) -> Result<bool> {
         let Some(key) = self.hive.key(path)? else { return Ok(false) };
         let offset = key.offset;
-        let cell = match self.value_cell(offset, name) {
-            Ok(cell) => cell,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(e),
-        };
-        let mut values = Key::at(&self.hive, offset)?.value_offsets()?;
+        let Some((cell, _)) = key.value_of(name)? else { return Ok(false) };
+        let mut values = key.value_offsets()?;
         values.retain(|value| *value != cell);
         self.free_data(cell)?;
         self.release(cell);
@@ -241,11 +272,9 @@ impl HiveEditor {
     /// `NotFound`; `AlreadyExists`; `Refused` for the root.
     pub fn rename_key(&mut self, path: &str, name: &str) -> Result<()> {
         let missing = || Error::not_found(Layer::Hive, "no such key").found(path);
-        let key = self.hive.key(path)?.ok_or_else(missing)?;
-        let (offset, parent) = (key.offset, key.number(16));
-        if offset == self.hive.root().offset {
-            return Err(refused("the root key cannot be renamed"));
-        }
+        let (key, parent) = self.key_and_parent(path)?.ok_or_else(missing)?;
+        let Some(parent) = parent else { return Err(refused("the root key cannot be renamed")) };
+        let offset = key.offset;
         if !path::is_key_name(name) {
             return Err(Error::invalid(Layer::Hive, "invalid key name").found(name));
         }
@@ -255,6 +284,7 @@ impl HiveEditor {
                 Error::new(ErrorKind::AlreadyExists, Layer::Hive, "the key has such a subkey").found(name)
             );
         }
+        self.remove_subkey(parent, offset)?;
         let node = self.content(offset)?.to_vec();
         let (bytes, compressed) = name_bytes(name);
         let mut moved = offset;
@@ -270,14 +300,7 @@ impl HiveEditor {
         self.put(moved, 2, &flags.to_le_bytes());
         self.put(moved, 72, &(bytes.len() as u16).to_le_bytes());
         self.put(moved, 76, &bytes);
-        let mut named = Vec::new();
-        for child in self.subkey_offsets(parent)?.into_iter().filter(|child| *child != offset).chain([moved])
-        {
-            named.push((Key::at(&self.hive, child)?.name(), child));
-        }
-        named.sort_by(|(a, _), (b, _)| compare_names(a, b));
-        let children: Vec<u32> = named.into_iter().map(|(_, child)| child).collect();
-        self.set_subkeys(parent, &children)?;
+        self.insert_subkey(parent, moved)?;
         if moved != offset {
             self.release(offset);
         }
@@ -292,15 +315,7 @@ impl HiveEditor {
     /// # Errors
     /// `Damaged` where lists or security cells cannot be read: such a hive is rebuilt, not mended.
     pub fn recount_security(&mut self) -> Result<usize> {
-        let (mut users, mut seen) = (BTreeMap::new(), HashSet::new());
-        let mut pending = vec![self.hive.root().offset];
-        while let Some(offset) = pending.pop() {
-            if seen.insert(offset) {
-                let key = Key::at(&self.hive, offset)?;
-                *users.entry(key.number(44)).or_insert(0u32) += 1;
-                pending.extend(key.subkeys()?.iter().map(|child| child.offset));
-            }
-        }
+        let mut users = self.security_users()?;
         // Those that nobody uses are in the ring too.
         let mut at = self.hive.root().number(44);
         let mut ring = HashSet::new();

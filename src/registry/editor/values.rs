@@ -1,11 +1,11 @@
 //! Values of a hive under edit: their cells, their lists, and the three places where data lies.
 
 use super::HiveEditor;
-use crate::cell::{NONE, name_bytes, same_name};
+use crate::cell::{NONE, name_bytes};
 use crate::key::Key;
 use crate::value::{DataType, SEGMENT_BYTES, TOMBSTONE, is_segmented};
 use vmrescue_base::bytes::{u16_at, u32_at};
-use vmrescue_base::error::{Error, Layer, Result};
+use vmrescue_base::error::Result;
 
 /// Content of a segment's cell: the data and four bytes that nobody uses.
 const SEGMENT_CELL_BYTES: usize = SEGMENT_BYTES + 4;
@@ -25,16 +25,6 @@ impl HiveEditor {
         let flags = u16_at(self.content(value)?, 16).unwrap_or(0); // at least 20 bytes, made by `new_value`
         self.put(value, 16, &(flags | TOMBSTONE).to_le_bytes());
         Ok(())
-    }
-
-    pub(super) fn value_cell(&self, key: u32, name: &str) -> Result<u32> {
-        let key = Key::at(&self.hive, key)?;
-        for (offset, value) in key.value_offsets()?.into_iter().zip(key.values()?) {
-            if same_name(&value.name(), name) {
-                return Ok(offset);
-            }
-        }
-        Err(Error::not_found(Layer::Hive, "no such value").found(name))
     }
 
     pub(crate) fn set_values(&mut self, key: u32, values: &[u32]) -> Result<()> {

@@ -1,0 +1,1 @@
+//! `reg` and `check` on bare hives and images, through the command line.
