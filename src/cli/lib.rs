@@ -14,6 +14,7 @@ mod events;
 mod files;
 mod format;
 mod get;
+mod help;
 mod history;
 mod identity;
 mod inspect;
@@ -37,7 +38,7 @@ mod updates;
 mod watch;
 mod worker;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -397,6 +398,10 @@ enum Command {
         #[command(subcommand)]
         command: disk::DiskCommand,
     },
+    /// Completions for a shell, on standard output
+    Completions(help::CompletionsArgs),
+    /// The pages of the manual, into a folder
+    Man(help::ManArgs),
     /// Make a broken disk, diagnose it, repair it, prove it, undo it
     Demo {
         /// Folder for the disk; a temporary one when absent
@@ -410,7 +415,8 @@ fn no_image() -> Error {
 
 /// Runs the program on the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = help::command().try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version go to standard output and are no error.
@@ -430,6 +436,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8> {
     match command {
+        Command::Completions(args) => help::completions(&args),
+        Command::Man(args) => help::man(&args),
         Command::Info { image } => look::info(&image),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Diagnose(arguments) => diagnose::diagnose(&arguments),

@@ -157,6 +157,33 @@ fn secrets_stand_in_no_record_and_in_no_output() {
     assert!(script.contains(SECRET), "{script}");
 }
 
+/// Completions that their shell takes, and a page for every command, which are not written over without `--force`.
+#[test]
+fn the_program_explains_itself_to_shells_and_man() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, script) = run(&["completions", "bash"]);
+    assert!(code == Some(0) && script.contains("revert-pending"), "{script}");
+    let (takes, said) = Command::new("bash").arg("-n").stdin(Stdio::piped()).output_with(&script);
+    assert!(takes, "{said}");
+    for shell in ["zsh", "fish", "powershell"] {
+        let (code, script) = run(&["completions", shell]);
+        assert!(code == Some(0) && script.contains("displayorder"), "{shell}: {script}");
+    }
+    let pages = dir.path().join("man1");
+    let pages = pages.to_str().unwrap();
+    let (code, said) = run(&["man", pages]);
+    assert_eq!(code, Some(0), "{said}");
+    let page = fs::read_to_string(dir.path().join("man1/vmrescue-reg-import.1")).unwrap();
+    assert!(page.contains("inherit\\-security"), "{page}");
+    assert!(fs::read_dir(pages).unwrap().count() > 80);
+    assert_eq!(run(&["man", pages]).0, Some(2));
+    assert_eq!(run(&["man", pages, "--force"]).0, Some(0));
+    let (_, overview) = run(&["--help"]);
+    for task in ["What is wrong:", "Make it boot again:", "The way back:"] {
+        assert!(overview.contains(task), "{overview}");
+    }
+}
+
 /// Runs a command with words on its standard input.
 trait OutputWith {
     fn output_with(&mut self, input: &str) -> (bool, String);
