@@ -29,6 +29,7 @@ pub(crate) fn look(machine: &Machine, layout: &BootLayout, walk: &mut Walk<'_>) 
         place: "sector 0".into(),
         why: "started by the BIOS".into(),
         service: None,
+        of: None,
         driver: None,
         broken,
     });
@@ -47,6 +48,7 @@ pub(crate) fn look(machine: &Machine, layout: &BootLayout, walk: &mut Walk<'_>) 
         place: format!("partition {}, sector 0", volume.number),
         why: "started by the master boot record".into(),
         service: None,
+        of: None,
         driver: None,
         broken,
     });

@@ -69,6 +69,7 @@ fn framework(list: &[Service], set: u32, loaded: &Loaded, taken: &Taken, walk: &
         place: format!(r"HKLM\SYSTEM\ControlSet{set:03}\Services\{}", service.name),
         why: "boot drivers are made with it".into(),
         service: Some(service.name.clone()),
+        of: None,
         driver: Some(service.name.clone()),
         broken: Some(broken),
     });
@@ -157,8 +158,9 @@ impl Taken {
                 let place = walk.files.path(path);
                 let driver = Some(service.name.clone());
                 let service = of.is_none().then(|| service.name.clone());
+                let of = of.map(String::from);
                 self.places.insert(key, walk.links.len());
-                walk.links.push(Link { part: Part::Driver, name, place, why, service, driver, broken });
+                walk.links.push(Link { part: Part::Driver, name, place, why, service, of, driver, broken });
             }
         }
     }

@@ -4,9 +4,9 @@ use crate::screens::Fault;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vmrescue_base::bytes::is_zero;
-use vmrescue_base::error::{ErrorKind, Result};
+use vmrescue_base::error::Result;
 use vmrescue_fs::{FileSystem, read_file, resolve};
-use vmrescue_windows::{Installation, Machine, PeInfo, broken_signature, machine_name, pe_imports};
+use vmrescue_windows::{Content, Installation, Machine, machine_name};
 
 /// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,14 +28,20 @@ pub(crate) struct Look {
 
 /// Files of the Windows volume.
 pub(crate) struct Files<'a> {
+    machine: &'a Machine,
     fs: Arc<dyn FileSystem>,
     installation: &'a Installation,
     known: BTreeMap<(String, Kind), Look>,
 }
 
 impl<'a> Files<'a> {
-    pub(crate) fn new(machine: &Machine, installation: &'a Installation) -> Result<Files<'a>> {
-        Ok(Files { fs: machine.file_system(installation.volume)?, installation, known: BTreeMap::new() })
+    pub(crate) fn new(machine: &'a Machine, installation: &'a Installation) -> Result<Files<'a>> {
+        Ok(Files {
+            machine,
+            fs: machine.file_system(installation.volume)?,
+            installation,
+            known: BTreeMap::new(),
+        })
     }
 
     /// The guest path of parts from the root of the volume.
@@ -62,36 +68,40 @@ impl<'a> Files<'a> {
 
     fn read(&self, parts: &[String], kind: Kind) -> Look {
         let bad = |fault, words: String| Look { fault: Some((fault, words)), imports: Vec::new() };
-        let bytes = match resolve(&*self.fs, parts) {
+        let node = match resolve(&*self.fs, parts) {
             Ok(None) => return bad(Fault::Missing, "the file is missing".into()),
-            Ok(Some(node)) => read_file(&*self.fs, node, ""),
-            Err(e) => Err(e),
-        };
-        let bytes = match bytes {
-            Ok(bytes) => bytes,
+            Ok(Some(node)) => node,
             Err(e) => return bad(Fault::Unreadable, e.to_string()),
         };
-        if bytes.is_empty() {
-            return bad(Fault::Empty, "the file is empty".into());
-        }
-        if is_zero(&bytes) {
-            return bad(Fault::Zeroed, "the file is filled with zeros".into());
-        }
         if kind == Kind::Data {
-            return Look { fault: None, imports: Vec::new() };
+            return match read_file(&*self.fs, node, "") {
+                Err(e) => bad(Fault::Unreadable, e.to_string()),
+                Ok(bytes) if bytes.is_empty() => bad(Fault::Empty, "the file is empty".into()),
+                Ok(bytes) if is_zero(&bytes) => bad(Fault::Zeroed, "the file is filled with zeros".into()),
+                Ok(_) => Look { fault: None, imports: Vec::new() },
+            };
         }
-        match PeInfo::parse(&bytes) {
-            Ok(pe) => {
+        // The loaders of 32-bit machines do not ask for signatures.
+        let signed = self.installation.architecture != "x86";
+        let program = match self.machine.program(self.installation.volume, node, signed) {
+            Ok(program) => program,
+            Err(e) => return bad(Fault::Unreadable, e.to_string()),
+        };
+        match &program.content {
+            Content::Empty => bad(Fault::Empty, "the file is empty".into()),
+            Content::Zeroed => bad(Fault::Zeroed, "the file is filled with zeros".into()),
+            Content::Broken(words) => {
+                let fault = if words.contains("cut off") { Fault::Cut } else { Fault::Damaged };
+                bad(fault, words.clone())
+            }
+            Content::Program(pe) => {
                 let own = machine_name(pe.machine);
                 let known = !self.installation.architecture.is_empty();
                 let fault = if known && own != self.installation.architecture {
                     Some((Fault::OtherMachine, format!("built for {own}")))
                 } else if !pe.checksum_right {
                     Some((Fault::Checksum, "its checksum is wrong".into()))
-                } else if own == "x86" {
-                    // The loaders of 32-bit machines do not ask for signatures.
-                    None
-                } else if let Some(signer) = broken_signature(&bytes) {
+                } else if let Some(signer) = program.broken_signature.as_ref().filter(|_| own != "x86") {
                     let words = format!(
                         "the signature by {signer} is for other content (hashes were compared, not the chain of certificates)"
                     );
@@ -99,13 +109,7 @@ impl<'a> Files<'a> {
                 } else {
                     None
                 };
-                Look { fault, imports: pe_imports(&bytes) }
-            }
-            Err(e) => {
-                let words = e.message().to_string();
-                let cut = words.contains("cut off");
-                debug_assert!(e.kind() == ErrorKind::Damaged);
-                bad(if cut { Fault::Cut } else { Fault::Damaged }, words)
+                Look { fault, imports: program.imports.clone() }
             }
         }
     }

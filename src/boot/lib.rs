@@ -20,6 +20,7 @@ mod files;
 mod screens;
 mod session;
 mod store;
+mod wanted;
 
 pub use disk::boot_devices;
 pub use screens::{Era, Fault, Part, Proof, Screen, screen};
@@ -72,6 +73,9 @@ pub struct Link {
     pub why: String,
     /// The service, for drivers.
     pub service: Option<String>,
+    /// The file that imports it, where it is there for that one's sake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
     /// The boot driver that the file is loaded for: itself, or one that imports it.
     pub driver: Option<String>,
     /// What is wrong with it.
@@ -142,7 +146,8 @@ impl Walk<'_> {
         });
         let name = parts.last().cloned().unwrap_or_default();
         let place = self.files.path(parts);
-        self.links.push(Link { part, name, place, why: why.into(), service: None, driver: None, broken });
+        let why = why.into();
+        self.links.push(Link { part, name, place, why, service: None, of: None, driver: None, broken });
         look.imports
     }
 
@@ -164,6 +169,9 @@ impl Walk<'_> {
             seen.push(import.to_lowercase());
             let parts = self.find(&import, &self.search(part, &import, folders));
             let imports = self.need(part, &parts, Kind::Image, &format!("imported by {of}"));
+            if let Some(link) = self.links.last_mut() {
+                link.of = Some(of);
+            }
             pending.extend(imports.into_iter().map(|next| (import.clone(), next)));
         }
     }
@@ -225,6 +233,7 @@ pub fn walk(machine: &Machine, installation: &Installation) -> Result<Chain> {
                 Started::default()
             }
         };
+        unread.extend(entry.unread.iter().cloned());
         store::look(machine, installation, &entry, &mut walk);
     }
     let system = match machine.hive(installation, "SYSTEM") {
@@ -270,6 +279,7 @@ fn hive_link(walk: &mut Walk<'_>, wrong: Option<(Fault, String)>) {
         place,
         why,
         service: None,
+        of: None,
         driver: None,
         broken,
     });

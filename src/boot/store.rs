@@ -10,7 +10,7 @@ use vmrescue_base::guid::Guid;
 use vmrescue_fs::resolve;
 use vmrescue_windows::bcd::names::{TYPE_MEMDIAG, TYPE_NTLDR, TYPE_OSLOADER};
 use vmrescue_windows::bcd::{Device, Firmware, Object, PartitionRef, Store, Value};
-use vmrescue_windows::{BootLayout, Installation, Machine, load_store};
+use vmrescue_windows::{BootLayout, Installation, Machine, Unread, Unseen, Weight, load_store};
 
 const DEVICE: u32 = 0x1100_0001;
 const PATH: u32 = 0x1200_0002;
@@ -42,6 +42,8 @@ pub struct Started {
     pub astray: Vec<(Fault, String)>,
     /// Volume (index) and path of the loader, when it lies on a partition of this disk.
     pub loader: Option<(usize, String)>,
+    /// What of its way could not be read.
+    pub unread: Vec<Unread>,
 }
 
 /// The entry that the boot manager of this disk starts; `None` without a store.
@@ -65,7 +67,7 @@ pub fn follow(machine: &Machine, system: usize, path: String, store: &Store) -> 
     found.entry = Some(entry.id);
     found.kernel = entry.text(KERNEL).filter(|name| !name.is_empty()).map(String::from);
     found.hal = entry.text(HAL).filter(|name| !name.is_empty()).map(String::from);
-    let way = Way { machine, system, store };
+    let way = Way { machine, system, store, unseen: Unseen::default() };
     found.other = match entry.object_type {
         TYPE_OSLOADER if entry.get(WINPE).and_then(Value::as_boolean) == Some(true) => {
             Some("Windows PE: the recovery environment, or Setup".into())
@@ -81,6 +83,7 @@ pub fn follow(machine: &Machine, system: usize, path: String, store: &Store) -> 
         }
         way.element(entry, element, what, &mut found);
     }
+    found.unread = way.unseen.list();
     found
 }
 
@@ -89,6 +92,7 @@ struct Way<'a> {
     /// The volume that the boot manager came from.
     system: usize,
     store: &'a Store,
+    unseen: Unseen,
 }
 
 impl Way<'_> {
@@ -176,10 +180,12 @@ impl Way<'_> {
         let volume = &self.machine.volumes[volume];
         let fs = volume.fs.as_ref()?;
         let parts: Vec<&str> = path.split('\\').filter(|part| !part.is_empty()).collect();
-        // An error of the file system is no absence: the volume's own rules name it.
-        match resolve(&**fs, &parts) {
-            Ok(None) => Some(format!("does not exist on partition {}", volume.number)),
-            Ok(Some(_)) | Err(_) => None,
+        let found = resolve(&**fs, &parts);
+        let place = format!("#{}:{path}", volume.number);
+        // An error of the file system is no absence.
+        match self.unseen.seen("where the boot store leads", place, Weight::Critical, found)? {
+            None => Some(format!("does not exist on partition {}", volume.number)),
+            Some(_) => None,
         }
     }
 }
@@ -194,6 +200,7 @@ pub(crate) fn look(machine: &Machine, installation: &Installation, entry: &Start
             place: entry.store.clone(),
             why: "chosen by the boot manager".into(),
             service: None,
+            of: None,
             driver: None,
             broken: Some(broken),
         });

@@ -15,7 +15,7 @@ use vmrescue_image::{Format, OpenOptions};
 use vmrescue_windows::{Installation, Machine, Unseen, Weight, boot_layout, boot_stores, load_store};
 
 /// Hives without which no Windows starts.
-const NEEDED: [&str; 2] = ["SYSTEM", "SOFTWARE"];
+const NEEDED: [&str; 4] = ["SYSTEM", "SOFTWARE", "SAM", "SECURITY"];
 
 /// What a check came to.
 #[derive(Debug, Default)]
@@ -156,6 +156,10 @@ fn look(image: &Image, found: &mut Checked) -> Option<Machine> {
     }
     for installation in &machine.installations {
         hives(&machine, installation, found);
+        found.passed_over.push(format!(
+            "what the files of {} hold: `vmrescue diagnose` looks at the program files of the start, `vmrescue drivers` at drivers",
+            installation.path
+        ));
     }
     stores(&machine, found);
     Some(machine)

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
-use vmrescue_base::error::{Defect, Result};
+use vmrescue_base::error::{Defect, ErrorKind, Result};
 use vmrescue_diagnose::{
-    Applicability, DataRule, Diagnosis, Finding, Verdict, explain, look_at, rules, rules_page,
+    Applicability, DataRule, Diagnosis, Finding, Verdict, code_note, explain, look_at, rules, rules_page,
 };
 use vmrescue_windows::Machine;
 
@@ -71,7 +71,19 @@ pub(super) fn diagnose(arguments: &DiagnoseArgs) -> Result<u8> {
 
 /// The rule of a name, or those that a question is about.
 fn explained(question: &str) -> Result<u8> {
-    let found = explain(question, &[])?;
+    let note = code_note(question);
+    let found = match explain(question, &[]) {
+        // A code that no rule looks for has a meaning all the same.
+        Err(e) if e.kind() == ErrorKind::NotFound && note.is_some() => Vec::new(),
+        found => found?,
+    };
+    if let Some(note) = &note {
+        say(note)?;
+    }
+    if found.is_empty() {
+        return say("no rule looks for it by itself; `vmrescue diagnose IMAGE` runs all of them")
+            .map(|()| CLEAN);
+    }
     if let [only] = found.as_slice() {
         return written(write!(std::io::stdout(), "{}", only.text())).map(|()| CLEAN);
     }

@@ -87,7 +87,17 @@ fn show(image: &Image, args: &DriversArgs) -> Result<u8> {
     let (_, machine, _) = look::open(image)?;
     let installation = machine.installation(image.windows)?;
     let options = DriverOptions { control_set: args.control_set, hash: image.hash };
-    let report = driver_report(&machine, installation, options)?;
+    // The loader's walk, for the control set that is asked for.
+    let mut asked = installation.clone();
+    asked.control_sets.default = args.control_set.unwrap_or(asked.control_sets.default);
+    let chain = vmrescue_boot::walk(&machine, &asked)?;
+    let mut report = driver_report(&machine, installation, options, &chain.wanted())?;
+    for unread in &chain.unread {
+        let note = format!("could not be read: {unread}");
+        if !report.notes.contains(&note) {
+            report.notes.insert(0, note);
+        }
+    }
     if image.json {
         say_of(image, "drivers", json!(report))?;
         return Ok(CLEAN);

@@ -6,15 +6,16 @@ use super::{CLEAN, Image, look, say, size};
 use clap::Args;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::time::FileTime;
 use vmrescue_block::Disk;
-use vmrescue_diagnose::{Diagnosis, look_at_disk};
+use vmrescue_diagnose::{Diagnosis, Readings, look_at_disk};
 use vmrescue_image::Container;
 use vmrescue_report::html::{Page, PageEvent, html};
 use vmrescue_report::{Inspection, text};
-use vmrescue_windows::events::{Kind, boot_events};
+use vmrescue_windows::events::{BootEvents, Kind, boot_events};
 use vmrescue_windows::{Installation, Machine, Unseen, services_seen, updates};
 
 /// What `inspect` takes.
@@ -96,23 +97,23 @@ fn write_page(
 ) -> Result<()> {
     let rules = output.rules(image)?;
     rules.check(file)?;
-    let list = &machine.installations;
-    let with_files = |i: &Installation| {
-        let set = i.control_sets.default.max(1);
-        // What cannot be read is among the findings: the diagnosis has asked for the same.
-        let unseen = Unseen::default();
-        let hive = machine.hive(i, "SYSTEM");
-        let list = hive.and_then(|hive| services_seen(machine, i, &hive, set, true, &unseen));
-        list.unwrap_or_default()
-    };
+    // What the rules have read is not read again. An installation that was not asked for is not in them.
+    let read: Vec<Arc<Readings>> = (1..=machine.installations.len())
+        .map(|number| {
+            let own = diagnoses.iter().find(|one| one.windows == Some(number));
+            match own.and_then(|one| one.read.clone()) {
+                Some(read) => read,
+                None => Arc::new(readings(machine, &machine.installations[number - 1])),
+            }
+        })
+        .collect();
     let sha256 = if image.hash { identity::image(image)?["sha256"].clone() } else { Value::Null };
     let page = Page {
         inspection,
         diagnoses,
-        services: list.iter().map(with_files).collect(),
-        // What cannot be read is among the findings here, too.
-        updates: list.iter().map(|i| updates(machine, i).unwrap_or_default()).collect(),
-        events: list.iter().map(|i| happenings(machine, i)).collect(),
+        services: read.iter().map(|read| read.services.clone()).collect(),
+        updates: read.iter().map(|read| read.updates.clone()).collect(),
+        events: read.iter().map(|read| happenings(&read.events)).collect(),
         image: image.image.display().to_string(),
         sha256: sha256.as_str().map(String::from),
         made: FileTime::now(),
@@ -120,9 +121,21 @@ fn write_page(
     rules.write(file, html(&page).as_bytes())
 }
 
-/// Starts, stops and crashes that the event logs tell; that logs cannot be read is among the findings.
-fn happenings(machine: &Machine, installation: &Installation) -> Vec<PageEvent> {
-    let Ok(events) = boot_events(machine, installation) else { return Vec::new() };
+/// What the page tells of an installation that was not diagnosed: what cannot be read of it is said by its own diagnosis.
+fn readings(machine: &Machine, installation: &Installation) -> Readings {
+    let set = installation.control_sets.default.max(1);
+    let unseen = Unseen::default();
+    let hive = machine.hive(installation, "SYSTEM");
+    let list = hive.and_then(|hive| services_seen(machine, installation, &hive, set, true, &unseen));
+    Readings {
+        services: list.unwrap_or_default(),
+        updates: updates(machine, installation).unwrap_or_default(),
+        events: boot_events(machine, installation).unwrap_or_default(),
+    }
+}
+
+/// Starts, stops and crashes that the event logs tell.
+fn happenings(events: &BootEvents) -> Vec<PageEvent> {
     let groups = [Kind::Crash, Kind::Start, Kind::Shutdown].into_iter();
     let groups = groups.flat_map(|kind| events.of(kind).map(move |group| (kind == Kind::Crash, group)));
     let all = groups.flat_map(|(crash, group)| {

@@ -286,8 +286,14 @@ fn boot_sectors(machine: &Machine) -> Result<Vec<Finding>> {
             let screen = "0xc000000e, 0xc0000225 or \"missing operating system\"";
             found.push(finding("boot-sector-damaged", &title, critical, screen, repair));
         } else if !harmless.is_empty() && (partition.active || machine.table.kind == TableKind::Mbr) {
-            let title = format!("The boot sector of partition {} does not fit", volume.number);
-            let screen = "a black screen with a blinking cursor on BIOS machines";
+            // The copy is looked at when the first one is lost, and else by nobody.
+            let place = harmless.iter().any(|text| text.contains("begins at"));
+            let (what, screen) = if place {
+                ("The boot sector", "a black screen with a blinking cursor on BIOS machines")
+            } else {
+                ("The copy of the boot sector", "none: it is asked for when the boot sector is lost")
+            };
+            let title = format!("{what} of partition {} does not fit", volume.number);
             let one = finding("boot-sector-mismatch", &title, harmless, screen, repair);
             found.push(Finding { severity: Severity::Warning, ..one });
         }

@@ -7,7 +7,7 @@ use super::{Applicability, Finding, Fix};
 use std::collections::BTreeMap;
 use vmrescue_base::error::Result;
 use vmrescue_boot::{Broken, Chain, Fault, Link, Outcome, Part, Proof};
-use vmrescue_windows::Store;
+use vmrescue_windows::{Store, Weight};
 
 pub(super) const DOCS: &[RuleDoc] = &[
     RuleDoc {
@@ -377,8 +377,11 @@ impl Copies {
         if names.is_empty() {
             return Copies { known: BTreeMap::new(), none: false };
         }
+        let place = format!(r"{}\WinSxS", scene.installation.path);
+        let copies =
+            scene.unseen.seen("the component store", place, Weight::Partial, Copies::look(scene, &names));
         // A store that cannot be read restores nothing; the fix is then offered with `--source`.
-        Copies::look(scene, &names).unwrap_or(Copies { known: BTreeMap::new(), none: true })
+        copies.unwrap_or(Copies { known: BTreeMap::new(), none: true })
     }
 
     fn look(scene: &Scene<'_>, names: &[String]) -> Result<Copies> {
@@ -393,6 +396,7 @@ impl Copies {
                 known.insert(name.to_lowercase(), usable);
             }
         }
+        store.unread().into_iter().for_each(|unread| scene.unseen.note(unread));
         Ok(Copies { known, none: store.is_empty() })
     }
 

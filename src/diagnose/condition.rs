@@ -107,7 +107,9 @@ impl When {
         for (wanted, states) in [(&self.kb, &[0x65, 0x70, 0x80][..]), (&self.pending_kb, &[0x5, 0x60][..])] {
             if !wanted.is_empty() {
                 let found = scene.updates().packages.iter().find(|package| {
+                    // What nothing will finish waits for no start.
                     states.contains(&package.state)
+                        && !package.orphaned
                         && package.kb.as_ref().is_some_and(|kb| wanted.iter().any(|w| w == kb))
                 })?;
                 seen.push(format!("package {} is {}", found.identity, found.state_name));
@@ -128,7 +130,8 @@ fn build(wanted: &[String], scene: &Scene<'_>) -> Option<String> {
     if wanted.iter().any(|pattern| build_fits(pattern, build, revision)) {
         return Some(format!("the build is {build}.{revision}"));
     }
-    let waiting = scene.updates().packages.iter().filter(|package| matches!(package.state, 0x60 | 0x65));
+    let waiting = scene.updates().packages.iter();
+    let waiting = waiting.filter(|package| matches!(package.state, 0x60 | 0x65) && !package.orphaned);
     waiting.filter_map(|package| Some((package, rollup_build(&package.identity)?))).find_map(
         |(package, (build, revision))| {
             wanted
@@ -198,7 +201,7 @@ fn file_fits(test: &FileTest, file: &FoundFile, scene: &Scene<'_>) -> Option<Str
         line = format!("{line} has version {own}, {} has {theirs}", scene.path(other));
     }
     if test.broken {
-        line = format!("{line}: {}", file.pe().err()?.message());
+        line = format!("{line}: {}", scene.broken(file)?);
     } else if line == file.path {
         line.push_str(" is there");
     }

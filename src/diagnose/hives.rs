@@ -34,6 +34,8 @@ pub(super) const DOCS: &[RuleDoc] = &[
 
 /// The hives of the installation that could not be read, and those of the start that are damaged inside.
 pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
+    // First, while the large hives are not in memory.
+    let inside = damaged(scene);
     let problems = scene.installation.problems.iter();
     let mut found: Vec<Finding> = problems
         .map(|problem| Finding::new("hive-unreadable", vec![problem.clone()], screen(problem), None))
@@ -53,7 +55,7 @@ pub(super) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
         let one = Finding::new("hive-unreadable", vec![line], screen, None);
         found.push(Finding { severity, ..one.titled(format!("The registry hive {name} {how}")) });
     }
-    found.extend(damaged(scene));
+    found.extend(inside);
     found
 }
 

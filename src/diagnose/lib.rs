@@ -8,6 +8,7 @@
 mod binaries;
 mod boot;
 mod chain;
+mod codes;
 mod condition;
 mod data;
 mod directory_service;
@@ -27,12 +28,13 @@ mod volumes;
 
 pub use data::{DataFix, DataRule, When};
 pub use disk::{is_expected_to_open, note_volumes};
-pub use rule::{Confidence, Rule, Severity, explain, rules, rules_page};
-pub use verdict::{Diagnosis, Kind, Verdict};
+pub use rule::{Confidence, Rule, Severity, code_note, explain, rules, rules_page};
+pub use verdict::{Diagnosis, Kind, Readings, Verdict};
 
 use scene::Scene;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use vmrescue_base::error::{Defect, Result};
 use vmrescue_windows::{Installation, Machine, Unseen, Weight};
 
@@ -181,6 +183,7 @@ pub fn look_at(
     diagnosis.installation = format!("{} {}", installation.path, installation.product).trim_end().to_string();
     let place = machine.installations.iter().position(|other| other.volume == installation.volume);
     diagnosis.windows = place.map(|place| place + 1);
+    diagnosis.read = Some(Arc::new(scene.into_readings()));
     Ok(diagnosis)
 }
 

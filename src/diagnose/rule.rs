@@ -178,7 +178,9 @@ pub fn explain(question: &str, own: &[DataRule]) -> Result<Vec<Rule>> {
         .flat_map(|(_, names)| names.iter().copied())
         .collect();
     let by_phrase = chosen(&|rule| phrased.contains(&rule.rule.as_str()));
-    for found in [by_source, by_phrase, chosen(&by_words)] {
+    let of_code = super::codes::rules_of(&asked);
+    let by_code = chosen(&|rule| of_code.contains(&rule.rule.as_str()));
+    for found in [by_source, by_code, by_phrase, chosen(&by_words)] {
         if !found.is_empty() {
             return Ok(found);
         }
@@ -192,6 +194,11 @@ pub fn explain(question: &str, own: &[DataRule]) -> Result<Vec<Rule>> {
         unknown
             .advice(format!("did you mean {}? `vmrescue diagnose --list` lists all rules", near.join(", ")))
     })
+}
+
+/// What is known of the code in a question, for people; `None` without one that has a name.
+pub fn code_note(question: &str) -> Option<String> {
+    super::codes::note(&Asked::new(question))
 }
 
 /// What screens say, and the rules of its causes.
@@ -225,6 +232,10 @@ const PHRASES: &[(&str, &[&str])] = &[
         &["hive-unreadable"],
     ),
     ("Scanning and repairing drive", &["volume-dirty"]),
+    (
+        "Preparing Automatic Repair. Diagnosing your PC",
+        &["startup-repair-gave-up", "boot-driver-broken", "core-file-missing", "hive-unreadable"],
+    ),
     ("Undoing changes made to your computer", &["update-pending"]),
     ("We couldn't complete the updates", &["update-pending"]),
     ("Automatic Repair couldn't repair your PC", &["startup-repair-gave-up"]),

@@ -1,6 +1,6 @@
 //! What rules look at: one installation, with the boot store and the list of services read once.
 
-use super::verdict::Kind;
+use super::verdict::{Kind, Readings};
 use std::cell::OnceCell;
 use std::sync::Arc;
 use vmrescue_base::error::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use vmrescue_registry::{Hive, Key, Value, ValueData};
 use vmrescue_windows::bcd::Store;
 use vmrescue_windows::events::{BootEvents, boot_events};
 use vmrescue_windows::{
-    BootLayout, HIVES, Installation, Machine, PeInfo, Service, Unread, Unseen, Updates, Weight, boot_layout,
+    BootLayout, Content, HIVES, Installation, Machine, Service, Unread, Unseen, Updates, Weight, boot_layout,
     load_store, services_seen, updates,
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Scene<'a> {
     services: OnceCell<Vec<Service>>,
     chain: OnceCell<Option<Chain>>,
     hives: OnceCell<Vec<(&'static str, Option<Error>)>>,
+    /// COMPONENTS, which several rules ask for: held, so that it is read once.
+    components: OnceCell<Option<Arc<Hive>>>,
     updates: OnceCell<Updates>,
     events: OnceCell<BootEvents>,
 }
@@ -42,6 +44,7 @@ impl<'a> Scene<'a> {
             services: OnceCell::new(),
             chain: OnceCell::new(),
             hives: OnceCell::new(),
+            components: OnceCell::new(),
             updates: OnceCell::new(),
             events: OnceCell::new(),
         }
@@ -57,6 +60,9 @@ impl<'a> Scene<'a> {
     /// The hives of `config` that are there or should be, each with why it cannot be read.
     pub(super) fn hives(&self) -> &[(&'static str, Option<Error>)] {
         let read = || {
+            let components = self.machine.hive(self.installation, "COMPONENTS");
+            // Why it cannot be read is told below.
+            self.components.get_or_init(|| components.ok());
             let hives = HIVES.iter().map(|name| (*name, self.machine.hive(self.installation, name).err()));
             // Hives that not every Windows has.
             let optional = |name: &str| matches!(name, "COMPONENTS" | "DRIVERS");
@@ -124,7 +130,9 @@ impl<'a> Scene<'a> {
             let found = updates(self.machine, self.installation);
             let found = self.unseen.seen("packages and pending updates", "", Weight::Partial, found);
             // Noted just now.
-            found.unwrap_or_default()
+            let found = found.unwrap_or_default();
+            found.unread.iter().for_each(|unread| self.unseen.note(unread.clone()));
+            found
         };
         self.updates.get_or_init(read)
     }
@@ -142,6 +150,18 @@ impl<'a> Scene<'a> {
             found
         };
         self.events.get_or_init(read)
+    }
+
+    /// What was read, for a report.
+    pub(super) fn into_readings(self) -> Readings {
+        self.services();
+        self.updates();
+        self.events();
+        Readings {
+            services: self.services.into_inner().unwrap_or_default(),
+            updates: self.updates.into_inner().unwrap_or_default(),
+            events: self.events.into_inner().unwrap_or_default(),
+        }
     }
 
     /// What was looked at of the installation, for people.
@@ -185,6 +205,7 @@ impl<'a> Scene<'a> {
             let fs = self.machine.file_system(volume)?;
             let found = |name: &str, id| FoundFile {
                 path: format!("{directory}\\{name}"),
+                volume,
                 node: id,
                 fs: Arc::clone(&fs),
             };
@@ -257,8 +278,22 @@ impl<'a> Scene<'a> {
 
     /// The version in a file's resources; `None` for one that is no program, or has none.
     pub(super) fn version(&self, file: &FoundFile) -> Option<String> {
+        let program = self.machine.program(file.volume, file.node, false);
+        let program = self.unseen.seen("a file", &file.path, Weight::Partial, program)?;
         // That a file is no whole program is said by the rules over program files.
-        PeInfo::parse(&self.bytes(file)?).ok().and_then(|pe| pe.file_version)
+        program.info().and_then(|pe| pe.file_version.clone())
+    }
+
+    /// Why a file is no whole program; `None` for one that is, and for one that cannot be read, which is noted.
+    pub(super) fn broken(&self, file: &FoundFile) -> Option<String> {
+        let program = self.machine.program(file.volume, file.node, false);
+        let program = self.unseen.seen("a file", &file.path, Weight::Partial, program)?;
+        match &program.content {
+            Content::Program(_) => None,
+            Content::Empty => Some("the file is empty".into()),
+            Content::Zeroed => Some("the file is filled with zeros".into()),
+            Content::Broken(why) => Some(why.clone()),
+        }
     }
 
     /// The metadata of a file; `None` when they cannot be read, which is noted.
@@ -324,6 +359,8 @@ fn value_text(value: &Value<'_>) -> Result<String> {
 pub(super) struct FoundFile {
     /// Its guest path.
     pub(super) path: String,
+    /// Index of its volume.
+    pub(super) volume: usize,
     pub(super) node: NodeId,
     pub(super) fs: Arc<dyn FileSystem>,
 }
@@ -331,9 +368,5 @@ pub(super) struct FoundFile {
 impl FoundFile {
     pub(super) fn bytes(&self) -> Result<Vec<u8>> {
         read_file(&*self.fs, self.node, "")
-    }
-
-    pub(super) fn pe(&self) -> Result<PeInfo> {
-        PeInfo::parse(&self.bytes()?)
     }
 }

@@ -3,8 +3,10 @@
 use super::Finding;
 use super::rule::{Confidence, RuleDoc, Severity};
 use serde::Serialize;
+use std::sync::Arc;
 use vmrescue_base::error::Defect;
-use vmrescue_windows::{Unread, Unseen, Weight};
+use vmrescue_windows::events::BootEvents;
+use vmrescue_windows::{Service, Unread, Unseen, Updates, Weight};
 
 pub(super) const DOCS: &[RuleDoc] = &[RuleDoc {
     rule: "could-not-look",
@@ -92,6 +94,20 @@ pub struct Diagnosis {
     pub could_not_look: Vec<Unread>,
     /// Worst first.
     pub findings: Vec<Finding>,
+    /// What was read on the way, for a report; nothing for a disk without an installation.
+    #[serde(skip)]
+    pub read: Option<Arc<Readings>>,
+}
+
+/// What the rules of an installation have read, so that a report has not to read it again.
+#[derive(Debug, Default)]
+pub struct Readings {
+    /// Services and drivers of the next start, with their files.
+    pub services: Vec<Service>,
+    /// Packages and pending updates.
+    pub updates: Updates,
+    /// What the event logs say of starts.
+    pub events: BootEvents,
 }
 
 impl Diagnosis {
@@ -114,6 +130,7 @@ impl Diagnosis {
             looked_at,
             could_not_look,
             findings,
+            read: None,
         }
     }
 

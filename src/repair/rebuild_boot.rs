@@ -51,11 +51,12 @@ pub fn rebuild_boot(machine: &Machine, installation: &Installation, system: Opti
     spec.description = description(installation);
     spec.server = installation.product.contains("Server");
     (spec.loader, spec.resume) = (Guid::random(), Guid::random());
-    spec.recovery = recovery(machine, installation);
+    let mut notes = Vec::new();
+    spec.recovery = recovery(machine, installation, &mut notes)?;
     let mut files = Files {
         machine,
         firmware: layout.firmware,
-        planned: Planned::default(),
+        planned: Planned { notes, ..Planned::default() },
         made: BTreeSet::new(),
         details: Vec::new(),
     };
@@ -74,14 +75,13 @@ pub fn rebuild_boot(machine: &Machine, installation: &Installation, system: Opti
             }
         }
         Ok(None) => {
-            let store = with_template(fresh(&spec), template(machine, installation).as_ref());
+            let own = template(machine, installation, &mut files.planned.notes)?;
+            let store = with_template(fresh(&spec), own.as_ref());
             files.write(&path, store_bytes(&store)?, "the defaults of Windows")?;
             files.detail(&path, None);
         }
         // What the host cannot read says nothing of the store.
-        Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Refused | ErrorKind::Interrupted) => {
-            return Err(e);
-        }
+        Err(e) if is_of_the_host(&e) => return Err(e),
         Err(e) => {
             files.keep(&path)?;
             match salvaged(&files, &path)? {
@@ -93,7 +93,8 @@ pub fn rebuild_boot(machine: &Machine, installation: &Installation, system: Opti
                 }
                 None => {
                     files.planned.notes.push(format!("{path}: {e}; nothing of it could be kept"));
-                    let store = with_template(fresh(&spec), template(machine, installation).as_ref());
+                    let own = template(machine, installation, &mut files.planned.notes)?;
+                    let store = with_template(fresh(&spec), own.as_ref());
                     files.write(&path, store_bytes(&store)?, "the defaults of Windows")?;
                 }
             }
@@ -347,10 +348,26 @@ fn order(store: &mut Store, loader: Guid, spec: &FreshSpec) {
     }
 }
 
-/// The guest's own template, when it can be read.
-fn template(machine: &Machine, installation: &Installation) -> Option<Store> {
+/// True for errors that say nothing of the guest: the host could not read, or the user has ended it.
+fn is_of_the_host(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Io | ErrorKind::Refused | ErrorKind::Interrupted)
+}
+
+/// The guest's own template; one that is damaged is told and not used.
+fn template(
+    machine: &Machine,
+    installation: &Installation,
+    notes: &mut Vec<String>,
+) -> Result<Option<Store>> {
     let path = format!(r"{}\System32\config\BCD-Template", installation.path);
-    load_store(machine, &path).ok().flatten().map(|(_, store)| store)
+    match load_store(machine, &path) {
+        Ok(found) => Ok(found.map(|(_, store)| store)),
+        Err(e) if is_of_the_host(&e) => Err(e),
+        Err(e) => {
+            notes.push(format!("{path}: {e}; the defaults of Windows are taken instead"));
+            Ok(None)
+        }
+    }
 }
 
 /// The fresh store, with what the template says otherwise: settings, and the elements of entries that name no device.
@@ -382,15 +399,35 @@ fn with_template(mut store: Store, template: Option<&Store>) -> Store {
     store
 }
 
-/// The recovery environment that ReAgent.xml names, when its image is where it says.
-fn recovery(machine: &Machine, installation: &Installation) -> Option<Recovery> {
+/// The recovery environment that ReAgent.xml names, when its image is where it says; what cannot be read is told.
+fn recovery(
+    machine: &Machine,
+    installation: &Installation,
+    notes: &mut Vec<String>,
+) -> Result<Option<Recovery>> {
     let path = format!(r"{}\System32\Recovery\ReAgent.xml", installation.path);
-    let (volume, node) = machine.resolve(&GuestPath::parse(&path).ok()?).ok()?;
-    let bytes = read_file(&*machine.file_system(volume).ok()?, node?, "").ok()?;
+    let read = || -> Result<Option<Vec<u8>>> {
+        let (volume, node) = machine.resolve(&GuestPath::parse(&path)?)?;
+        let fs = machine.file_system(volume)?;
+        node.map(|node| read_file(&*fs, node, "")).transpose()
+    };
+    match read() {
+        Ok(Some(bytes)) => Ok(named_recovery(machine, &bytes)),
+        Ok(None) => Ok(None),
+        Err(e) if is_of_the_host(&e) => Err(e),
+        Err(e) => {
+            notes.push(format!("{path}: {e}; the store gets no entry for the recovery environment"));
+            Ok(None)
+        }
+    }
+}
+
+/// The recovery environment that this ReAgent.xml names.
+fn named_recovery(machine: &Machine, bytes: &[u8]) -> Option<Recovery> {
     let text = if bytes.starts_with(&[0xff, 0xfe]) {
         vmrescue_base::text::utf16le_lossy(&bytes[2..])
     } else {
-        String::from_utf8_lossy(&bytes).into_owned()
+        String::from_utf8_lossy(bytes).into_owned()
     };
     let tag = |name: &str| text.split(&format!("<{name} ")).nth(1)?.split('>').next().map(str::to_string);
     let attribute = |tag: &str, name: &str| {
@@ -403,6 +440,7 @@ fn recovery(machine: &Machine, installation: &Installation) -> Option<Recovery> 
     let place = machine.volumes.iter().position(|volume| volume.range.start == offset)?;
     let parts: Vec<&str> =
         directory.split('\\').filter(|part| !part.is_empty()).chain(["Winre.wim"]).collect();
+    // An image that cannot be reached is none that could be started.
     resolve(&*machine.file_system(place).ok()?, &parts).ok()??;
     (!entry.is_zero()).then_some(())?;
     Some(Recovery { partition: partition_ref(machine, place)?, directory, entry, options: Guid::random() })

@@ -20,7 +20,7 @@ impl Asked {
         let trimmed = text.trim().trim_matches(['"', '\'', '`', '“', '”', '.', '!']).trim();
         let lower = trimmed.to_lowercase();
         let mut words = lower
-            .split(|c: char| c.is_whitespace() || ":,;()[]=".contains(c))
+            .split(|c: char| c.is_whitespace() || ":,;()[]=-".contains(c))
             .filter(|word| !word.is_empty());
         let article = words.clone().find_map(article);
         let code = words

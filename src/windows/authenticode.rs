@@ -108,6 +108,24 @@ impl Signature {
 
 /// What the embedded signature of a PE file says; `None` without one.
 pub fn embedded_signature(bytes: &[u8], hashes: &PeHashes) -> Option<Signature> {
+    signature_by(bytes, &|digest| match digest {
+        digest if digest == hashes.sha256 => Some("sha256"),
+        digest if digest == hashes.sha1 => Some("sha1"),
+        // Rare: computed only where a signature asks for them.
+        digest => rare_digest(bytes, digest),
+    })
+}
+
+fn rare_digest(bytes: &[u8], digest: &[u8]) -> Option<&'static str> {
+    match digest.len() {
+        48 => has_digest::<Sha384>(bytes, digest).then_some("sha384"),
+        64 => has_digest::<Sha512>(bytes, digest).then_some("sha512"),
+        _ => None,
+    }
+}
+
+/// What the embedded signature says, where `fits` names the algorithm by which a digest is the file's.
+fn signature_by(bytes: &[u8], fits: &dyn Fn(&[u8]) -> Option<&'static str>) -> Option<Signature> {
     let (_, _, table) = signature_places(bytes)?;
     let certificate = slice_at(bytes, table.start, table.len()).filter(|table| table.len() > 8)?;
     let length = u32_at(certificate, 0)? as usize;
@@ -119,15 +137,7 @@ pub fn embedded_signature(bytes: &[u8], hashes: &PeHashes) -> Option<Signature> 
     for _ in 0..MAX_NESTED {
         let Some(data) = pending.pop().and_then(SignedData::read) else { continue };
         let (signer, issuer) = data.signers.first().cloned().unwrap_or_default();
-        let algorithm = match data.indirect_digest() {
-            Some(digest) if digest == hashes.sha256 => Some("sha256"),
-            Some(digest) if digest == hashes.sha1 => Some("sha1"),
-            // Rare: computed only where a signature asks for them.
-            Some(digest) if digest.len() == 48 && has_digest::<Sha384>(bytes, digest) => Some("sha384"),
-            Some(digest) if digest.len() == 64 && has_digest::<Sha512>(bytes, digest) => Some("sha512"),
-            _ => None,
-        };
-        if let Some(algorithm) = algorithm {
+        if let Some(algorithm) = data.indirect_digest().and_then(fits) {
             return Some(Signature::Embedded { signer, issuer, algorithm });
         }
         if data.indirect_digest().is_some_and(|digest| matches!(digest.len(), 20 | 32 | 48 | 64)) {
@@ -145,7 +155,13 @@ pub fn broken_signature(bytes: &[u8]) -> Option<String> {
     if table.is_empty() {
         return None;
     }
-    match embedded_signature(bytes, &pe_hashes(bytes)?)? {
+    // Only the hash that the signature names is computed: files of the start are large, and there are many.
+    let fits = |digest: &[u8]| match digest.len() {
+        20 => has_digest::<Sha1>(bytes, digest).then_some("sha1"),
+        32 => has_digest::<Sha256>(bytes, digest).then_some("sha256"),
+        _ => rare_digest(bytes, digest),
+    };
+    match signature_by(bytes, &fits)? {
         Signature::Broken { signer } => Some(signer),
         Signature::Embedded { .. }
         | Signature::Catalog { .. }

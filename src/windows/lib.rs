@@ -33,6 +33,7 @@ mod lost;
 mod machine;
 mod pe;
 mod pkcs7;
+mod program;
 mod roles;
 mod services;
 mod system_partition;
@@ -54,8 +55,8 @@ pub use component_store::{
     store_versions,
 };
 pub use drivers::{
-    BootFile, BootReason, Driver, DriverOptions, DriverReport, FileFacts, OtherSet, SetDifference, Verdict,
-    driver_report,
+    BootFile, BootReason, BootWanted, Driver, DriverOptions, DriverReport, FileFacts, OtherSet,
+    SetDifference, Verdict, driver_report,
 };
 pub use dump::{DUMP_HEADER_BYTES, Dump, KernelDump};
 pub use exact::{
@@ -68,6 +69,7 @@ pub use load_order::LoadOrder;
 pub use lost::{Identities, identities, lost_volumes, open_with_lost};
 pub use machine::{HIVES, Installation, Machine, Volume, config_path, hive_of};
 pub use pe::{Payload, PeInfo, base_manifest, machine_name, packing, payload_kind, pe_checksum, pe_imports};
+pub use program::{Content, Program};
 pub use roles::{Role, roles};
 pub use services::{Service, expand_image_path, services, services_seen};
 pub use system_partition::{LostEntry, SystemPartition, system_partition_state};

@@ -1,10 +1,11 @@
 //! A disk with its volumes and Windows installations.
 
 use crate::bcd::{DiskMap, MapPartition, PartitionRef};
+use crate::program::Program;
 use crate::unread::{Unread, Unseen, Weight};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use vmrescue_base::error::{Defect, Error, ErrorKind, Layer, Result, Severity};
 use vmrescue_base::guid::Guid;
 use vmrescue_block::{Disk, DiskMut};
@@ -84,6 +85,8 @@ pub struct ControlSets {
 
 /// Hives by volume and name.
 type Hives = HashMap<(usize, String), Arc<Hive>>;
+/// Program files by volume and node.
+type Programs = BTreeMap<(usize, NodeId), Arc<Program>>;
 
 /// A disk with what is on it.
 #[derive(Clone)]
@@ -102,6 +105,10 @@ pub struct Machine {
     pub unread: Vec<Unread>,
     /// Hives that were read, by volume and name; see [`Machine::hive`].
     hives: Arc<Mutex<Hives>>,
+    /// Those that are too large to keep: shared as long as somebody has them.
+    lent: Arc<Mutex<HashMap<usize, Weak<Hive>>>>,
+    /// Program files that were looked at, by volume and node; see [`Machine::program`].
+    pub(super) programs: Arc<Mutex<Programs>>,
     /// The BitLocker volumes that are open.
     plain: Vec<crypt::Part>,
 }
@@ -123,6 +130,13 @@ impl Installation {
             control_sets: ControlSets::default(),
             problems: Vec::new(),
         }
+    }
+}
+
+impl Installation {
+    /// True for the one that stands in for none.
+    pub fn is_nowhere(&self) -> bool {
+        self.volume == usize::MAX
     }
 }
 
@@ -233,6 +247,8 @@ impl Machine {
             defects,
             unread: Vec::new(),
             hives: Arc::default(),
+            lent: Arc::default(),
+            programs: Arc::default(),
             plain,
         };
         machine.find_installations();
@@ -384,14 +400,20 @@ impl Machine {
     }
 
     /// A hive of an installation, with its transaction logs applied. It is read once and kept, for clones of the machine
-    /// too; COMPONENTS, which is large and asked for once, is not kept. A machine shows its disk as it was opened: who
+    /// too; COMPONENTS, which is large, is shared as long as somebody has it. A machine shows its disk as it was opened: who
     /// writes opens it anew.
     ///
     /// # Errors
     /// `NotFound`; `Damaged` when it is no hive.
     pub fn hive(&self, installation: &Installation, name: &str) -> Result<Arc<Hive>> {
         let key = (installation.volume, name.to_ascii_uppercase());
-        let known = self.hives.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let large = key.1 == "COMPONENTS";
+        let known = if large {
+            let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+            lent.get(&key.0).and_then(Weak::upgrade)
+        } else {
+            self.hives.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        };
         if let Some(hive) = known {
             return Ok(hive);
         }
@@ -399,7 +421,10 @@ impl Machine {
         let config = resolve(&*fs, &["Windows", "System32", "config"])?
             .ok_or_else(|| Error::not_found(Layer::Windows, r"System32\config is missing"))?;
         let hive = Arc::new(hive_of(&*fs, config, name)?);
-        if key.1 != "COMPONENTS" {
+        if large {
+            let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+            lent.insert(key.0, Arc::downgrade(&hive));
+        } else {
             self.hives.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&hive));
         }
         Ok(hive)

@@ -1,11 +1,11 @@
 //! Services and drivers of a control set, each with the file behind it.
 
 use super::machine::{Installation, Machine};
-use super::pe::PeInfo;
+use super::program::Content;
 use super::unread::{Unread, Unseen, Weight};
 use serde::Serialize;
 use vmrescue_base::error::{Error, Layer, Result};
-use vmrescue_fs::{read_file, resolve};
+use vmrescue_fs::resolve;
 use vmrescue_registry::{Hive, Key, ValueData};
 
 /// A service or driver.
@@ -249,20 +249,31 @@ fn look_at_file(machine: &Machine, installation: &Installation, service: &mut Se
         return Ok(());
     };
     service.size = Some(fs.metadata(node)?.size_bytes);
-    if service.is_driver() {
-        match read_file(&*fs, node, "").and_then(|bytes| PeInfo::parse(&bytes)) {
-            Ok(pe) => {
-                service.version.clone_from(&pe.file_version);
-                let fits = super::machine_name(pe.machine) == installation.architecture;
-                if !fits {
-                    service.problem = Some(format!("built for {}", super::machine_name(pe.machine)));
-                } else if !pe.checksum_right {
-                    service.problem = Some("its checksum is wrong".into());
-                }
-            }
-            Err(e) => service.problem = Some(e.message().to_string()),
-        }
+    if !service.is_driver() {
+        return Ok(());
     }
+    let program = match machine.program(installation.volume, node, false) {
+        Ok(program) => program,
+        // A file of the guest, not the disk of the host: it is the driver that cannot be loaded.
+        Err(e) => {
+            service.problem = Some(e.message().to_string());
+            return Ok(());
+        }
+    };
+    service.problem = match &program.content {
+        Content::Empty => Some("the file is empty".into()),
+        Content::Zeroed => Some("the file is filled with zeros".into()),
+        Content::Broken(why) => Some(why.clone()),
+        Content::Program(pe) => {
+            service.version.clone_from(&pe.file_version);
+            let own = super::machine_name(pe.machine);
+            if own != installation.architecture {
+                Some(format!("built for {own}"))
+            } else {
+                (!pe.checksum_right).then(|| "its checksum is wrong".into())
+            }
+        }
+    };
     Ok(())
 }
 

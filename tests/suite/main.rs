@@ -49,6 +49,8 @@ mod registry_judges;
 mod registry_oracles;
 mod registry_rules;
 mod report;
+#[cfg(unix)]
+mod rules;
 mod salvage;
 mod scripts;
 mod system_partition;

@@ -26,7 +26,7 @@ fn table(path: &Path) -> partition::Table {
     partition::read(&Disk::new(Arc::new(HostFile::open_read(path).unwrap()))).unwrap()
 }
 
-fn writer(path: &Path) -> DiskMut {
+pub(crate) fn writer(path: &Path) -> DiskMut {
     DiskMut::new(Arc::new(HostFile::open_write(path).unwrap()))
 }
 
@@ -38,11 +38,16 @@ fn system(path: &Path) -> (u32, Range<u64>, Option<Guid>) {
 }
 
 /// Removes a partition from both copies of a GPT, as diskpart does.
-fn delete_entry(path: &Path, number: u32) {
+pub(crate) fn delete_entry(path: &Path, number: u32) {
+    edit_entry(path, number, |entry| entry.fill(0));
+}
+
+/// Changes the entry of a partition in both copies of a GPT.
+pub(crate) fn edit_entry(path: &Path, number: u32, change: impl FnOnce(&mut [u8])) {
     let disk = writer(path);
     let sectors = disk.len() / 512;
     let mut entries = disk.as_disk().read_vec(1024, 128 * 128).unwrap();
-    entries[(number as usize - 1) * 128..number as usize * 128].fill(0);
+    change(&mut entries[(number as usize - 1) * 128..number as usize * 128]);
     disk.write_at(1024, &entries).unwrap();
     for at in [512, (sectors - 1) * 512] {
         let mut header = disk.as_disk().read_vec(at, 512).unwrap();

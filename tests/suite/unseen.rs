@@ -12,10 +12,10 @@ use vmrescue::partition::{Entry, NewPartition};
 use vmrescue::progress::Silent;
 use vmrescue::registry::Hive;
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 /// Where `demo::build` puts the partitions.
-const SYSTEM: std::ops::Range<usize> = MIB..73 * MIB;
-const WINDOWS: std::ops::Range<usize> = 89 * MIB..255 * MIB;
+pub(crate) const SYSTEM: std::ops::Range<usize> = MIB..73 * MIB;
+pub(crate) const WINDOWS: std::ops::Range<usize> = 89 * MIB..255 * MIB;
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -44,11 +44,15 @@ fn changed(dir: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf
 
 /// Where the hive SYSTEM lies in the image, and the hive.
 fn system_hive(dir: &Path, bytes: &[u8]) -> (usize, Hive) {
+    system_hive_of(&dir.join("base.raw"), dir, bytes)
+}
+
+/// The same of any image.
+pub(crate) fn system_hive_of(image: &Path, dir: &Path, bytes: &[u8]) -> (usize, Hive) {
     let out = dir.join("SYSTEM");
-    let base = dir.join("base.raw");
     let got = vmrescue(&[
         "get",
-        base.to_str().unwrap(),
+        image.to_str().unwrap(),
         r"C:\Windows\System32\config\SYSTEM",
         out.to_str().unwrap(),
         "--force",
@@ -61,7 +65,7 @@ fn system_hive(dir: &Path, bytes: &[u8]) -> (usize, Hive) {
 }
 
 /// Destroys the list of subkeys of a key: its kind is none that there is.
-fn without_list(bytes: &mut [u8], at: usize, hive: &Hive, key: &str) {
+pub(crate) fn without_list(bytes: &mut [u8], at: usize, hive: &Hive, key: &str) {
     let node = hive.key(key).unwrap().unwrap().file_offset() as usize;
     let list = u32::from_le_bytes(bytes[at + node + 4 + 28..][..4].try_into().unwrap()) as usize;
     bytes[at + 4096 + list + 4..][..2].copy_from_slice(b"zz");
@@ -168,6 +172,12 @@ fn parts_of_a_machine_that_are_gone_are_named() {
         assert_eq!(code(&said), 1, "{}", text(&said));
         assert!(text(&said).contains("SYSTEM"), "{}", text(&said));
     }
+    let no_accounts = changed(dir, "accounts.raw", |_| {});
+    let accounts = no_accounts.to_str().unwrap();
+    let gone = vmrescue(&["rm", accounts, r"C:\Windows\System32\config\SAM", "--yes"]);
+    assert_eq!(code(&gone), 0, "{}", text(&gone));
+    let said = vmrescue(&["check", accounts]);
+    assert!(code(&said) == 1 && text(&said).contains(r"config\SAM is missing"), "{}", text(&said));
     // A hive that cannot be read is not repaired, and that is not "nothing needed".
     let repair = vmrescue(&["check", path, "--repair", "--yes", "--json"]);
     assert_eq!(code(&repair), 1, "{}", text(&repair));

@@ -199,6 +199,9 @@ fn parameters(script: &Script, given: &BTreeMap<String, String>) -> Result<BTree
 impl Planner<'_> {
     /// A step with its condition and its loop.
     fn step(&mut self, step: &Step, values: &BTreeMap<String, String>) -> Result<()> {
+        if step.windows_only && self.installation.is_nowhere() {
+            return Ok(());
+        }
         let items = match &step.for_each {
             None => vec![None],
             Some(over) => self.items(over, &Words(values))?.into_iter().map(Some).collect(),

@@ -105,6 +105,9 @@ pub struct Step {
     /// What is missing is a note, and no error.
     #[serde(default)]
     pub optional: bool,
+    /// Left out on a disk without Windows.
+    #[serde(default)]
+    pub windows_only: bool,
     /// Why somebody has to agree to it.
     #[serde(rename = "unsafe")]
     pub consent: Option<String>,
@@ -114,7 +117,7 @@ pub struct Step {
 }
 
 impl Script {
-    /// True when it changes partitions and file systems only: it needs no installation.
+    /// True when it changes partitions and file systems only, but for steps that are for Windows only: it needs no installation.
     pub fn is_for_disk(&self) -> bool {
         let below = |step: &Step| {
             matches!(
@@ -128,7 +131,8 @@ impl Script {
                     | Action::FileSystemRepair { .. }
             )
         };
-        self.steps.iter().all(below)
+        let mut needed = self.steps.iter().filter(|step| !step.windows_only).peekable();
+        needed.peek().is_some() && needed.all(below)
     }
 
     /// Parses a script.

@@ -23,6 +23,7 @@ pub use winners::WinnerSource;
 
 use super::machine::{Installation, Machine};
 use super::pe::{PeInfo, base_manifest, machine_name, packing};
+use super::unread::{Unread, Unseen, Weight};
 use identity::version_text;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -158,6 +159,8 @@ pub struct Store {
     /// What packed manifests are packed against; looked for when the first one is met.
     base: OnceLock<Option<Vec<u8>>>,
     winners: Winners,
+    /// What could not be read on the way.
+    unseen: Unseen,
 }
 
 impl std::fmt::Debug for Store {
@@ -170,8 +173,9 @@ impl Store {
     /// Reads the list of components. An installation without a store has an empty one.
     ///
     /// # Errors
-    /// Of the file system; hives that cannot be read have nothing to say.
+    /// Of the file system; hives that cannot be read are in [`Store::unread`].
     pub fn open(machine: &Machine, installation: &Installation) -> Result<Store> {
+        let unseen = Unseen::default();
         let fs = machine.file_system(installation.volume)?;
         let mut store = Store {
             path: format!(r"{}\WinSxS", installation.path),
@@ -183,7 +187,8 @@ impl Store {
             root: None,
             manifests: None,
             base: OnceLock::new(),
-            winners: Winners::read(machine, installation),
+            winners: Winners::read(machine, installation, &unseen),
+            unseen,
             fs,
         };
         let Some(directory) = store.fs.lookup(installation.root, "WinSxS")? else { return Ok(store) };
@@ -201,6 +206,11 @@ impl Store {
         Ok(store)
     }
 
+    /// What of the store was asked for so far and could not be read.
+    pub fn unread(&self) -> Vec<Unread> {
+        self.unseen.list()
+    }
+
     /// How many components there are.
     pub fn len(&self) -> usize {
         self.components.len()
@@ -215,7 +225,7 @@ impl Store {
     /// them without a hard link.
     ///
     /// # Errors
-    /// Of the file system; a directory that cannot be read is left out.
+    /// Of the file system; a directory that cannot be read is left out, and is in [`Store::unread`].
     pub fn look_for(&mut self, names: &[String]) -> Result<()> {
         let wanted: BTreeSet<String> = names
             .iter()
@@ -230,7 +240,10 @@ impl Store {
             if !component.name.architecture.eq_ignore_ascii_case(&self.architecture) {
                 continue;
             }
-            let Ok(entries) = self.fs.read_dir(component.node) else { continue };
+            let entries = self.fs.read_dir(component.node);
+            let place = format!(r"{}\{}", self.path, component.directory);
+            let entries = self.unseen.seen("a component", place, Weight::Partial, entries);
+            let Some(entries) = entries else { continue };
             for entry in entries {
                 let name = entry.name.to_lowercase();
                 if wanted.contains(&name)
@@ -267,9 +280,12 @@ impl Store {
                 .collect();
             stacks.sort_by_key(|component| std::cmp::Reverse(component.name.version));
             stacks.iter().find_map(|component| {
-                // A stack that cannot be read is not the only one.
-                let node = self.fs.lookup(component.node, "wcp.dll").ok().flatten()?;
-                let bytes = read_file(&*self.fs, node, "").ok()?;
+                // A stack that cannot be read is noted, and is not the only one.
+                let place = format!(r"{}\{}\wcp.dll", self.path, component.directory);
+                let node = self.fs.lookup(component.node, "wcp.dll");
+                let node = self.unseen.seen("a servicing stack", &place, Weight::Partial, node).flatten()?;
+                let bytes = read_file(&*self.fs, node, "");
+                let bytes = self.unseen.seen("a servicing stack", &place, Weight::Partial, bytes)?;
                 base_manifest(&bytes).map(<[u8]>::to_vec)
             })
         };
@@ -396,7 +412,7 @@ impl Store {
     /// The version that wins in the family of a component, and who says so.
     fn winner_of(&self, name: &ComponentName) -> Option<([u32; 4], WinnerSource)> {
         let family = name.family();
-        self.winners.of(&family, name.version).or_else(|| {
+        self.winners.of(&family, name.version, &self.unseen).or_else(|| {
             let highest =
                 self.families.get(&family)?.iter().map(|i| self.components[*i].name.version).max()?;
             Some((highest, WinnerSource::Highest))

@@ -4,11 +4,17 @@
 
 use super::identity::{ComponentName, Version, family_of_key, parse_version};
 use crate::machine::{Installation, Machine};
+use crate::unread::{Unread, Unseen, Weight};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
-use vmrescue_registry::Hive;
+use vmrescue_registry::{Hive, Key};
+
+/// What is read here, in words, and where.
+const WINNERS: &str = "the winners of the component store";
+const SOFTWARE: &str = r"HKLM\SOFTWARE";
+const COMPONENTS: &str = r"HKLM\COMPONENTS";
 
 /// Who says which version wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,16 +49,21 @@ pub(super) struct Winners {
 }
 
 impl Winners {
-    /// Reads the winners. A hive that is missing or damaged has none.
-    pub(super) fn read(machine: &Machine, installation: &Installation) -> Winners {
-        let hive = machine.hive(installation, "SOFTWARE").ok();
-        let by_family = hive.map(|hive| registered(&hive)).unwrap_or_default();
+    /// Reads the winners. A hive that is missing has none; what cannot be read is noted.
+    pub(super) fn read(machine: &Machine, installation: &Installation, unseen: &Unseen) -> Winners {
+        let hive = unseen.found(WINNERS, SOFTWARE, Weight::Partial, machine.hive(installation, "SOFTWARE"));
+        let by_family = hive.map(|hive| registered(&hive, unseen)).unwrap_or_default();
         let source = Some((machine.clone(), installation.clone()));
         Winners { by_family, source, components: OnceLock::new() }
     }
 
     /// The winner of a family for components of this version's major and minor number.
-    pub(super) fn of(&self, family: &str, version: Version) -> Option<(Version, WinnerSource)> {
+    pub(super) fn of(
+        &self,
+        family: &str,
+        version: Version,
+        unseen: &Unseen,
+    ) -> Option<(Version, WinnerSource)> {
         let branch = format!("{}.{}", version[0], version[1]);
         if let Some(list) = self.by_family.get(family) {
             return list
@@ -61,8 +72,9 @@ impl Winners {
                 .map(|(_, version)| (*version, WinnerSource::Winners));
         }
         let components = self.components.get_or_init(|| {
-            let hive = self.source.as_ref().and_then(|(machine, own)| machine.hive(own, "COMPONENTS").ok());
-            hive.map(|hive| deployed(&hive)).unwrap_or_default()
+            let Some((machine, own)) = &self.source else { return BTreeMap::new() };
+            let hive = unseen.found(WINNERS, COMPONENTS, Weight::Partial, machine.hive(own, "COMPONENTS"));
+            hive.map(|hive| deployed(&hive, unseen)).unwrap_or_default()
         });
         components.get(family).map(|version| (*version, WinnerSource::Components))
     }
@@ -88,17 +100,15 @@ impl Winners {
     }
 }
 
-fn registered(hive: &Hive) -> BTreeMap<String, Vec<(String, Version)>> {
+fn registered(hive: &Hive, unseen: &Unseen) -> BTreeMap<String, Vec<(String, Version)>> {
     let mut found: BTreeMap<String, Vec<(String, Version)>> = BTreeMap::new();
-    let Ok(Some(list)) = hive.key(r"Microsoft\Windows\CurrentVersion\SideBySide\Winners") else {
-        return found;
-    };
-    for family in list.subkeys_lenient().0 {
+    let list = hive.key(r"Microsoft\Windows\CurrentVersion\SideBySide\Winners");
+    let Some(list) = unseen.seen(WINNERS, SOFTWARE, Weight::Partial, list).flatten() else { return found };
+    for family in below(&list, SOFTWARE, unseen) {
         let Some(name) = family_of_key(&family.name()) else { continue };
-        for branch in family.subkeys_lenient().0 {
-            let version =
-                branch.value("").ok().flatten().and_then(|value| parse_version(&value.as_string()?));
-            if let Some(version) = version {
+        for branch in below(&family, SOFTWARE, unseen) {
+            let value = unseen.seen(WINNERS, SOFTWARE, Weight::Partial, branch.value("")).flatten();
+            if let Some(version) = value.and_then(|value| parse_version(&value.as_string()?)) {
                 found.entry(name.clone()).or_default().push((branch.name(), version));
             }
         }
@@ -106,15 +116,29 @@ fn registered(hive: &Hive) -> BTreeMap<String, Vec<(String, Version)>> {
     found
 }
 
-fn deployed(hive: &Hive) -> BTreeMap<String, Version> {
+fn deployed(hive: &Hive, unseen: &Unseen) -> BTreeMap<String, Version> {
     let mut found: BTreeMap<String, Version> = BTreeMap::new();
-    let Ok(Some(list)) = hive.key(r"DerivedData\Components") else { return found };
-    for key in list.subkeys_lenient().0 {
+    let list = hive.key(r"DerivedData\Components");
+    let Some(list) = unseen.seen(WINNERS, COMPONENTS, Weight::Partial, list).flatten() else { return found };
+    for key in below(&list, COMPONENTS, unseen) {
         let Some(name) = ComponentName::parse(&key.name()) else { continue };
-        if key.values_lenient().0.iter().any(|value| value.name().starts_with("c!")) {
+        let (values, lost) = key.values_lenient();
+        for e in &lost {
+            unseen.note(Unread::of(WINNERS, COMPONENTS, Weight::Partial, e));
+        }
+        if values.iter().any(|value| value.name().starts_with("c!")) {
             let highest = found.entry(name.family()).or_insert(name.version);
             *highest = (*highest).max(name.version);
         }
     }
     found
+}
+
+/// The keys below that can be read; what cannot is noted.
+fn below<'k>(key: &Key<'k>, place: &str, unseen: &Unseen) -> Vec<Key<'k>> {
+    let (keys, lost) = key.subkeys_lenient();
+    for e in &lost {
+        unseen.note(Unread::of(WINNERS, place, Weight::Partial, e));
+    }
+    keys
 }

@@ -1,31 +1,15 @@
-//! The files that the loader takes before Windows can read its own disk: the loader itself, the kernel, the boot drivers in their order, the
-//! boot file system, and the files that these import. One of them broken is 0xc0000098, 0xc0000221, 0xc0000225 or 0xc0000428 on the screen.
-//!
-//! Missing: hives and NLS files, which are looked at by `check`; the images of early-launch protection are drivers like others here.
+//! The files that the loader takes before Windows can read its own disk, with what signatures and the component store say of them. Which they are,
+//! and what is wrong with them, is told by the walk of the boot chain (`vmrescue-boot`): one broken is 0xc0000098, 0xc000000f or 0xc0000428 on the screen.
 
 use super::Driver;
 use super::file::{FileFacts, Files, Verdict};
 use crate::authenticode::Signature;
-use crate::bcd::Firmware;
-use crate::boot::boot_layout;
-use crate::machine::Machine;
+use crate::machine::Installation;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use vmrescue_base::error::Result;
 
-/// Files that one boot takes; Windows has about 150.
-const MAX_BOOT_FILES: usize = 1024;
-/// Files of System32 that are taken when they are there, without being imported by name in every build.
-const WHEN_THERE: [&str; 8] = [
-    "hal.dll",
-    "kdcom.dll",
-    "mcupdate_GenuineIntel.dll",
-    "mcupdate_AuthenticAMD.dll",
-    "ci.dll",
-    "PSHED.dll",
-    "BOOTVID.dll",
-    "apisetschema.dll",
-];
+/// Updates of the processor, which the loader takes when they are there.
+const WHEN_THERE: [&str; 2] = ["mcupdate_GenuineIntel.dll", "mcupdate_AuthenticAMD.dll"];
 
 /// Why the boot needs a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,6 +33,11 @@ pub enum BootReason {
         /// File name of the first that does.
         of: String,
     },
+    /// Data that the loader reads.
+    Data {
+        /// What it is.
+        what: String,
+    },
 }
 
 impl BootReason {
@@ -60,6 +49,7 @@ impl BootReason {
             BootReason::Driver { service, group, .. } if group.is_empty() => service.clone(),
             BootReason::Driver { service, group, .. } => format!("{service} ({group})"),
             BootReason::Import { of } => format!("imported by {of}"),
+            BootReason::Data { what } => what.clone(),
         }
     }
 }
@@ -79,91 +69,74 @@ pub struct BootFile {
     pub facts: Option<FileFacts>,
 }
 
-/// The list, in the order of loading: loader, kernel, drivers; what they import comes after them.
-pub(super) fn boot_files(
-    machine: &Machine,
-    files: &mut Files<'_>,
-    drivers: &[Driver],
-) -> Result<Vec<BootFile>> {
-    let mut list: Vec<BootFile> = Vec::new();
-    let mut seen = BTreeSet::new();
-    let loader = if boot_layout(machine).firmware == Firmware::Uefi { "winload.efi" } else { "winload.exe" };
-    let system32 = |name: &str| ["Windows", "System32", name].map(String::from).to_vec();
-    let mut pending: VecDeque<(Vec<String>, BootReason)> = VecDeque::new();
-    pending.push_back((system32(loader), BootReason::Loader));
-    pending.push_back((system32("ntoskrnl.exe"), BootReason::Kernel));
-    for name in WHEN_THERE {
-        if files.exists(&system32(name)) {
-            pending.push_back((system32(name), BootReason::Kernel));
-        }
-    }
-    // `drivers` stands in the order of loading; the boot file system may have another start.
-    let mut boot: Vec<&Driver> = drivers
-        .iter()
-        .filter(|d| d.load_order.is_some() && d.service.is_driver())
-        .filter(|d| d.service.start == Some(0) || d.service.name.eq_ignore_ascii_case("Ntfs"))
-        .collect();
-    boot.sort_by_key(|driver| driver.load_order);
-    for driver in boot {
-        let Some(image) = &driver.image else { continue };
-        let parts: Vec<String> = image.path.split('\\').skip(1).map(String::from).collect();
-        let reason = BootReason::Driver {
-            service: driver.service.name.clone(),
-            order: driver.load_order.unwrap_or(0),
-            group: driver.service.group.clone(),
-        };
-        pending.push_back((parts, reason));
-    }
-    let volume = files_volume(drivers, machine);
-    let mut places: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
-    while let Some((parts, reason)) = pending.pop_front() {
-        if list.len() >= MAX_BOOT_FILES {
-            break;
-        }
-        let path = format!("{volume}\\{}", parts.join("\\"));
-        if !seen.insert(path.to_lowercase()) {
-            continue;
-        }
-        let facts = files.look(&path, &parts, true, true)?.clone();
-        let name = parts.last().cloned().unwrap_or_default();
-        let mut problems: Vec<String> = facts.problem.iter().cloned().collect();
-        // The loader is not linked against files of the kernel.
-        for import in facts.imports.iter().filter(|_| reason != BootReason::Loader) {
-            let lower = import.to_lowercase();
-            // API sets are names for other files.
-            if lower.starts_with("api-ms-") || lower.starts_with("ext-ms-") || lower.contains(['\\', '/']) {
-                continue;
-            }
-            // Most drivers import the same few files.
-            let place = places.entry(lower).or_insert_with(|| {
-                let near = ["Windows", "System32", "drivers", import].map(String::from).to_vec();
-                [near, system32(import)].into_iter().find(|place| files.exists(place))
-            });
-            match place {
-                Some(place) => pending.push_back((place.clone(), BootReason::Import { of: name.clone() })),
-                None => problems.push(format!("it imports {import}, which is missing")),
-            }
-        }
-        list.push(BootFile { path, reason, verdict: Verdict::Ok, problems, facts: None });
-    }
-    Ok(list)
+/// A file that the loader takes, by its own walk (`vmrescue-boot`).
+#[derive(Debug, Clone)]
+pub struct BootWanted {
+    /// Path in the guest.
+    pub path: String,
+    /// Why it is needed.
+    pub reason: BootReason,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+    /// The start ends there; else the loader goes on, or may.
+    pub stops: bool,
+    /// It is a program file.
+    pub program: bool,
 }
 
-/// The letter (or number) of the volume, as the paths of drivers have it.
-fn files_volume(drivers: &[Driver], machine: &Machine) -> String {
-    let path = drivers.iter().find_map(|driver| driver.image.as_ref().map(|image| image.path.clone()));
-    let path = path.or_else(|| machine.installations.first().map(|own| own.path.clone())).unwrap_or_default();
-    path.split('\\').next().unwrap_or_default().to_string()
+/// The list, in the order of the loader; microcode is taken when it is there.
+pub(super) fn boot_files(
+    files: &mut Files<'_>,
+    installation: &Installation,
+    drivers: &[Driver],
+    wanted: &[BootWanted],
+) -> Result<Vec<BootFile>> {
+    let mut list: Vec<BootFile> = Vec::new();
+    let volume = installation.path.split('\\').next().unwrap_or_default();
+    for name in WHEN_THERE {
+        let parts = ["Windows", "System32", name].map(String::from);
+        if files.exists(&parts)? {
+            let path = format!("{volume}\\{}", parts.join("\\"));
+            let problem = files.look(&path, &parts, true, true)?.problem.clone();
+            let verdict = if problem.is_some() { Verdict::Check } else { Verdict::Ok };
+            let problems = problem.into_iter().collect();
+            list.push(BootFile { path, reason: BootReason::Kernel, verdict, problems, facts: None });
+        }
+    }
+    for file in wanted {
+        let parts: Vec<String> = file.path.split('\\').skip(1).map(String::from).collect();
+        files.look(&file.path, &parts, file.program, true)?;
+        let reason = match &file.reason {
+            BootReason::Driver { service, .. } => {
+                let own = drivers.iter().find(|driver| driver.service.name.eq_ignore_ascii_case(service));
+                BootReason::Driver {
+                    service: service.clone(),
+                    order: own.and_then(|own| own.load_order).unwrap_or(0),
+                    group: own.map(|own| own.service.group.clone()).unwrap_or_default(),
+                }
+            }
+            other => other.clone(),
+        };
+        let verdict = match &file.problem {
+            None => Verdict::Ok,
+            Some(_) if file.stops => Verdict::Bad,
+            Some(_) => Verdict::Check,
+        };
+        let problems = file.problem.iter().cloned().collect();
+        list.push(BootFile { path: file.path.clone(), reason, verdict, problems, facts: None });
+    }
+    Ok(list)
 }
 
 impl BootFile {
     /// Takes over what was found since, and judges.
     pub(super) fn finish(&mut self, files: &Files<'_>, catalogs: bool) {
-        self.verdict = if self.problems.is_empty() { Verdict::Ok } else { Verdict::Bad };
         let Some(facts) = files.get(&self.path) else { return };
-        if let Signature::Broken { .. } = facts.signature {
-            self.problems.push(facts.signature.text());
-            self.verdict = Verdict::Bad;
+        // The walk has said so where the loader asks for signatures.
+        if let Signature::Broken { .. } = facts.signature
+            && self.problems.is_empty()
+        {
+            self.note(facts.signature.text());
         }
         if facts.signature == Signature::Missing && catalogs {
             self.note("no signature in it, and no catalog names it".into());

@@ -4,7 +4,7 @@ use super::{built_for, no_file};
 use crate::authenticode::{PeHashes, Signature, embedded_signature, pe_hashes};
 use crate::component_store::Origin;
 use crate::machine::{Installation, Machine};
-use crate::pe::{PeInfo, machine_name, pe_imports};
+use crate::pe::{PeInfo, machine_name};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -72,8 +72,6 @@ pub struct FileFacts {
     #[serde(skip)]
     pub(super) hashes: Option<PeHashes>,
     #[serde(skip)]
-    pub(super) imports: Vec<String>,
-    #[serde(skip)]
     is_pe: bool,
 }
 
@@ -107,8 +105,8 @@ impl<'a> Files<'a> {
     }
 
     /// True when there is a file at `parts` from the root of the Windows volume.
-    pub(super) fn exists(&self, parts: &[String]) -> bool {
-        resolve(&*self.fs, parts).ok().flatten().is_some()
+    pub(super) fn exists(&self, parts: &[String]) -> Result<bool> {
+        Ok(resolve(&*self.fs, parts)?.is_some())
     }
 
     /// Looks at a file: as a PE file with `pe`, with its hashes and signature with `hash`. What is known already is not looked at again.
@@ -142,7 +140,6 @@ impl<'a> Files<'a> {
             node: None,
             sha256_bytes: None,
             hashes: None,
-            imports: Vec::new(),
             is_pe: pe,
         };
         let Some(node) = resolve(&*self.fs, parts)? else {
@@ -168,7 +165,6 @@ impl<'a> Files<'a> {
             let sha256: [u8; 32] = Sha256::digest(&bytes).into();
             facts.sha256 = Some(hex(&sha256));
             facts.sha256_bytes = Some(sha256);
-            facts.imports = pe_imports(&bytes);
             // A file that is not whole has no hash that anybody signed.
             if let Some(hashes) = pe_hashes(&bytes).filter(|_| facts.machine.is_some()) {
                 facts.authenticode_sha1 = Some(hex(&hashes.sha1));

@@ -9,7 +9,7 @@
 mod boot;
 mod file;
 
-pub use boot::{BootFile, BootReason};
+pub use boot::{BootFile, BootReason, BootWanted};
 pub use file::{FileFacts, Verdict};
 
 use super::authenticode::Signature;
@@ -120,7 +120,8 @@ fn roles_of(installation: &Installation, number: u32) -> Vec<&'static str> {
     .collect()
 }
 
-/// Looks at the services and drivers of an installation.
+/// Looks at the services and drivers of an installation. `wanted` are the files that the loader takes, by the walk of the boot chain for the same
+/// control set.
 ///
 /// # Errors
 /// `NotFound` when there is no such control set; of reading the disk and the SYSTEM hive.
@@ -128,6 +129,7 @@ pub fn driver_report(
     machine: &Machine,
     installation: &Installation,
     options: DriverOptions,
+    wanted: &[BootWanted],
 ) -> Result<DriverReport> {
     let hive = machine.hive(installation, "SYSTEM")?;
     let number = options.control_set.unwrap_or(installation.control_sets.default.max(1));
@@ -160,7 +162,7 @@ pub fn driver_report(
     drivers.sort_by_key(|d| {
         (d.service.start.unwrap_or(9), !d.service.is_driver(), d.load_order, d.service.name.to_lowercase())
     });
-    let mut boot_files = boot::boot_files(machine, &mut files, &drivers)?;
+    let mut boot_files = boot::boot_files(&mut files, installation, &drivers, wanted)?;
     let mut store = Store::open(machine, installation)?;
     look_in_store(&mut files, &mut store, &boot_files, &drivers, options.hash)?;
     let (catalogs_read, catalogs_unreadable) = look_in_catalogs(machine, installation, &mut files)?;
@@ -186,6 +188,7 @@ pub fn driver_report(
         notes: unseen
             .list()
             .iter()
+            .chain(&store.unread())
             .map(|unread| format!("could not be read: {unread}"))
             .chain(std::iter::once("signatures: the hash is compared and the signer named; the signature's mathematics and its chain to a root are not checked".to_string()))
             .collect(),

@@ -1,11 +1,15 @@
 //! Which builds this installation was: rollups among the packages, upgrades that Setup noted (`SYSTEM\Setup\Source OS (...)`), and what Windows
 //! Update says of its last work (`SOFTWARE\...\WindowsUpdate\Auto Update\Results`).
 
-use super::Package;
+use super::{Package, below, value_of};
+use crate::unread::Unseen;
 use serde::Serialize;
 use vmrescue_base::error::Result;
 use vmrescue_base::time::FileTime;
 use vmrescue_registry::Hive;
+
+/// Where Setup notes the builds that it replaced.
+const SETUP: &str = r"HKLM\SYSTEM\Setup";
 
 /// A build that the installation had or has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,16 +51,17 @@ pub(super) fn build_of(identity: &str) -> Option<String> {
 }
 
 /// Rollups and upgrades, the oldest first.
-pub(super) fn builds(packages: &[Package], system: Option<&Hive>) -> Result<Vec<BuildStep>> {
+pub(super) fn builds(packages: &[Package], system: Option<&Hive>, unseen: &Unseen) -> Result<Vec<BuildStep>> {
     let mut steps = Vec::new();
     if let Some(setup) = system.map(|hive| hive.key("Setup")).transpose()?.flatten() {
-        for key in setup.subkeys_lenient().0 {
+        for key in below(&setup, SETUP, unseen) {
             let name = key.name();
             if !name.starts_with("Source OS") {
                 continue;
             }
-            let text = |name: &str| key.value(name).ok().flatten().and_then(|value| value.as_string());
-            let number = |name: &str| key.value(name).ok().flatten().and_then(|value| value.as_u32());
+            let value = |name: &str| value_of(&key, SETUP, name, unseen);
+            let text = |name: &str| value(name).and_then(|value| value.as_string());
+            let number = |name: &str| value(name).and_then(|value| value.as_u32());
             let build = text("CurrentBuildNumber").or_else(|| text("CurrentBuild")).unwrap_or_default();
             let build = number("UBR").map_or(build.clone(), |ubr| format!("{build}.{ubr}"));
             let release = text("DisplayVersion").or_else(|| text("ReleaseId")).unwrap_or_default();
@@ -89,15 +94,15 @@ pub(super) fn builds(packages: &[Package], system: Option<&Hive>) -> Result<Vec<
 }
 
 /// What Windows Update says of its last work.
-pub(super) fn agent_results(software: &Hive) -> Result<Vec<AgentResult>> {
+pub(super) fn agent_results(software: &Hive, unseen: &Unseen) -> Result<Vec<AgentResult>> {
     let path = r"Microsoft\Windows\CurrentVersion\WindowsUpdate\Auto Update\Results";
     let Some(list) = software.key(path)? else { return Ok(Vec::new()) };
     let result = |key: &vmrescue_registry::Key<'_>| AgentResult {
         work: key.name(),
-        last_success: key.value("LastSuccessTime").ok().flatten().and_then(|value| value.as_string()),
-        last_error: key.value("LastError").ok().flatten().and_then(|value| value.as_u32()),
+        last_success: value_of(key, path, "LastSuccessTime", unseen).and_then(|value| value.as_string()),
+        last_error: value_of(key, path, "LastError", unseen).and_then(|value| value.as_u32()),
     };
-    Ok(list.subkeys_lenient().0.iter().map(result).collect())
+    Ok(below(&list, path, unseen).iter().map(result).collect())
 }
 
 #[cfg(test)]

@@ -21,11 +21,12 @@ pub use sessions::{Session, SessionPhase};
 pub use story::{Story, StoryLevel, StoryLine, update_story};
 
 use super::machine::{Installation, Machine};
+use super::unread::{Unread, Unseen, Weight};
 use serde::Serialize;
 use vmrescue_base::error::{ErrorKind, Result};
 use vmrescue_base::time::FileTime;
 use vmrescue_fs::path::GuestPath;
-use vmrescue_registry::{Hive, Key};
+use vmrescue_registry::{Hive, Key, Value};
 
 const SERVICING: &str = r"Microsoft\Windows\CurrentVersion\Component Based Servicing";
 
@@ -61,6 +62,9 @@ pub struct Updates {
     pub sessions: Vec<Session>,
     /// What Windows Update says of its last work.
     pub agent: Vec<AgentResult>,
+    /// What was asked for and could not be read: what it would have said is not known.
+    #[serde(rename = "could_not_look", skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<Unread>,
     /// Something is there that would finish what is pending.
     #[serde(skip)]
     unfinished: bool,
@@ -98,17 +102,18 @@ fn kb_of(text: &str) -> Option<String> {
 /// Of reading the disk; `Damaged` hives.
 pub fn updates(machine: &Machine, installation: &Installation) -> Result<Updates> {
     let mut found = Updates::default();
+    let unseen = Unseen::default();
     if let Some(hive) = optional(machine.hive(installation, "SOFTWARE"))? {
-        packages(&hive, &mut found)?;
-        found.sessions = sessions::sessions(&hive)?;
-        found.agent = history::agent_results(&hive)?;
-        pending_software(&hive, &mut found)?;
+        packages(&hive, &mut found, &unseen)?;
+        found.sessions = sessions::sessions(&hive, &unseen)?;
+        found.agent = history::agent_results(&hive, &unseen)?;
+        pending_software(&hive, &mut found, &unseen)?;
     }
     let system = optional(machine.hive(installation, "SYSTEM"))?;
     if let Some(hive) = &system {
         pending_system(hive, installation, &mut found)?;
     }
-    found.builds = history::builds(&found.packages, system.as_deref())?;
+    found.builds = history::builds(&found.packages, system.as_deref(), &unseen)?;
     if let Some(hive) = optional(machine.hive(installation, "COMPONENTS"))? {
         for name in [
             "PendingXmlIdentifier",
@@ -135,6 +140,7 @@ pub fn updates(machine: &Machine, installation: &Installation) -> Result<Updates
     for package in found.packages.iter_mut().filter(|package| matches!(package.state, 0x5 | 0x60)) {
         package.orphaned = !unfinished;
     }
+    found.unread = unseen.list();
     found.packages.sort_by(|a, b| b.installed.cmp(&a.installed).then_with(|| a.identity.cmp(&b.identity)));
     Ok(found)
 }
@@ -151,9 +157,30 @@ fn number(key: &Key<'_>, name: &str) -> Result<Option<u32>> {
     Ok(key.value(name)?.and_then(|value| value.as_u32()))
 }
 
-fn packages(hive: &Hive, found: &mut Updates) -> Result<()> {
+/// The keys below that can be read; what cannot is noted.
+fn below<'k>(key: &Key<'k>, place: &str, unseen: &Unseen) -> Vec<Key<'k>> {
+    let (keys, lost) = key.subkeys_lenient();
+    for e in &lost {
+        unseen.note(Unread::of("the history of updates", place, Weight::Partial, e));
+    }
+    keys
+}
+
+/// A value that other entries do without; one that cannot be read is noted.
+fn value_of<'k>(key: &Key<'k>, place: &str, name: &str, unseen: &Unseen) -> Option<Value<'k>> {
+    match key.value(name) {
+        Ok(value) => value,
+        Err(e) => {
+            let place = format!(r"{place}\{}: {name}", key.name());
+            unseen.note(Unread::of("the history of updates", place, Weight::Partial, &e));
+            None
+        }
+    }
+}
+
+fn packages(hive: &Hive, found: &mut Updates, unseen: &Unseen) -> Result<()> {
     let Some(list) = hive.key(&format!(r"{SERVICING}\Packages"))? else { return Ok(()) };
-    for key in list.subkeys_lenient().0 {
+    for key in below(&list, &format!(r"HKLM\SOFTWARE\{SERVICING}\Packages"), unseen) {
         let Some(state) = number(&key, "CurrentState")? else { continue };
         let file = key.value("InstallName")?.and_then(|value| value.as_string()).unwrap_or_default();
         let location = key.value("InstallLocation")?.and_then(|value| value.as_string()).unwrap_or_default();
@@ -179,7 +206,7 @@ fn packages(hive: &Hive, found: &mut Updates) -> Result<()> {
     Ok(())
 }
 
-fn pending_software(hive: &Hive, found: &mut Updates) -> Result<()> {
+fn pending_software(hive: &Hive, found: &mut Updates, unseen: &Unseen) -> Result<()> {
     for name in ["RebootPending", "RebootInProgress"] {
         if hive.key(&format!(r"{SERVICING}\{name}"))?.is_some() {
             found.unfinished = true;
@@ -189,8 +216,11 @@ fn pending_software(hive: &Hive, found: &mut Updates) -> Result<()> {
     for name in ["SessionsPending", "PackagesPending"] {
         let Some(key) = hive.key(&format!(r"{SERVICING}\{name}"))? else { continue };
         // Windows 7 keeps sessions that ended.
-        let ended = |key: &Key<'_>| number(key, "Complete").ok().flatten() == Some(1);
-        let count = key.subkeys_lenient().0.iter().filter(|key| !ended(key)).count();
+        let place = format!(r"HKLM\SOFTWARE\{SERVICING}\{name}");
+        let ended = |key: &Key<'_>| {
+            value_of(key, &place, "Complete", unseen).and_then(|value| value.as_u32()) == Some(1)
+        };
+        let count = below(&key, &place, unseen).iter().filter(|key| !ended(key)).count();
         if count > 0 {
             found.unfinished |= name == "PackagesPending";
             found.pending.push(format!(r"HKLM\SOFTWARE\{SERVICING}\{name} has {count} entries"));

@@ -3,7 +3,8 @@
 //! Windows 7 keeps finished sessions there (`Complete` = 1); later versions remove them. A phase `N_Name` has a text and a FILETIME in
 //! `N_NameTimeHigh` and `N_NameTimeLow`. Not documented by Microsoft; read from hives.
 
-use super::{SERVICING, number};
+use super::{SERVICING, below, value_of};
+use crate::unread::{Unread, Unseen, Weight};
 use serde::Serialize;
 use vmrescue_base::error::Result;
 use vmrescue_base::time::FileTime;
@@ -46,18 +47,23 @@ impl Session {
 }
 
 /// All sessions, the oldest first.
-pub(super) fn sessions(hive: &Hive) -> Result<Vec<Session>> {
+pub(super) fn sessions(hive: &Hive, unseen: &Unseen) -> Result<Vec<Session>> {
     let Some(list) = hive.key(&format!(r"{SERVICING}\SessionsPending"))? else { return Ok(Vec::new()) };
-    let mut found: Vec<Session> =
-        list.subkeys_lenient().0.into_iter().take(MAX_SESSIONS).map(|key| session(&key)).collect();
+    let place = format!(r"HKLM\SOFTWARE\{SERVICING}\SessionsPending");
+    let keys = below(&list, &place, unseen).into_iter().take(MAX_SESSIONS);
+    let mut found: Vec<Session> = keys.map(|key| session(&key, &place, unseen)).collect();
     found.sort_by_key(|session| session.phases.first().map(|phase| phase.at));
     Ok(found)
 }
 
-fn session(key: &Key<'_>) -> Session {
-    let get = |name: &str| number(key, name).ok().flatten();
+fn session(key: &Key<'_>, place: &str, unseen: &Unseen) -> Session {
+    let get = |name: &str| value_of(key, place, name, unseen).and_then(|value| value.as_u32());
     let mut phases = Vec::new();
-    for value in key.values_lenient().0 {
+    let (values, lost) = key.values_lenient();
+    for e in &lost {
+        unseen.note(Unread::of("the history of updates", place, Weight::Partial, e));
+    }
+    for value in values {
         let name = value.name();
         let Some(phase) = name.strip_suffix("TimeHigh") else { continue };
         let (Some(high), Some(low)) = (value.as_u32(), get(&format!("{phase}TimeLow"))) else { continue };
