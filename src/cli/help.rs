@@ -90,6 +90,7 @@ pub(super) struct CompletionsArgs {
 
 /// A shell that completions can be made for.
 #[derive(Debug, Clone, Copy, ValueEnum)]
+#[expect(clippy::enum_variant_names, reason = "that is what it is called")]
 enum Shell {
     Bash,
     Zsh,

@@ -71,10 +71,13 @@ fn refuse_other_bytes(is: &Disk, ought: &Disk, range: Range<u64>, progress: &dyn
     Ok(())
 }
 
+/// Asks whether to go on, with what will be done in words.
+type Question = Arc<dyn Fn(&str) -> Result<bool> + Send + Sync>;
+
 /// Who is asked whether an operation should go on: under the lock, when it is known what will be done, and before anything
 /// is staged. By default nobody.
 #[derive(Clone, Default)]
-pub struct Consent(Option<Arc<dyn Fn(&str) -> Result<bool> + Send + Sync>>);
+pub struct Consent(Option<Question>);
 
 impl Consent {
     /// Asks by `ask`, which is given the question and says whether the answer was yes.

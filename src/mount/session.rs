@@ -403,7 +403,7 @@ mod tests {
         use vmrescue_fs::FileSystemMut;
         use vmrescue_fs::fat::{FatVolumeMut, FormatSpec, format};
         let device = std::sync::Arc::new(vmrescue_block::MemoryDevice::new(vec![0; 4 << 20]));
-        let disk = vmrescue_block::DiskMut::new(std::sync::Arc::clone(&device) as _);
+        let disk = DiskMut::new(std::sync::Arc::clone(&device) as _);
         format(&disk, &FormatSpec::default()).unwrap();
         let mut volume = FatVolumeMut::open(disk).unwrap();
         let root = volume.root();
