@@ -139,6 +139,13 @@ const ROWS: &[Row] = &[
         &["update-pending"],
     ),
     (
+        0x8007_19e4,
+        "ERROR_LOG_FULL",
+        "The log of transactions of the registry or the file system is full.",
+        "`vmrescue repair IMAGE clear-txr-logs` removes the logs; Windows makes new ones.",
+        &["transaction-log-full", "kb5003638-log-full"],
+    ),
+    (
         0x8007_1a90,
         "ERROR_TRANSACTIONAL_CONFLICT",
         "A transaction of the registry or the file system stands in the way.",

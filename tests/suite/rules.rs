@@ -38,6 +38,17 @@ fn names(found: &[Value]) -> BTreeSet<String> {
     found.iter().map(|finding| finding["rule"].as_str().unwrap().to_string()).collect()
 }
 
+/// Files of a folder TxR.
+const TXR: [&str; 7] = [
+    "{1}.TM.blf",
+    "{1}.TMContainer00000000000000000001.regtrans-ms",
+    "{1}.TMContainer00000000000000000002.regtrans-ms",
+    "{1}.TxR.blf",
+    "{1}.TxR.0.regtrans-ms",
+    "{1}.TxR.1.regtrans-ms",
+    "{1}.TxR.2.regtrans-ms",
+];
+
 /// What comes after the rule has spoken.
 enum Cure {
     /// Its own fix, and it is silent.
@@ -339,6 +350,22 @@ fn row(rule: &str) -> Option<Row> {
                 put(image, dir, r"C:\Windows\Logs\CBS\CBS.log", line);
             })
         }
+        "transaction-log-full" => uefi(Fix, |image, dir| {
+            let txr = r"C:\Windows\System32\config\TxR";
+            for folder in [r"C:\Windows\Logs", r"C:\Windows\Logs\CBS", txr] {
+                ok(&["mkdir", image.to_str().unwrap(), folder, "--yes"]);
+            }
+            // The seven of a folder that Windows has made, and a log of a hive, which is none of them.
+            for name in TXR.iter().chain(&["{1}.LOG1"]) {
+                put(image, dir, &format!(r"{txr}\{name}"), b"log");
+            }
+            put(
+                image,
+                dir,
+                r"C:\Windows\Logs\CBS\CBS.log",
+                b"Error CSI 1@2024 [HRESULT = 0x800719e4 - ERROR_LOG_FULL]\r\n",
+            );
+        }),
         "directory-database-missing" => uefi(
             Nothing("the database is on a disk that is not there"),
             laid(reg(r"Services\NTDS\Parameters", r#""DSA Database file"="E:\\NTDS\\ntds.dit""#)),
@@ -459,7 +486,7 @@ fn every_rule_speaks_on_its_disk_and_is_silent_after_its_fix() {
         assert_eq!(names(&findings(&master.0)), BTreeSet::new(), "no false alarms on a healthy disk");
     }
     let rules = vmrescue::diagnose::rules(&[]).unwrap();
-    assert!(rules.len() >= 87, "{}", rules.len());
+    assert!(rules.len() >= 88, "{}", rules.len());
     let next = std::sync::atomic::AtomicUsize::new(0);
     let failed = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -576,6 +603,24 @@ fn a_data_disk_is_repaired_by_the_fix_that_is_named() {
     assert!(text(&done).contains("cured: 1, left: 0"), "{}", text(&done));
     let clean = vmrescue(&["diagnose", name]);
     assert_eq!(clean.status.code(), Some(0), "{}", text(&clean));
+}
+
+/// Logs of transactions go by their extension; presence alone is no evidence, and the logs of hives stay.
+#[test]
+fn logs_of_transactions_go_and_those_of_hives_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("txr.raw");
+    Master::of(dir.path(), Firmware::Uefi).copy(&image);
+    let Row(_, how, _) = row("transaction-log-full").unwrap();
+    how(&image, dir.path());
+    let name = image.to_str().unwrap();
+    ok(&["repair", name, "clear-txr-logs", "--yes"]);
+    let left = text(&vmrescue(&["ls", name, r"C:\Windows\System32\config\TxR"]));
+    assert!(left.contains("{1}.LOG1") && TXR.iter().all(|gone| !left.contains(gone)), "{left}");
+    ok(&["undo", name, "--yes"]);
+    // The same files, and a log that says nothing of them.
+    put(&image, dir.path(), r"C:\Windows\Logs\CBS\CBS.log", b"Info CBS nothing of note\r\n");
+    assert_eq!(names(&findings(&image)), BTreeSet::new());
 }
 
 /// What the component store could not give is said where a file is looked for in it.
