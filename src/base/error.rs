@@ -38,6 +38,8 @@ pub enum Layer {
     Ntfs,
     /// FAT12, FAT16, FAT32.
     Fat,
+    /// The shadow copies of a volume.
+    Shadow,
     /// A registry hive.
     Hive,
     /// A boot configuration store.
@@ -77,6 +79,7 @@ impl Layer {
             Layer::FileSystem => "file-system",
             Layer::Ntfs => "ntfs",
             Layer::Fat => "fat",
+            Layer::Shadow => "shadow-copy",
             Layer::Hive => "hive",
             Layer::Bcd => "bcd",
             Layer::Pe => "pe",

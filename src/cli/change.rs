@@ -166,6 +166,7 @@ fn tell(image: &Image, title: &str, changing: &Changing, outcome: &Outcome, told
     if let Some(verdict) = outcome.verdict.as_ref().filter(|_| !told.no) {
         verdict.agreed.iter().try_for_each(|fact| say(&format!("  verified  {fact}")))?;
         verdict.only_one_reader.iter().try_for_each(|fact| say(&format!("  one reader only  {fact}")))?;
+        verdict.warnings.iter().try_for_each(|fact| say(&format!("  warning   {fact}")))?;
     }
     match (ending, outcome.operation) {
         (Ending::Done, _) if changing.target != "in-place" => {
@@ -303,7 +304,7 @@ fn plan_for(
 /// What a script may use beyond the image, and how freely it may act.
 #[derive(Debug, Default, Args)]
 pub(super) struct Using {
-    /// Where files come from that the component store does not have: a healthy machine's disk, a WIM (FILE or FILE#N), a folder; may be repeated
+    /// Where files come from that the component store does not have: a healthy machine's disk, a WIM (FILE or FILE#N), a folder, a shadow copy of this disk (shadow:2, shadow:latest); may be repeated
     #[arg(long, value_name = "SOURCE")]
     source: Vec<String>,
     /// Folder with scripts of your own, on top of those that ship
@@ -321,8 +322,12 @@ pub(super) struct Using {
 }
 
 impl Using {
-    fn context(&self, keys: &Keys, discard: vmrescue_repair::Discard) -> Result<Context> {
-        let sources = self.source.iter().map(|text| Source::open(text, keys)).collect::<Result<Vec<_>>>()?;
+    fn context(&self, image: &Image, keys: &Keys, discard: vmrescue_repair::Discard) -> Result<Context> {
+        let open = |text: &String| match text.strip_prefix("shadow:") {
+            Some(name) => Source::shadow(&look::open(image)?.1, image.windows, name),
+            None => Source::open(text, keys),
+        };
+        let sources = self.source.iter().map(open).collect::<Result<Vec<_>>>()?;
         Ok(Context { sources, host_files: self.allow_host_files.clone(), force: self.force, discard })
     }
 
@@ -353,7 +358,7 @@ pub(super) fn repair(
     using: &Using,
     changing: &Changing,
 ) -> Result<u8> {
-    let context = using.context(&image.keys()?, changing.discard())?;
+    let context = using.context(image, &image.keys()?, changing.discard())?;
     let known = scripts::known(using.folder.as_deref())?;
     if names.is_empty() {
         return repair_safe(image, &known, &context, changing);
@@ -649,7 +654,7 @@ pub(super) fn mkdir(image: &Image, path: &str, changing: &Changing) -> Result<u8
 
 pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Result<u8> {
     changes(image, &format!("cp {from} {to}"), changing, |machine| {
-        let (fs, node, parsed) = look::node_of(machine, from)?;
+        let (fs, node, parsed) = look::reading(machine, from)?;
         let data = Content::of_guest(&fs, node, &parsed.stream)?;
         write_of(machine, to, data, from.to_string())
     })

@@ -4,6 +4,7 @@
 use super::identity::say_of;
 use super::output::{self, Output};
 use super::progress::Bars;
+use super::times::times_json;
 use super::{CLEAN, FINDINGS, Image, look, say, say_error, size};
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_block::{OutputFile, OutputRules};
 use vmrescue_fs::security::Descriptor;
-use vmrescue_fs::{FileSystem, Metadata, NodeId, NodeKind, StreamInfo, Times};
+use vmrescue_fs::{FileSystem, Metadata, NodeId, NodeKind, StreamInfo};
 use vmrescue_salvage::{CopiedFile, Event, How, Missing, Options, Outcome, copy_stream, copy_tree};
 
 /// Lines about what is missing that are printed; the report has all.
@@ -61,7 +62,7 @@ pub(super) struct Get {
 pub(super) fn get(args: &Get) -> Result<u8> {
     let (_, machine, _) = look::open(&args.image)?;
     let rules = args.output.rules(&args.image)?;
-    let (fs, node, parsed) = look::node_of(&machine, &args.path)?;
+    let (fs, node, parsed) = look::reading(&machine, &args.path)?;
     if fs.metadata(node)?.kind == NodeKind::Directory {
         if !args.recursive {
             return Err(Error::invalid(Layer::Cli, "this is a directory")
@@ -248,11 +249,6 @@ fn json_of(outcome: &Outcome) -> Value {
         "hard_links": outcome.hard_links, "already_there": outcome.kept, "missing": missing, "links": links,
         "renamed": renamed, "streams_left_out": outcome.streams_left_out, "times_not_set": outcome.times_not_set,
     })
-}
-
-fn times_json(times: Times) -> Value {
-    json!({"created": times.created.to_string(), "modified": times.modified.to_string(),
-        "changed": times.changed.to_string(), "accessed": times.accessed.to_string()})
 }
 
 /// A line of the manifest.

@@ -8,6 +8,7 @@ mod check;
 mod collect;
 mod demo;
 mod diagnose;
+mod diff;
 mod disk;
 mod drivers;
 mod events;
@@ -29,10 +30,12 @@ mod registry;
 mod scripts;
 mod serve;
 mod settings;
+mod shadow;
 mod stat;
 mod state;
 mod stop;
 mod timeline;
+mod times;
 mod tree;
 mod updates;
 mod watch;
@@ -228,6 +231,23 @@ enum Command {
         /// At least so many bytes
         #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
         min_size: u64,
+    },
+    /// What differs between two trees of the disk, such as C:@1\ and C:\
+    Diff {
+        #[command(flatten)]
+        image: Image,
+        /// Guest path of the older tree
+        from: String,
+        /// Guest path of the newer tree
+        to: String,
+        /// Compare the bytes of files whose size and time are the same, too
+        #[arg(long)]
+        content: bool,
+    },
+    /// Shadow copies of the volumes (Volume Shadow Copy Service)
+    Shadow {
+        #[command(subcommand)]
+        command: shadow::ShadowCommand,
     },
     /// Services and drivers: what the boot needs first, load order, files, signatures, component store, filters
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -473,6 +493,8 @@ fn run(command: Command) -> Result<u8> {
         Command::Rm { image, path, changing, .. } => change::rm(&image, &path, &changing),
         Command::Mv { image, from, to, changing } => change::mv(&image, &from, &to, &changing),
         Command::Mkdir { image, path, changing } => change::mkdir(&image, &path, &changing),
+        Command::Diff { image, from, to, content } => diff::diff(&image, &from, &to, content),
+        Command::Shadow { command } => shadow::run(&command),
         Command::Cp { image, from, to, recursive: true, changing } => tree::cp(&image, &from, &to, &changing),
         Command::Cp { image, from, to, changing, .. } => change::cp(&image, &from, &to, &changing),
         Command::Scripts { name, wanted, coverage, markdown, folder, json } => {

@@ -2,6 +2,7 @@
 
 use super::identity::{say_of, tell};
 use super::progress::Bars;
+use super::times::{time_text, times_json};
 use super::{CLEAN, Image, say, size, written};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -241,6 +242,16 @@ pub(super) fn container_defects(image: &Image, container: &Container<Disk>) -> V
     all
 }
 
+/// The file system and node of a guest path that is only read; it may be one of a shadow copy.
+pub(super) fn reading(machine: &Machine, text: &str) -> Result<(Arc<dyn FileSystem>, NodeId, GuestPath)> {
+    let path = GuestPath::parse_any(text)?;
+    let (fs, node) = machine.look(&path)?;
+    let node = node.ok_or_else(|| {
+        Error::not_found(Layer::FileSystem, "no such file or directory on this disk").found(&path)
+    })?;
+    Ok((fs, node, path))
+}
+
 /// The file system and node of a guest path.
 pub(super) fn node_of(machine: &Machine, text: &str) -> Result<(Arc<dyn FileSystem>, NodeId, GuestPath)> {
     let path = GuestPath::parse(text)?;
@@ -261,7 +272,7 @@ pub(super) fn kind_name(kind: NodeKind) -> &'static str {
 
 pub(super) fn ls(image: &Image, path: &str) -> Result<u8> {
     let (_, machine, _) = open(image)?;
-    let (fs, node, _) = node_of(&machine, path)?;
+    let (fs, node, _) = reading(&machine, path)?;
     for entry in fs.read_dir(node)? {
         let times = entry.times;
         if image.json {
@@ -274,16 +285,15 @@ pub(super) fn ls(image: &Image, path: &str) -> Result<u8> {
             let line = json!({
                 "name": entry.name, "kind": kind_name(entry.kind), "size": entry.size_bytes,
                 "attributes": entry.attributes.0,
-                "times": {"created": times.created.to_string(), "modified": times.modified.to_string(),
-                    "changed": times.changed.to_string(), "accessed": times.accessed.to_string()},
+                "times": times_json(times),
                 "streams": streams,
             });
             say(&line.to_string())?;
         } else {
             let bytes =
                 if entry.kind == NodeKind::Directory { "<DIR>".into() } else { entry.size_bytes.to_string() };
-            let modified = times.modified.to_string();
-            say(&format!("{}  {bytes:>14}  {}", modified.get(..19).unwrap_or(&modified), entry.name))?;
+            let modified = time_text(times.modified);
+            say(&format!("{:<19}  {bytes:>14}  {}", modified.get(..19).unwrap_or(&modified), entry.name))?;
         }
     }
     Ok(CLEAN)
@@ -291,7 +301,7 @@ pub(super) fn ls(image: &Image, path: &str) -> Result<u8> {
 
 pub(super) fn cat(image: &Image, path: &str) -> Result<u8> {
     let (_, machine, _) = open(image)?;
-    let (fs, node, path) = node_of(&machine, path)?;
+    let (fs, node, path) = reading(&machine, path)?;
     let mut out = std::io::stdout().lock();
     let mut buf = vec![0; 1 << 20];
     let mut offset = 0;

@@ -1,7 +1,8 @@
 //! `stat`: everything known about a file.
 
 use super::identity::{say_of, tell};
-use super::look::{kind_name, node_of, open};
+use super::look::{kind_name, open, reading};
+use super::times::{time_text, times_json};
 use super::{CLEAN, Image, say};
 use serde_json::{Value, json};
 use vmrescue_base::error::Result;
@@ -14,11 +15,6 @@ fn or_error<T>(result: Result<T>, show: impl FnOnce(T) -> Value) -> Value {
         Ok(value) => show(value),
         Err(error) => json!({"error": error.to_string()}),
     }
-}
-
-fn times(times: Times) -> Value {
-    json!({"created": times.created.to_string(), "modified": times.modified.to_string(),
-        "changed": times.changed.to_string(), "accessed": times.accessed.to_string()})
 }
 
 fn security(fs: &dyn FileSystem, node: NodeId) -> Value {
@@ -44,7 +40,7 @@ fn document(fs: &dyn FileSystem, path: &str, node: NodeId, found: &Metadata) -> 
     let names = or_error(fs.names(node), |names| {
         let list = names.iter().map(|name| {
             json!({"name": name.name, "directory": format!("{:#x}", name.directory.0), "short": name.short,
-                "times": times(name.times)})
+                "times": times_json(name.times)})
         });
         list.collect()
     });
@@ -58,7 +54,7 @@ fn document(fs: &dyn FileSystem, path: &str, node: NodeId, found: &Metadata) -> 
     Ok(json!({
         "path": path, "kind": kind_name(found.kind), "size": found.size_bytes,
         "allocated": found.allocated_bytes, "attributes": found.attributes.0, "links": found.links,
-        "times": times(found.times), "node": format!("{:#x}", node.0), "streams": streams,
+        "times": times_json(found.times), "node": format!("{:#x}", node.0), "streams": streams,
         "names": names, "reparse": reparse, "extended_attributes": attributes,
         "object_id": or_error(fs.object_id(node), |id| json!(id.map(|id| id.to_string()))),
         "case_sensitive": or_error(fs.is_case_sensitive(node), |sensitive| json!(sensitive)),
@@ -69,7 +65,7 @@ fn document(fs: &dyn FileSystem, path: &str, node: NodeId, found: &Metadata) -> 
 pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
     tell(image)?;
     let (_, machine, _) = open(image)?;
-    let (fs, node, path) = node_of(&machine, path)?;
+    let (fs, node, path) = reading(&machine, path)?;
     let found = fs.metadata(node)?;
     let document = document(&*fs, &path.to_string(), node, &found)?;
     if image.json {
@@ -85,7 +81,10 @@ pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
     for name in fs.names(node).unwrap_or_default() {
         let kind = if name.short { "name (8.3)" } else { "name" };
         say(&format!("  {kind:<11} {}", name.name))?;
-        say_times("  ", name.times)?;
+        // Names of FAT have no times of their own.
+        if name.times != Times::default() {
+            say_times("  ", name.times)?;
+        }
     }
     for stream in fs.streams(node)?.iter().filter(|stream| !stream.name.is_empty()) {
         say(&format!("  stream      {} ({} bytes)", stream.name, stream.size_bytes))?;
@@ -113,8 +112,8 @@ pub(super) fn stat(image: &Image, path: &str) -> Result<u8> {
 }
 
 fn say_times(indent: &str, times: Times) -> Result<()> {
-    say(&format!("{indent}  created     {}", times.created))?;
-    say(&format!("{indent}  modified    {}", times.modified))?;
-    say(&format!("{indent}  changed     {}", times.changed))?;
-    say(&format!("{indent}  accessed    {}", times.accessed))
+    say(&format!("{indent}  created     {}", time_text(times.created)))?;
+    say(&format!("{indent}  modified    {}", time_text(times.modified)))?;
+    say(&format!("{indent}  changed     {}", time_text(times.changed)))?;
+    say(&format!("{indent}  accessed    {}", time_text(times.accessed)))
 }

@@ -1,5 +1,6 @@
 //! Trees of files: finding, putting, copying and deleting them.
 
+use super::times::time_json;
 use super::{CLEAN, Changing, Image, change, look, say};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -41,7 +42,7 @@ pub(super) struct Wanted {
 
 pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
     let (_, machine, _) = look::open(image)?;
-    let (fs, node, parsed) = look::node_of(&machine, path)?;
+    let (fs, node, parsed) = look::reading(&machine, path)?;
     let start = parsed.to_string();
     let start = start.trim_end_matches('\\');
     let defects = fs.walk(node, Order::Tree, &mut |file| {
@@ -66,7 +67,7 @@ pub(super) fn find(image: &Image, path: &str, wanted: &Wanted) -> Result<u8> {
             .collect();
         let line = json!({
             "path": full, "kind": kind.letter(), "size": file.size_bytes, "attributes": file.attributes.0,
-            "modified": file.times.modified.to_string(), "streams": streams, "orphan": file.orphan,
+            "modified": time_json(file.times.modified), "streams": streams, "orphan": file.orphan,
         });
         say(&line.to_string())
     })?;
@@ -167,9 +168,10 @@ fn rm_below(
 
 pub(super) fn cp(image: &Image, from: &str, to: &str, changing: &Changing) -> Result<u8> {
     change::changes(image, &format!("cp -r {from} {to}"), changing, |machine| {
-        let (fs, node, parsed) = look::node_of(machine, from)?;
+        let (fs, node, parsed) = look::reading(machine, from)?;
         let target = GuestPath::parse(to)?;
-        let inside = target.volume == parsed.volume
+        let inside = parsed.shadow.is_empty()
+            && target.volume == parsed.volume
             && target.components.len() >= parsed.components.len()
             && target.components.iter().zip(&parsed.components).all(|(a, b)| a.eq_ignore_ascii_case(b));
         if inside {

@@ -6,6 +6,7 @@ use std::path::Path;
 use vmrescue_base::error::{Error, ErrorKind, Layer, Result};
 use vmrescue_base::progress::Progress;
 use vmrescue_block::Disk;
+use vmrescue_fs::shadow::{Shadows, without};
 use vmrescue_image as image;
 use vmrescue_image::Compacted;
 use vmrescue_partition as partition;
@@ -65,7 +66,7 @@ fn same_length(disk: &Disk, length: u64) -> Result<()> {
         .advice("nothing was written; please report this"))
 }
 
-/// What the file systems of the disk do not use, as ranges of the disk. A volume that cannot be read, is not clean, or may go
+/// What neither the file systems of the disk nor shadow copies use, as ranges of the disk. A volume that cannot be read, is not clean, or may go
 /// on on other disks keeps all that it has: `left` says so.
 fn free_ranges(disk: &Disk, left: &mut Vec<String>) -> Result<Vec<Range<u64>>> {
     let table = partition::read(disk)?;
@@ -105,7 +106,13 @@ fn free_in(disk: &Disk, place: &Range<u64>) -> Result<Vec<Range<u64>>> {
     if fs.info().dirty {
         return Err(Error::refused(Layer::Image, "it was not left cleanly"));
     }
-    fs.free_ranges()
+    let mut own = fs.free_ranges()?;
+    own.sort_by_key(|range| range.start);
+    // Shadow copies need what the volume has removed since; where they cannot be read, nobody knows what they need.
+    match Shadows::open(&disk.window(place.clone())?)? {
+        None => Ok(own),
+        Some(shadows) => Ok(without(own, &shadows.all_uses())),
+    }
 }
 
 /// Makes the virtual disk `size` bytes long. Cutting is refused where a partition would lose something; the second

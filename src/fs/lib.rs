@@ -9,6 +9,7 @@ mod open;
 pub mod path;
 mod search;
 pub mod security;
+pub mod shadow;
 pub(crate) mod short_name;
 pub mod tag;
 mod walk;

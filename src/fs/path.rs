@@ -28,6 +28,8 @@ impl std::fmt::Display for VolumeName {
 pub struct GuestPath {
     /// The volume it starts at.
     pub volume: VolumeName,
+    /// The shadow copy of it, as [`crate::shadow::Shadows::find`] takes it; empty for the volume as it is.
+    pub shadow: String,
     /// Directory names and the last name; empty for the root. No component is empty, `.` or `..`.
     pub components: Vec<String>,
     /// The stream after the last colon; empty for the unnamed one.
@@ -38,14 +40,35 @@ impl GuestPath {
     /// Takes a path apart. `file::$DATA` means the unnamed stream.
     ///
     /// # Errors
-    /// `Invalid` with what is wrong: no volume, an empty or unreal component, a bad stream.
+    /// `Invalid` with what is wrong: no volume, an empty or unreal component, a bad stream; a shadow copy, which this is not for.
     pub fn parse(text: &str) -> Result<GuestPath> {
+        let path = GuestPath::parse_any(text)?;
+        if path.shadow.is_empty() {
+            return Ok(path);
+        }
+        Err(Error::invalid(Layer::Shadow, "a shadow copy can only be read, and not by this command")
+            .found(text)
+            .advice("ls, cat, get, stat and find take paths of shadow copies"))
+    }
+
+    /// The same for who only reads: `C:@2\Windows` is in the second shadow copy of `C:`.
+    ///
+    /// # Errors
+    /// As [`GuestPath::parse`], but for shadow copies.
+    pub fn parse_any(text: &str) -> Result<GuestPath> {
         let bad = |why: &str| {
             Error::invalid(Layer::FileSystem, format!("{why} in the guest path {text:?}"))
                 .advice(r"write C:\Windows\file, esp:\EFI\file, #3:\file, or file:stream at the end")
         };
         let (volume, rest) = text.split_once(':').ok_or_else(|| bad("no volume"))?;
         let volume = parse_volume(volume).ok_or_else(|| bad("unknown volume"))?;
+        let (shadow, rest) = match rest.strip_prefix('@') {
+            None => ("", rest),
+            Some(rest) => match rest.split_at(rest.find(['\\', '/']).unwrap_or(rest.len())) {
+                ("", _) => return Err(bad("no shadow copy behind the @")),
+                both => both,
+            },
+        };
         let mut parts: Vec<&str> = rest.split(['\\', '/']).collect();
         if parts.first() == Some(&"") {
             parts.remove(0);
@@ -72,7 +95,12 @@ impl GuestPath {
         if parts.iter().any(|p| p.is_empty() || *p == "." || *p == ".." || p.contains(['\0', ':'])) {
             return Err(bad("a component that cannot be a name"));
         }
-        Ok(GuestPath { volume, components: parts.into_iter().map(String::from).collect(), stream })
+        Ok(GuestPath {
+            volume,
+            shadow: shadow.to_string(),
+            components: parts.into_iter().map(String::from).collect(),
+            stream,
+        })
     }
 
     /// The last component, or an empty text for the root.
@@ -83,7 +111,8 @@ impl GuestPath {
 
 impl std::fmt::Display for GuestPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}\\{}", self.volume, self.components.join("\\"))?;
+        let at = if self.shadow.is_empty() { "" } else { "@" };
+        write!(f, "{}{at}{}\\{}", self.volume, self.shadow, self.components.join("\\"))?;
         if self.stream.is_empty() { Ok(()) } else { write!(f, ":{}", self.stream) }
     }
 }
@@ -128,6 +157,22 @@ mod tests {
         assert_eq!((p.file_name(), p.stream.as_str()), ("b", "Zone.Identifier"));
         assert_eq!(GuestPath::parse(r"C:\b::$DATA").unwrap().stream, "");
         assert_eq!(GuestPath::parse(r"C:\:root").unwrap().stream, "root");
+    }
+
+    #[test]
+    fn shadow_copies_are_for_readers() {
+        for (text, shadow, name) in [
+            (r"c:@2\Windows", "2", "Windows"),
+            ("C:@latest", "latest", ""),
+            (r"#3:@{ab-c}/x:s", "{ab-c}", "x"),
+        ] {
+            let path = GuestPath::parse_any(text).unwrap();
+            assert_eq!((path.shadow.as_str(), path.file_name()), (shadow, name));
+            assert_eq!(GuestPath::parse_any(&path.to_string()).unwrap(), path);
+            assert!(GuestPath::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(GuestPath::parse_any(r"C:@2\a").unwrap().to_string(), r"C:@2\a");
+        assert!(GuestPath::parse_any(r"C:@\a").is_err() && GuestPath::parse(r"C:\a@2").is_ok());
     }
 
     #[test]

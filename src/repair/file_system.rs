@@ -76,9 +76,13 @@ pub fn format_volume(machine: &Machine, number: u32, making: &Making, force: boo
                 // The old copy of a boot sector of NTFS would be taken for the volume's, when the new one is damaged one day.
                 window.zero_at(length - u64::from(sector)..length)?;
                 let spec = fat::FormatSpec { hidden_sectors, ..spec.clone() };
-                let kind = fat::format(&window, &spec)?.name().to_ascii_uppercase();
+                let made = fat::format(&window, &spec)?;
+                let kind = made.kind.name().to_ascii_uppercase();
                 let why = if is_system { ", which the firmware reads" } else { "" };
-                format!("{kind}{why}, {:?}, {}, {length} bytes", spec.label, cluster(spec.cluster_bytes))
+                let few = made.few_clusters.map_or(String::new(), |n| {
+                    format!(", {n} clusters (the specification wants 65,525; mtools and TSK will take it for FAT16)")
+                });
+                format!("{kind}{why}, {:?}, {}{few}, {length} bytes", spec.label, cluster(spec.cluster_bytes))
             }
         };
         Ok(())

@@ -23,6 +23,7 @@ mod script;
 mod second_fat;
 mod second_hive;
 mod sectors;
+mod shadow_copies;
 mod source;
 mod stage;
 mod system_partition;

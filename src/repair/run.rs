@@ -4,6 +4,7 @@ use super::change::{Change, Secrets};
 use super::plan::plan;
 use super::postcondition::Before;
 use super::script::Script;
+use super::shadow_copies::Watch;
 use super::stage::Stage;
 use super::verify::{self, Verdict};
 use serde::Serialize;
@@ -216,11 +217,13 @@ pub(super) fn tried(
     let before = Before::of(&machine, &changes, progress)?;
     let tx = locked.stage();
     let container = image::open_mut(&tx.file(), parent)?;
-    Stage::new(&machine, &machine.writable(&container.disk)?).apply(&changes)?;
+    let watch = Watch::new(machine.writable(&container.disk)?);
+    Stage::new(&machine, &watch.disk()).apply(&changes)?;
     let verified = tx.verify(|_| {
         let staged = container.disk.as_disk();
-        let verdict = verify::verify(&staged, &machine, &options.keys, &changes, &before, progress)?;
+        let mut verdict = verify::verify(&staged, &machine, &options.keys, &changes, &before, progress)?;
         options.accepts(&verdict)?;
+        verdict.warnings = watch.warnings(&machine);
         Ok(verdict)
     })?;
     let bytes_changed = verified.changed_bytes()?;
@@ -345,7 +348,8 @@ fn run_elsewhere(
         Target::InPlace => return Err(Error::invalid(Layer::Transaction, "no new file was named")),
     };
     let staged = image::open_mut(new.file(), parent)?.disk;
-    Stage::new(&machine, &machine.writable(&staged)?).apply(&changes)?;
+    let watch = Watch::new(machine.writable(&staged)?);
+    Stage::new(&machine, &watch.disk()).apply(&changes)?;
     staged.flush()?;
     let container = image::check(&new.file().as_disk())?;
     if let Some(defect) = container.iter().find(|defect| defect.severity != Severity::Note) {
@@ -354,9 +358,11 @@ fn run_elsewhere(
             &defect.to_string(),
         ));
     }
-    let verdict = verify::verify(&staged.as_disk(), &machine, &options.keys, &changes, &before, progress)?;
+    let mut verdict =
+        verify::verify(&staged.as_disk(), &machine, &options.keys, &changes, &before, progress)?;
     options.accepts(&verdict)?;
-    drop(staged);
+    verdict.warnings = watch.warnings(&machine);
+    drop((staged, watch));
     if host.stamp()? != stamp || !host.is_still_there()? {
         return Err(Error::refused(Layer::Image, "the image was changed by another program meanwhile")
             .in_file(path)

@@ -91,6 +91,19 @@ impl Source {
         Ok(Source::Disk(file.to_string(), Arc::new(Machine::open_with(container.disk, keys)?)))
     }
 
+    /// A shadow copy of the volume that this machine's own Windows is on: `2`, `latest`, or its identifier.
+    ///
+    /// # Errors
+    /// `NotFound` without such a copy; damage of its store.
+    pub fn shadow(machine: &Machine, windows: Option<usize>, name: &str) -> Result<Source> {
+        let volume = machine.installation(windows)?.volume;
+        let none = || Error::not_found(Layer::Shadow, "the volume of Windows has no shadow copies");
+        let shadows = machine.shadows(volume)?.ok_or_else(none)?;
+        let number = shadows.find(name)?.number;
+        let fs = vmrescue_fs::open(shadows.view(number)?)?;
+        Ok(Source::Images(vec![Donor { fs, name: format!("shadow copy {number}") }]))
+    }
+
     /// File systems with a Windows on them.
     pub(super) fn donors(&self) -> Vec<Donor> {
         match self {

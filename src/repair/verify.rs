@@ -31,6 +31,8 @@ pub struct Verdict {
     pub agreed: Vec<String>,
     /// Facts that only our own reader could look at, with the reason.
     pub only_one_reader: Vec<String>,
+    /// What else changes that was not asked for: shadow copies of the volume.
+    pub warnings: Vec<String>,
 }
 
 pub(super) fn disagreement(what: &str, path: &str) -> Error {

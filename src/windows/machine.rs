@@ -12,6 +12,7 @@ use vmrescue_block::{Disk, DiskMut};
 use vmrescue_crypt as crypt;
 use vmrescue_crypt::{BitLocker, Keys};
 use vmrescue_fs::path::{GuestPath, VolumeName};
+use vmrescue_fs::shadow::Shadows;
 use vmrescue_fs::{FileSystem, NodeId, read_file, resolve};
 use vmrescue_partition as partition;
 use vmrescue_partition::{EFI_SYSTEM, Partition, Table, TableKind};
@@ -462,6 +463,40 @@ impl Machine {
         let volume = self.volume_of(&path.volume)?;
         let fs = self.file_system(volume)?;
         Ok((volume, resolve(&*fs, &path.components)?))
+    }
+
+    /// The shadow copies of a volume; `None` when it never had any, or has no file system that keeps them.
+    ///
+    /// # Errors
+    /// Of the disk; `Damaged` when their catalog cannot be read.
+    pub fn shadows(&self, volume: usize) -> Result<Option<Shadows>> {
+        let volume =
+            self.volumes.get(volume).ok_or_else(|| Error::invalid(Layer::Windows, "no such volume"))?;
+        if volume.fs.as_ref().is_none_or(|fs| fs.info().kind != "ntfs") {
+            return Ok(None);
+        }
+        Shadows::open(&self.disk.window(volume.range.clone())?)
+    }
+
+    /// The file system of a path that is only read, and its node: that of the volume, or of a shadow copy of it.
+    ///
+    /// # Errors
+    /// As [`Machine::resolve`]; `NotFound` and `Damaged` of shadow copies.
+    pub fn look(&self, path: &GuestPath) -> Result<(Arc<dyn FileSystem>, Option<NodeId>)> {
+        let volume = self.volume_of(&path.volume)?;
+        let mut fs = self.file_system(volume)?;
+        if !path.shadow.is_empty() {
+            let none = || {
+                Error::not_found(Layer::Shadow, format!("the volume {} has no shadow copies", path.volume))
+                    .advice("vmrescue shadow list IMAGE shows those of all volumes")
+            };
+            let shadows = self.shadows(volume)?.ok_or_else(none)?;
+            let copy = shadows.find(&path.shadow)?.number;
+            fs = vmrescue_fs::open(shadows.view(copy)?)
+                .map_err(|e| e.context(format!("shadow copy {copy} of {}", path.volume)))?;
+        }
+        let node = resolve(&*fs, &path.components)?;
+        Ok((fs, node))
     }
 
     /// The installation that a command works on: the only one, or the one with that number from 1.

@@ -16,21 +16,21 @@ use vmrescue::progress::Silent;
 use vmrescue::text::hex;
 use vmrescue::time::FileTime;
 
-fn disk(path: &Path) -> DiskMut {
+pub(crate) fn disk(path: &Path) -> DiskMut {
     DiskMut::new(Arc::new(HostFile::open_write(path).unwrap()))
 }
 
-fn reader(path: &Path) -> FatVolume {
+pub(crate) fn reader(path: &Path) -> FatVolume {
     FatVolume::open(Disk::new(Arc::new(HostFile::open_read(path).unwrap()))).unwrap()
 }
 
-fn empty(dir: &Path, name: &str, bytes: u64) -> PathBuf {
+pub(crate) fn empty(dir: &Path, name: &str, bytes: u64) -> PathBuf {
     let path = dir.join(name);
     std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
     path
 }
 
-fn fsck(path: &Path) {
+pub(crate) fn fsck(path: &Path) {
     let Some(mut fsck) = tool("fsck.fat") else { return };
     let output = fsck.arg("-n").arg(path).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -77,7 +77,7 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-fn node(volume: &dyn FileSystem, path: &str) -> NodeId {
+pub(crate) fn node(volume: &dyn FileSystem, path: &str) -> NodeId {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     vmrescue::fs::resolve(volume, &parts).unwrap().unwrap_or_else(|| panic!("{path} is not there"))
 }
@@ -283,7 +283,7 @@ fn random_changes_are_seen_by_everybody() {
         let path = empty(dir.path(), &format!("{seed}.img"), bytes);
         let spec =
             FormatSpec { label: "RANDOM".into(), kind, cluster_bytes, serial: 7, ..FormatSpec::default() };
-        let made = format(&disk(&path), &spec).unwrap();
+        let made = format(&disk(&path), &spec).unwrap().kind;
         assert!(kind.is_none_or(|kind| kind == made));
         fsck(&path);
         // The largest takes fsck.fat and mtools longest.

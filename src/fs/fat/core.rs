@@ -5,7 +5,7 @@
 
 use super::blocks::{Blocks, TABLE_BLOCK};
 use super::boot::{Boot, Kind};
-use super::directory::Directory;
+use super::directory::{Directory, Name};
 use super::entry::{Raw, SLOT};
 use super::free::FreeMap;
 use super::name::CodePage;
@@ -24,6 +24,8 @@ const GIVEN: u64 = 1 << 31;
 const KEPT_NAMES: usize = 1 << 18;
 /// Most runs of chains that are kept in memory.
 const KEPT_RUNS: usize = 1 << 20;
+/// Most clusters of directories of which it is known whose they are.
+const KEPT_OWNERS: usize = 1 << 20;
 
 /// What an entry of the allocation table says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +99,8 @@ pub(super) struct Core {
     blocks: Blocks,
     pub(super) directories: HashMap<u32, Directory>,
     kept_names: usize,
+    /// Which directory has a cluster; also of directories that are no longer in memory.
+    owners: HashMap<u32, u64>,
     chains: HashMap<u32, Arc<Chain>>,
     kept_runs: usize,
     pub(super) free: Option<FreeMap>,
@@ -169,6 +173,7 @@ impl Core {
             blocks: Blocks::default(),
             directories: HashMap::new(),
             kept_names: 0,
+            owners: HashMap::new(),
             chains: HashMap::new(),
             kept_runs: 0,
             free: None,
@@ -424,6 +429,56 @@ impl Core {
         let known = self.directories.remove(&cluster)?;
         self.kept_names -= known.len();
         Some(known)
+    }
+
+    /// The cluster is this directory's.
+    pub(super) fn own(&mut self, cluster: u32, directory: u64) {
+        if self.owners.len() >= KEPT_OWNERS {
+            self.owners.clear();
+        }
+        self.owners.insert(cluster, directory);
+    }
+
+    /// The directory in which the entry at a place is a name, and the name. An entry does not say where it is: when nobody remembers,
+    /// all directories are looked through.
+    pub(super) fn home(&mut self, at: u64) -> Result<Option<(u64, Name)>> {
+        let data = self.boot.data_at();
+        let cluster = at.checked_sub(data).map(|inside| inside / u64::from(self.boot.cluster_bytes) + 2);
+        let known = match cluster {
+            None => Some(ROOT),
+            // Places on the volume have at most 2^28 clusters.
+            Some(cluster) => self.owners.get(&(cluster as u32)).copied(),
+        };
+        if let Some(directory) = known {
+            match self.name_in(directory, at) {
+                Ok(Some(name)) => return Ok(Some((directory, name))),
+                // It was removed, and its clusters are somebody else's.
+                Ok(None) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let (mut waiting, mut seen) = (vec![ROOT], HashSet::new());
+        while let Some(directory) = waiting.pop() {
+            // A directory that cannot be read hides what is below it; the name may be in another one.
+            let Ok(cluster) = self.directory_cluster(directory) else { continue };
+            if !seen.insert(cluster) {
+                continue;
+            }
+            let inside = self.with_directory(directory, |core, directory| directory.directories(core));
+            let Ok(inside) = inside else { continue };
+            waiting.extend(inside);
+            if let Some(name) = self.name_in(directory, at)? {
+                return Ok(Some((directory, name)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn name_in(&mut self, directory: u64, at: u64) -> Result<Option<Name>> {
+        self.with_directory(directory, |core, directory| {
+            Ok(directory.slot_at(core, at).and_then(|slot| directory.names.get(&slot)).cloned())
+        })
     }
 
     fn forget_directories(&mut self) {

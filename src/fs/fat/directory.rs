@@ -61,6 +61,7 @@ impl Directory {
             clusters.extend(chain.runs.iter().flat_map(|run| run.first..run.first + run.count));
             capacity = clusters.len() as u64 * u64::from(boot.cluster_bytes) / SLOT as u64;
         }
+        clusters.iter().for_each(|cluster| core.own(*cluster, node));
         // At most 8 times 65,536.
         let capacity = capacity as u32;
         let mut directory = Directory {
@@ -264,6 +265,7 @@ impl Directory {
         core.link_run(last, 1, new)?;
         core.forget_chain(self.clusters.first().copied().unwrap_or_default());
         self.clusters.push(new);
+        core.own(new, self.node);
         self.capacity += (size / SLOT as u64) as u32;
         Ok(())
     }
@@ -301,6 +303,18 @@ impl Directory {
         let cluster = u32::try_from(inside / size + 2).ok()?;
         let index = self.clusters.iter().position(|own| *own == cluster)? as u64;
         u32::try_from((index * size + inside % size) / SLOT as u64).ok()
+    }
+
+    /// The directories in it.
+    pub(super) fn directories(&self, core: &mut Core) -> Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for slot in self.names.keys() {
+            let at = self.place(core, *slot)?;
+            if core.entry(at)?.is_directory() {
+                found.push(core.node_at(at));
+            }
+        }
+        Ok(found)
     }
 
     /// True without any name.

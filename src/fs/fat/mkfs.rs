@@ -28,7 +28,8 @@ const MARGIN: u32 = 16;
 pub struct FormatSpec {
     /// Label; at most 11 characters, stored in capitals.
     pub label: String,
-    /// FAT12, FAT16 or FAT32; `None` for FAT32 where it fits, else what does.
+    /// FAT12, FAT16 or FAT32; `None` for FAT32 where it fits, else what does. FAT32 that is asked for has fewer clusters than the
+    /// specification wants on sectors larger than 512 bytes, where it cannot have as many ([`Formatted::few_clusters`]).
     pub kind: Option<Kind>,
     /// Bytes of a cluster; `None` for what Windows takes.
     pub cluster_bytes: Option<u32>,
@@ -38,6 +39,16 @@ pub struct FormatSpec {
     pub created: FileTime,
     /// Sectors in front of the volume, for the boot sector.
     pub hidden_sectors: u32,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Formatted {
+    /// The width of the table's entries.
+    pub kind: Kind,
+    /// FAT32 with this many clusters, fewer than the 65,525 of the specification. Firmware (EDK II), Linux and Windows tell FAT32 by
+    /// its boot sector and read it; programs that count clusters (mtools, The Sleuth Kit) take it for FAT16.
+    pub few_clusters: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +63,7 @@ struct Layout {
 
 impl Layout {
     /// The layout with these clusters, when that kind has as many of them.
-    fn new(kind: Kind, sector_bytes: u32, sectors: u32, cluster_bytes: u32) -> Option<Layout> {
+    fn new(kind: Kind, few: bool, sector_bytes: u32, sectors: u32, cluster_bytes: u32) -> Option<Layout> {
         let cluster_sectors = cluster_bytes / sector_bytes;
         let align = (ALIGNMENT.max(cluster_bytes.min(64 << 10)) / sector_bytes).max(1);
         let root = if kind == Kind::Fat32 { 0 } else { (ROOT_SLOTS * 32).div_ceil(sector_bytes) };
@@ -71,6 +82,7 @@ impl Layout {
                 let (low, high) = match kind {
                     Kind::Fat12 => (1, FAT12_CLUSTERS - MARGIN),
                     Kind::Fat16 => (FAT12_CLUSTERS + MARGIN, FAT16_CLUSTERS - MARGIN),
+                    Kind::Fat32 if few => (FAT12_CLUSTERS + MARGIN, MAX_CLUSTERS),
                     Kind::Fat32 => (FAT16_CLUSTERS, MAX_CLUSTERS),
                 };
                 let fits = (low..high).contains(&clusters);
@@ -88,7 +100,7 @@ impl Layout {
     }
 
     /// The layout that Windows would choose, or the nearest one that is possible.
-    fn choose(kind: Kind, sector_bytes: u32, sectors: u32) -> Option<Layout> {
+    fn choose(kind: Kind, few: bool, sector_bytes: u32, sectors: u32) -> Option<Layout> {
         let bytes = u64::from(sectors) * u64::from(sector_bytes);
         let mib = bytes >> 20;
         let usual: u32 = match kind {
@@ -117,7 +129,7 @@ impl Layout {
         let all = || (0..10).map(|shift| sector_bytes << shift).filter(|size| *size <= MAX_CLUSTER_BYTES);
         let larger = all().filter(|size| *size >= usual);
         let smaller = all().filter(|size| *size < usual).collect::<Vec<_>>().into_iter().rev();
-        larger.chain(smaller).find_map(|size| Layout::new(kind, sector_bytes, sectors, size))
+        larger.chain(smaller).find_map(|size| Layout::new(kind, few, sector_bytes, sectors, size))
     }
 
     fn of(disk: &DiskMut, spec: &FormatSpec) -> Result<Layout> {
@@ -140,15 +152,19 @@ impl Layout {
             Some(kind) => vec![kind],
             None => vec![Kind::Fat32, Kind::Fat16, Kind::Fat12],
         };
-        let found = kinds.iter().find_map(|kind| match spec.cluster_bytes {
-            Some(cluster) => Layout::new(*kind, sector_bytes, sectors, cluster),
-            None => Layout::choose(*kind, sector_bytes, sectors),
+        // With sectors of 512 bytes 33 MiB are enough, and below FAT16 does.
+        let may_be_few = spec.kind == Some(Kind::Fat32) && sector_bytes > 512;
+        let found = [false, true].into_iter().filter(|few| !few || may_be_few).find_map(|few| {
+            kinds.iter().find_map(|kind| match spec.cluster_bytes {
+                Some(cluster) => Layout::new(*kind, few, sector_bytes, sectors, cluster),
+                None => Layout::choose(*kind, few, sector_bytes, sectors),
+            })
         });
         found.ok_or_else(|| impossible(spec, sector_bytes, geometry.length_bytes))
     }
 }
 
-/// The smallest volume of FAT32 with sectors of this size.
+/// The smallest volume of FAT32 with sectors of this size and as many clusters as the specification wants.
 pub fn smallest_fat32(sector_bytes: u32) -> u64 {
     let entries = u64::from(FAT16_CLUSTERS + 2) * 4;
     let tables = 2 * entries.div_ceil(u64::from(sector_bytes));
@@ -161,7 +177,7 @@ fn impossible(spec: &FormatSpec, sector_bytes: u32, length: u64) -> Error {
     let kind = spec.kind.map_or("FAT", Kind::name);
     let error = Error::invalid(Layer::Fat, format!("a volume of {} cannot be {kind}", size(length)));
     match (spec.kind, spec.cluster_bytes) {
-        (Some(Kind::Fat32), None) => error
+        (Some(Kind::Fat32), None) if sector_bytes == 512 => error
             .expected(format!(
                 "at least {} with sectors of {sector_bytes} bytes",
                 size(smallest_fat32(sector_bytes))
@@ -178,7 +194,7 @@ fn impossible(spec: &FormatSpec, sector_bytes: u32, length: u64) -> Error {
 ///
 /// # Errors
 /// `Invalid` for sizes and labels that cannot be.
-pub fn format(disk: &DiskMut, spec: &FormatSpec) -> Result<Kind> {
+pub fn format(disk: &DiskMut, spec: &FormatSpec) -> Result<Formatted> {
     let layout = Layout::of(disk, spec)?;
     let label = if spec.label.is_empty() { None } else { Some(label_bytes(&spec.label)?) };
     let first = boot_sector(&layout, spec, &label.unwrap_or(*b"NO NAME    "));
@@ -213,7 +229,8 @@ pub fn format(disk: &DiskMut, spec: &FormatSpec) -> Result<Kind> {
         raw.set_times(&Times { modified: spec.created, ..Times::default() });
         disk.write_at(root, &raw.0)?;
     }
-    Ok(layout.kind)
+    let few = layout.kind == Kind::Fat32 && boot.clusters < FAT16_CLUSTERS;
+    Ok(Formatted { kind: layout.kind, few_clusters: few.then_some(boot.clusters) })
 }
 
 fn boot_sector(layout: &Layout, spec: &FormatSpec, label: &[u8; 11]) -> Vec<u8> {

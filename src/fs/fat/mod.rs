@@ -21,7 +21,7 @@ mod write;
 pub use boot::{Kind, boot_copy, is_fat, repair_boot_sector};
 pub use check::CODES;
 pub use mend::{is_mended, mend};
-pub use mkfs::{FormatSpec, format, smallest_fat32};
+pub use mkfs::{FormatSpec, Formatted, format, smallest_fat32};
 pub use name::CodePage;
 pub use volume::FatVolume;
 pub use write::FatVolumeMut;

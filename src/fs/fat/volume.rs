@@ -288,28 +288,23 @@ impl FileSystem for FatVolume {
         Ok((end - offset) as usize)
     }
 
-    /// The name, as long as the directory is in memory: an entry does not say in which directory it is.
+    /// The long name and the 8.3 name; a name that is both at once is told once, as a short one.
     fn names(&self, node: NodeId) -> Result<Vec<NodeName>> {
         let mut guard = self.core();
-        let Some((at, _)) = guard.entry_of(node.0)? else { return Ok(Vec::new()) };
-        let core: &Core = &guard;
+        let core: &mut Core = &mut guard;
+        let Some((at, _)) = core.entry_of(node.0)? else { return Ok(Vec::new()) };
+        let Some((owner, name)) = core.home(at)? else { return Ok(Vec::new()) };
+        let named = |name: String, short: bool| NodeName {
+            directory: NodeId(owner),
+            name,
+            short,
+            times: Times::default(),
+        };
         let mut found = Vec::new();
-        for directory in core.directories.values() {
-            let Some(slot) = directory.slot_at(core, at) else { continue };
-            let Some(name) = directory.names.get(&slot) else { continue };
-            let text = Directory::text(name, core).0;
-            let owner = NodeId(directory.node);
-            if name.long.is_some() {
-                let short = super::name::short_text(&name.short, 0, core.page);
-                found.push(NodeName { directory: owner, name: short, short: true, times: Times::default() });
-            }
-            found.push(NodeName {
-                directory: owner,
-                name: text,
-                short: name.long.is_none(),
-                times: Times::default(),
-            });
+        if name.long.is_some() {
+            found.push(named(super::name::short_text(&name.short, 0, core.page), true));
         }
+        found.push(named(Directory::text(&name, core).0, name.long.is_none()));
         Ok(found)
     }
 

@@ -33,7 +33,7 @@ fn defects(bytes: &[u8]) -> Vec<String> {
 /// A volume with files, and the same one after every kind of change.
 fn before_and_after(kind: Kind, bytes: u64) -> (Vec<u8>, Vec<u8>) {
     let (device, disk) = memory(vec![0; bytes as usize]);
-    assert_eq!(format(&disk, &FormatSpec { kind: Some(kind), ..FormatSpec::default() }).unwrap(), kind);
+    assert_eq!(format(&disk, &FormatSpec { kind: Some(kind), ..FormatSpec::default() }).unwrap().kind, kind);
     let old = changed(device.to_vec(), |volume| {
         let root = volume.root();
         for (name, length) in [("kept.txt", 3000), ("to be removed.bin", 20_000), ("grows.log", 10)] {
