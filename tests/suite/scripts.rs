@@ -510,6 +510,8 @@ fn drivers_come_from_a_folder_a_disk_or_a_wim_when_the_store_has_none() {
         assert_eq!(code(&vmrescue(&words)), 2, "the store has none");
         let wrong = vmrescue(&[&words[..], &["--source", other.to_str().unwrap()]].concat());
         assert_eq!(code(&wrong), 2, "another build is not taken");
+        let why = text(&wrong);
+        assert!(why.contains("not taken, version") && why.contains("--set version="), "{why}");
         let done = vmrescue(&[&words[..], &["--source", &source]].concat());
         assert_eq!(code(&done), 0, "{source}: {}", text(&done));
         assert!(text(&done).contains(version), "{source}: {}", text(&done));

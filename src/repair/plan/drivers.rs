@@ -38,27 +38,34 @@ impl Planner<'_> {
         // The whole store is gone through: only for a file that needs it.
         let versions = store_versions(self.machine, self.installation, &file)?;
         let usable: Vec<_> = versions.iter().filter(|found| found.is_restorable_on(architecture)).collect();
+        let notes = self.planned.notes.len();
         if !usable.iter().any(wanted)
             && self.restore_from_source(&file, &place, version, now.as_ref(), &versions)?
         {
             return Ok(());
         }
         let Some(best) = usable.iter().copied().find(|found| wanted(found)) else {
-            let there: Vec<String> = versions
+            // What a source has and was not taken, and why.
+            let refused = self.planned.notes.split_off(notes.min(self.planned.notes.len()));
+            let advice = if refused.is_empty() {
+                "name a healthy machine's disk, an install.wim or a folder of the same build: --source FILE"
+            } else {
+                "a version of another build is taken when it is asked for: --set version=VERSION"
+            };
+            let mut there: Vec<String> = versions
                 .iter()
                 .map(|found| {
                     format!("{} ({})", found.component, found.problem.as_deref().unwrap_or("usable"))
                 })
                 .collect();
+            there.extend(refused);
             return Err(Error::not_found(
                 Layer::Windows,
                 format!("the component store has no healthy {file} to restore"),
             )
             .expected(format!("a full PE file for {architecture} {version}"))
             .found(if there.is_empty() { "no copy at all".to_string() } else { there.join("; ") })
-            .advice(
-                "name a healthy machine's disk, an install.wim or a folder of the same build: --source FILE",
-            ));
+            .advice(advice));
         };
         if self.file(&best.path)? == now {
             return Ok(());
