@@ -110,7 +110,7 @@ impl Watch {
                     }
                 }
                 Err(e) => {
-                    list.push(format!("the shadow copies of {name} cannot be read, and may be changed: {e}"))
+                    list.push(format!("the shadow copies of {name} cannot be read, and may be changed: {e}"));
                 }
             }
         }
