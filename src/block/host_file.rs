@@ -108,8 +108,11 @@ fn refuse_pipe(path: &Path) -> std::io::Result<()> {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "this is a pipe, not a disk"));
         }
     }
+    // Windows says of a folder that access is denied.
     #[cfg(not(unix))]
-    let _only_elsewhere = path;
+    if path.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
     Ok(())
 }
 
@@ -130,9 +133,16 @@ fn busy(path: &Path, file: Option<&File>) -> Error {
     }
 }
 
+fn is_directory(path: &Path) -> Error {
+    Error::invalid(Layer::Host, "this is a directory, not a disk image").in_file(path)
+}
+
 fn cannot_open(path: &Path, write: bool, e: std::io::Error) -> Error {
     if is_in_use(&e) {
         return busy(path, None);
+    }
+    if e.kind() == std::io::ErrorKind::IsADirectory {
+        return is_directory(path);
     }
     if e.kind() == std::io::ErrorKind::ResourceBusy {
         let what = "the device is in use: a partition of it is mounted, or another program has it";
@@ -168,18 +178,52 @@ fn write_some(file: &File, offset: u64, data: &[u8]) -> std::io::Result<usize> {
 
 /// Which file it is. Devices have no identity of their own: their numbers change with every start.
 #[cfg(unix)]
-fn id_of(meta: &std::fs::Metadata) -> Option<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
-    // Some file systems do not keep the time of making.
-    let created = meta.created().ok().and_then(since).map(|time| time.as_nanos() as u64);
-    meta.is_file().then(|| FileId { device: meta.dev(), inode: meta.ino(), created })
+fn id_of(_: &File, meta: &std::fs::Metadata) -> Option<FileId> {
+    of_unix(meta)
 }
 
-/// Which file it is: not known here; while it is open nobody can put another one in its place.
-#[cfg(not(unix))]
-fn id_of(_: &std::fs::Metadata) -> Option<FileId> {
+#[cfg(unix)]
+fn of_unix(meta: &std::fs::Metadata) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    meta.is_file().then(|| FileId { device: meta.dev(), inode: meta.ino(), created: created(meta) })
+}
+
+/// Which file it is: the number of its volume, and its number there, which NTFS does not give twice: it counts the uses of a
+/// record. The time of making says nothing here, Windows gives it to whatever takes a name within 15 seconds. A device has none.
+#[cfg(windows)]
+fn id_of(file: &File, meta: &std::fs::Metadata) -> Option<FileId> {
+    let found = if meta.is_file() { winapi_util::file::information(file).ok() } else { None }?;
+    Some(FileId { device: found.volume_serial_number(), inode: found.file_index(), created: None })
+}
+
+/// Which file it is: not known here.
+#[cfg(not(any(unix, windows)))]
+fn id_of(_: &File, _: &std::fs::Metadata) -> Option<FileId> {
     None
+}
+
+/// Which file a path leads to. Nothing is opened where the system says it without.
+#[cfg(unix)]
+fn there(path: &Path) -> std::io::Result<Option<FileId>> {
+    Ok(of_unix(&std::fs::metadata(path)?))
+}
+
+/// Which file a path leads to: opened for nothing but asking, which the lock of a writer does not keep away.
+#[cfg(not(unix))]
+fn there(path: &Path) -> std::io::Result<Option<FileId>> {
+    #[cfg(windows)]
+    let file = std::os::windows::fs::OpenOptionsExt::access_mode(&mut OpenOptions::new(), 0).open(path)?;
+    #[cfg(not(windows))]
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    Ok(id_of(&file, &meta))
+}
+
+/// Some file systems do not keep the time of making.
+#[cfg(unix)]
+fn created(meta: &std::fs::Metadata) -> Option<u64> {
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+    meta.created().ok().and_then(since).map(|time| time.as_nanos() as u64)
 }
 
 impl HostFile {
@@ -255,7 +299,7 @@ impl HostFile {
         // The content of a device is not dated; nobody else has it while we are alone.
         let modified = if meta.is_file() { meta.modified().ok() } else { None };
         let length_bytes = if meta.is_file() { meta.len() } else { self.geometry().length_bytes };
-        Ok(FileStamp { id: id_of(&meta), length_bytes, modified })
+        Ok(FileStamp { id: id_of(&self.file, &meta), length_bytes, modified })
     }
 
     /// True when the path that was opened still leads to this file.
@@ -263,8 +307,8 @@ impl HostFile {
     /// # Errors
     /// As the operating system says; a path that leads nowhere is no error.
     pub fn is_still_there(&self) -> Result<bool> {
-        match std::fs::metadata(&self.path) {
-            Ok(meta) => Ok(id_of(&meta) == self.stamp()?.id),
+        match there(&self.path) {
+            Ok(id) => Ok(id == self.stamp()?.id),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("cannot be looked up", &self.path, e)),
         }
@@ -318,7 +362,7 @@ impl HostFile {
 
     fn locked(file: File, path: &Path, what: Use, writable: bool) -> Result<HostFile> {
         if file.metadata().is_ok_and(|m| m.is_dir()) {
-            return Err(Error::invalid(Layer::Host, "this is a directory, not a disk image").in_file(path));
+            return Err(is_directory(path));
         }
         let mut taken = host_lock::take(&file, what);
         // A program that is just being started holds copies of its parent's locks for a moment.
@@ -478,6 +522,43 @@ impl WritableDevice for HostFile {
 mod tests {
     use super::*;
     use vmrescue_base::error::ErrorKind;
+
+    /// Programs that know nothing of us: those that do not share writing are seen, and see us.
+    #[cfg(windows)]
+    #[test]
+    fn share_modes_keep_programs_apart() {
+        use std::os::windows::fs::OpenOptionsExt;
+        const READ: u32 = 1;
+        const WRITE: u32 = 2;
+        const DELETE: u32 = 4;
+        const ALL: u32 = READ | WRITE | DELETE;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.raw");
+        drop(HostFile::create_new(&path).unwrap());
+        let open = |write: bool, share: u32| {
+            OpenOptions::new().read(true).write(write).share_mode(share).open(&path)
+        };
+        let busy = |taken: Result<HostFile>| assert_eq!(taken.unwrap_err().kind(), ErrorKind::Busy);
+        // A machine that runs writes and lets others read; a backup reads and lets nobody write.
+        let machine = open(true, READ).unwrap();
+        busy(HostFile::open_read(&path));
+        busy(HostFile::open_write(&path));
+        HostFile::peek(&path).unwrap();
+        drop(machine);
+        let backup = open(false, READ).unwrap();
+        busy(HostFile::open_write(&path));
+        HostFile::open_read(&path).unwrap();
+        drop(backup);
+        // And the other way.
+        let writer = HostFile::open_write(&path).unwrap();
+        assert!(open(true, ALL).is_err() && std::fs::remove_file(&path).is_err());
+        assert!(std::fs::rename(&path, dir.path().join("other")).is_err());
+        drop(writer);
+        let reader = HostFile::open_read(&path).unwrap();
+        assert!(open(true, ALL).is_err());
+        drop(reader);
+        open(true, READ).unwrap();
+    }
 
     #[test]
     fn a_writer_keeps_others_out_and_readers_share() {

@@ -25,6 +25,10 @@ pub(super) enum Use {
 }
 
 /// How a try to lock ended.
+#[cfg_attr(
+    windows,
+    expect(dead_code, reason = "share modes refuse while the file is opened, not afterwards")
+)]
 pub(super) enum Locked {
     /// The locks are held as long as the file is open.
     Held,

@@ -56,6 +56,10 @@ pub fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
 /// # Errors
 /// As the operating system says; `AlreadyExists`.
 pub fn create_private_folder(path: &Path) -> std::io::Result<()> {
+    #[cfg_attr(
+        not(unix),
+        expect(unused_mut, reason = "Windows inherits the permissions of the folder above")
+    )]
     let mut builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
