@@ -5,6 +5,7 @@ use super::cell::{NONE, compare_names};
 use super::editor::HiveEditor;
 use super::hive::Hive;
 use super::key::Key;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use vmrescue_base::error::{Defect, ErrorKind, Layer, Result, Severity};
 use vmrescue_base::limits::MAX_KEY_DEPTH;
@@ -67,22 +68,22 @@ impl Builder {
         }
         let mut offsets = Vec::new();
         for value in values {
-            match value.data() {
-                Ok(data) => {
-                    let made = match self.editor.new_value(&value.name(), value.data_type(), &data) {
-                        Ok(made) => made,
-                        Err(e) if e.kind() == ErrorKind::Limit => {
-                            self.lose(source, &format!("value {} ({})", value.name(), e.detail()));
-                            continue;
-                        }
-                        Err(e) => return Err(e),
-                    };
-                    if value.is_tombstone() && self.editor.hive().minor_version() >= 6 {
+            let buried = value.is_tombstone() && self.editor.hive().minor_version() >= 6;
+            // What a layer has deleted has no data, whatever stands there.
+            let data = if buried { Ok(Cow::Borrowed(&[][..])) } else { value.data() };
+            let made = data.and_then(|data| self.editor.new_value(&value.name(), value.data_type(), &data));
+            match made {
+                Ok(made) => {
+                    if buried {
                         self.editor.bury(made)?;
                     }
                     offsets.push(made);
                 }
-                Err(e) => self.lose(source, &format!("value {} ({})", value.name(), e.detail())),
+                // Its data cannot be read, or are more than Windows takes.
+                Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Limit) => {
+                    self.lose(source, &format!("value {} ({})", value.name(), e.detail()));
+                }
+                Err(e) => return Err(e),
             }
         }
         self.editor.set_values(target, &offsets)?;

@@ -504,6 +504,19 @@ fn keys_below_what_a_layer_deletes_are_refused() {
     let rebuilt = Hive::parse(rebuilt).unwrap();
     assert!(lost.is_empty() && rebuilt.check().iter().all(|defect| defect.severity == Severity::Note));
     assert_eq!(rebuilt.key("gone").unwrap().unwrap().layered(), Layered::Tombstone);
+    // A value that the layer deletes has neither type nor data, and a repair leaves it so.
+    let mut editor = HiveEditor::new(Hive::parse(hive.bytes().to_vec()).unwrap()).unwrap();
+    editor.set_value(r"tree\old", "buried", DataType(0), &[]).unwrap();
+    let node = editor.hive().key(r"tree\old").unwrap().unwrap().value_of("buried").unwrap().unwrap().0;
+    editor.bury(node).unwrap();
+    let buried = Hive::parse(editor.finish(FileTime::now()).unwrap().bytes).unwrap();
+    let errors = |hive: &Hive| hive.check().iter().filter(|d| d.severity == Severity::Error).count();
+    assert_eq!(errors(&buried), 0);
+    let (again, lost) = rebuild(&buried).unwrap();
+    assert_eq!((errors(&Hive::parse(again).unwrap()), lost.len()), (0, 0));
+    let mut typed = buried.into_bytes();
+    typed[4100 + node as usize + 12] = 1;
+    assert_eq!(errors(&Hive::parse(typed).unwrap()), 1);
     // A value below the deleted key, and a layer in a hive that has none.
     let at = places(&bytes)[2];
     bytes[at + 4 + 13] = 0;

@@ -58,10 +58,20 @@ impl DataType {
             .map_or_else(|| format!("{:#x}", self.0), |name| (*name).to_string())
     }
 
-    /// The type of that name, as reg.exe takes it.
+    /// The type of that name: reg.exe's, with or without `REG_`, or PowerShell's.
     pub fn from_name(name: &str) -> Option<DataType> {
-        let place = DataType::NAMES.iter().position(|known| known.eq_ignore_ascii_case(name))?;
-        Some(DataType(place as u32))
+        const POWER_SHELL: [(&str, DataType); 4] = [
+            ("String", DataType::SZ),
+            ("ExpandString", DataType::EXPAND_SZ),
+            ("MultiString", DataType::MULTI_SZ),
+            ("None", DataType(0)),
+        ];
+        let is = |known: &str| {
+            known.eq_ignore_ascii_case(name)
+                || known.strip_prefix("REG_").is_some_and(|short| short.eq_ignore_ascii_case(name))
+        };
+        let place = DataType::NAMES.iter().position(|known| is(known)).map(|place| DataType(place as u32));
+        place.or_else(|| POWER_SHELL.iter().find(|(known, _)| is(known)).map(|(_, kind)| *kind))
     }
 }
 
@@ -140,6 +150,11 @@ impl<'a> Value<'a> {
     /// True for a size of 0 beside a place, which Windows does not take.
     pub(super) fn is_empty_with_a_cell(&self) -> bool {
         self.number(4) == 0 && self.number(8) != u32::MAX
+    }
+
+    /// True for no type, no data and no place of any.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.number(4) == 0 && self.number(8) == u32::MAX && self.number(12) == 0
     }
 
     /// Size and cell of data that lies outside of the value.

@@ -100,6 +100,8 @@ pub fn run_on_hive(
         // Only what differs: a hive may have hundreds of megabytes.
         changed.iter().try_for_each(|range| tx.file().write_at(range.start as u64, &bytes[range.clone()]))?;
     }
+    // The verifiers read the file; two copies in memory would be one too many.
+    drop(bytes);
     let own = Options { secrets: secrets.clone(), ..options.clone() };
     let look = |staged: &[u8]| sees_changes(staged, &changes, &secrets);
     publish(tx, path, &known, look, || own.record(title, &changes), options, progress)

@@ -1,5 +1,6 @@
 //! Registry paths as users type them, to the file of a hive and the key inside.
 
+use std::borrow::Cow;
 use vmrescue_base::error::{Error, Layer, Result};
 use vmrescue_windows::{HIVES, Installation, Machine, boot_stores};
 
@@ -57,10 +58,29 @@ pub fn key_path(machine: &Machine, installation: &Installation, text: &str) -> R
     Ok(KeyPath { hive: format!(r"{}\System32\config\{hive}", installation.path), key: keys.join("\\") })
 }
 
+/// A path without what other programs put before its root: `Computer\` of regedit's address bar, `Registry::` of PowerShell, the `:`
+/// of its drives (`HKLM:\`).
+pub fn plain_root(text: &str) -> Cow<'_, str> {
+    const SEPARATORS: [char; 2] = ['\\', '/'];
+    let mut rest = text.trim_start_matches(SEPARATORS);
+    for before in ["Microsoft.PowerShell.Core\\", "Registry::", "Computer\\"] {
+        if rest.get(..before.len()).is_some_and(|start| start.eq_ignore_ascii_case(before)) {
+            rest = &rest[before.len()..];
+        }
+    }
+    let end = rest.find(SEPARATORS).unwrap_or(rest.len());
+    match rest[..end].strip_suffix(':') {
+        Some(root) if root.len() >= 3 => Cow::Owned(format!("{root}{}", &rest[end..])),
+        _ if rest.len() == text.trim_start_matches(SEPARATORS).len() => Cow::Borrowed(text),
+        _ => Cow::Borrowed(rest),
+    }
+}
+
 /// The first names of a path, which lead to a hive and are never parts of a name with `/`, and what is left as one part: there only
 /// `\` separates.
 fn parts(text: &str) -> Vec<String> {
     const SEPARATORS: [char; 2] = ['\\', '/'];
+    let text = plain_root(text);
     let mut rest = text.trim_start_matches(SEPARATORS);
     let mut found = Vec::new();
     let mut wanted = 1;

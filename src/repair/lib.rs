@@ -41,7 +41,7 @@ pub use ending::{Ending, Missing};
 pub use file_system::{Making, format_volume, repair_file_system, repair_file_systems};
 pub use fixes::{FixPlan, FixPlans, run_fixes};
 pub use hive_cure::{Cured, copy_of_hive, cure_hive};
-pub use key_path::{KeyPath, key_path};
+pub use key_path::{KeyPath, key_path, plain_root};
 pub use packages::Package;
 pub use plan::{Context, Planned, plan, plan_on_disk, plan_with, registry_data};
 pub use rebuild_boot::{rebuild_boot, store_bytes, store_changes};

@@ -318,6 +318,8 @@ class Hive:
                 continue
             if not flags & 1 and n % 2:
                 self.rule('value-name', 4096 + vk, 'half a character')
+            if flags & 2 and (size != 0 or self.u32(v + 8) != NONE or self.u32(v + 12) != 0):
+                self.rule('value-layer', 4096 + vk, 'deleted and has something')
             if flags & 2 and self.minor < 6:
                 self.rule('value-layer', 4096 + vk)
             name = self.units(v + 20, n, flags & 1)

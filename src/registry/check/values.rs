@@ -57,6 +57,10 @@ impl<'a> Walk<'a> {
                     format!("link {} has a value that is none of a link", key.name()),
                 );
             }
+            if value.is_tombstone() && self.hive.minor_version() >= 6 && !value.is_nothing() {
+                let text = format!("value {} is deleted by its layer and has a type or data", value.name());
+                self.bad("hive-layer-wrong", offset, text);
+            }
             if value.is_tombstone() && self.hive.minor_version() < 6 {
                 let text = format!("value {} is deleted by its layer, and the hive has none", value.name());
                 self.bad("hive-layer-wrong", offset, text);

@@ -20,10 +20,13 @@ impl HiveEditor {
         Ok(())
     }
 
-    /// Marks a value as deleted by its layer.
+    /// Makes a value without data one that its layer has deleted: without a type, a size and a place, as Windows asks for.
     pub(crate) fn bury(&mut self, value: u32) -> Result<()> {
         let flags = u16_at(self.content(value)?, 16).unwrap_or(0); // at least 20 bytes, made by `new_value`
         self.put(value, 16, &(flags | TOMBSTONE).to_le_bytes());
+        self.put_u32(value, 4, 0);
+        self.put_u32(value, 8, NONE);
+        self.put_u32(value, 12, 0);
         Ok(())
     }
 

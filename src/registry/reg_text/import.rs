@@ -50,6 +50,8 @@ fn decode(bytes: &[u8], code_page: CodePage) -> String {
                 rest.as_chunks::<2>().0.iter().flat_map(|pair| [pair[1], pair[0]]).collect();
             names::from_bytes(&swapped)
         }
+        // UTF-16 without its mark, as some programs write it.
+        [b'W' | b'R', 0, b'i' | b'E', 0, ..] => names::from_bytes(bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
         // Without a mark: UTF-8 where it is, else the code page.
         _ => match std::str::from_utf8(bytes) {

@@ -83,6 +83,7 @@ fn every_syntax_is_read() {
     ];
     assert_eq!(parse(&file_bytes(text)).unwrap(), expected);
     assert_eq!(parse(text.as_bytes()).unwrap(), expected);
+    assert_eq!(parse(&file_bytes(text)[2..]).unwrap(), expected, "without the mark");
     let more = "Windows Registry Editor Version 5.00\n[HKLM\\SOFTWARE\\a]b]  ; words\n  \"two\"=\"first\nsecond\" ; end\n\"b\" = hex:01,\\\n\n ; between\n  02\n\
         \"n\"=dword:0000000f ; fifteen\n@=-\n\"t\"=hex(ffff0009):\n\"u\"=hex(b):01,00,00,00,00,00,00,00";
     let key = r"HKLM\SOFTWARE\a]b".to_string();
