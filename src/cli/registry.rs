@@ -7,6 +7,7 @@ use super::{CLEAN, Changing, FINDINGS, Image, change, look, say, say_error};
 use clap::Subcommand;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vmrescue_base::error::{Defect, Error, Layer, Result, Severity};
@@ -231,13 +232,17 @@ fn below_root(path: &str) -> String {
     vmrescue_registry::path::names(rest).collect::<Vec<_>>().join("\\")
 }
 
-/// Finds the hive that a path leads into, and the path inside it.
-type Hives<'a> = dyn FnMut(&str) -> Result<(KeyPath, Arc<Hive>)> + 'a;
+/// Finds the hive that a path leads into, and the path inside it. A hive may have hundreds of megabytes: it is lent.
+type Hives<'a, H> = dyn FnMut(&str) -> Result<(KeyPath, H)> + 'a;
 
 /// Turns operations on a hive into changes; those that would change nothing are left out.
 ///
 /// Each operation sees what those before it leave behind, so they are tried on a copy of the hive in memory as they come.
-fn changes_of(hives: &mut Hives<'_>, operations: &[Operation], by: By) -> Result<Vec<Change>> {
+fn changes_of<H: Deref<Target = Hive>>(
+    hives: &mut Hives<'_, H>,
+    operations: &[Operation],
+    by: By,
+) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let mut tried: BTreeMap<String, HiveEditor> = BTreeMap::new();
     for (place, operation) in operations.iter().enumerate() {
@@ -322,9 +327,7 @@ fn apply(image: &Image, title: &str, changing: &Changing, operations: &[Operatio
     if is_bare(image)? {
         let file = image.image.display().to_string();
         return change::on_hive(image, title, changing, |hive| {
-            let hive = Arc::new(hive.clone());
-            let mut hives =
-                |path: &str| Ok((KeyPath { hive: file.clone(), key: below_root(path) }, Arc::clone(&hive)));
+            let mut hives = |path: &str| Ok((KeyPath { hive: file.clone(), key: below_root(path) }, hive));
             changes_of(&mut hives, operations, by)
         });
     }
