@@ -17,7 +17,13 @@ const GROUPS: [(&str, &[&str]); 7] = [
         &["diagnose", "info", "inspect", "check", "drivers", "updates", "events", "timeline", "files"],
     ),
     ("Make it boot again", &["repair", "scripts", "reg", "bcd", "partition"]),
-    ("Files", &["ls", "cat", "get", "stat", "find", "put", "cp", "mv", "rm", "mkdir", "mount", "serve"]),
+    (
+        "Files",
+        &[
+            "ls", "cat", "get", "stat", "find", "diff", "shadow", "put", "cp", "mv", "rm", "mkdir", "mount",
+            "serve",
+        ],
+    ),
     ("The way back", &["history", "undo", "redo", "recover"]),
     ("Many machines", &["batch", "baseline", "collect"]),
     ("Virtual disks", &["disk"]),
