@@ -178,8 +178,8 @@ fn write_some(file: &File, offset: u64, data: &[u8]) -> std::io::Result<usize> {
 
 /// Which file it is. Devices have no identity of their own: their numbers change with every start.
 #[cfg(unix)]
-fn id_of(_: &File, meta: &std::fs::Metadata) -> Option<FileId> {
-    of_unix(meta)
+fn id_of(_: &File, meta: &std::fs::Metadata) -> std::io::Result<Option<FileId>> {
+    Ok(of_unix(meta))
 }
 
 #[cfg(unix)]
@@ -191,15 +191,18 @@ fn of_unix(meta: &std::fs::Metadata) -> Option<FileId> {
 /// Which file it is: the number of its volume, and its number there, which NTFS does not give twice: it counts the uses of a
 /// record. The time of making says nothing here, Windows gives it to whatever takes a name within 15 seconds. A device has none.
 #[cfg(windows)]
-fn id_of(file: &File, meta: &std::fs::Metadata) -> Option<FileId> {
-    let found = if meta.is_file() { winapi_util::file::information(file).ok() } else { None }?;
-    Some(FileId { device: found.volume_serial_number(), inode: found.file_index(), created: None })
+fn id_of(file: &File, meta: &std::fs::Metadata) -> std::io::Result<Option<FileId>> {
+    if !meta.is_file() {
+        return Ok(None);
+    }
+    let found = winapi_util::file::information(file)?;
+    Ok(Some(FileId { device: found.volume_serial_number(), inode: found.file_index(), created: None }))
 }
 
 /// Which file it is: not known here.
 #[cfg(not(any(unix, windows)))]
-fn id_of(_: &File, _: &std::fs::Metadata) -> Option<FileId> {
-    None
+fn id_of(_: &File, _: &std::fs::Metadata) -> std::io::Result<Option<FileId>> {
+    Ok(None)
 }
 
 /// Which file a path leads to. Nothing is opened where the system says it without.
@@ -216,7 +219,7 @@ fn there(path: &Path) -> std::io::Result<Option<FileId>> {
     #[cfg(not(windows))]
     let file = File::open(path)?;
     let meta = file.metadata()?;
-    Ok(id_of(&file, &meta))
+    id_of(&file, &meta)
 }
 
 /// Some file systems do not keep the time of making.
@@ -299,7 +302,8 @@ impl HostFile {
         // The content of a device is not dated; nobody else has it while we are alone.
         let modified = if meta.is_file() { meta.modified().ok() } else { None };
         let length_bytes = if meta.is_file() { meta.len() } else { self.geometry().length_bytes };
-        Ok(FileStamp { id: id_of(&self.file, &meta), length_bytes, modified })
+        let id = id_of(&self.file, &meta).map_err(|e| Error::io("cannot be identified", &self.path, e))?;
+        Ok(FileStamp { id, length_bytes, modified })
     }
 
     /// True when the path that was opened still leads to this file.

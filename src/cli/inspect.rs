@@ -16,7 +16,7 @@ use vmrescue_image::Container;
 use vmrescue_report::html::{Page, PageEvent, html};
 use vmrescue_report::{Inspection, text};
 use vmrescue_windows::events::{BootEvents, Kind, boot_events};
-use vmrescue_windows::{Installation, Machine, Unseen, services_seen, updates};
+use vmrescue_windows::{Installation, Machine, Unseen, Weight, services_seen, updates};
 
 /// What `inspect` takes.
 #[derive(Debug, Args)]
@@ -98,15 +98,16 @@ fn write_page(
     let rules = output.rules(image)?;
     rules.check(file)?;
     // What the rules have read is not read again. An installation that was not asked for is not in them.
-    let read: Vec<Arc<Readings>> = (1..=machine.installations.len())
-        .map(|number| {
+    let (read, notes): (Vec<Arc<Readings>>, Vec<Vec<String>>) = (1..)
+        .zip(&machine.installations)
+        .map(|(number, installation)| {
             let own = diagnoses.iter().find(|one| one.windows == Some(number));
             match own.and_then(|one| one.read.clone()) {
-                Some(read) => read,
-                None => Arc::new(readings(machine, &machine.installations[number - 1])),
+                Some(read) => (read, Vec::new()),
+                None => undiagnosed(machine, installation, number),
             }
         })
-        .collect();
+        .unzip();
     let sha256 = if image.hash { identity::image(image)?["sha256"].clone() } else { Value::Null };
     let page = Page {
         inspection,
@@ -114,6 +115,7 @@ fn write_page(
         services: read.iter().map(|read| read.services.clone()).collect(),
         updates: read.iter().map(|read| read.updates.clone()).collect(),
         events: read.iter().map(|read| happenings(&read.events)).collect(),
+        notes,
         image: image.image.display().to_string(),
         sha256: sha256.as_str().map(String::from),
         made: FileTime::now(),
@@ -121,17 +123,34 @@ fn write_page(
     rules.write(file, html(&page).as_bytes())
 }
 
-/// What the page tells of an installation that was not diagnosed: what cannot be read of it is said by its own diagnosis.
-fn readings(machine: &Machine, installation: &Installation) -> Readings {
+/// What the page tells of an installation that was not diagnosed, and what of it could not be read: nothing else on the page says so.
+fn undiagnosed(
+    machine: &Machine,
+    installation: &Installation,
+    number: usize,
+) -> (Arc<Readings>, Vec<String>) {
     let set = installation.control_sets.default.max(1);
     let unseen = Unseen::default();
     let hive = machine.hive(installation, "SYSTEM");
     let list = hive.and_then(|hive| services_seen(machine, installation, &hive, set, true, &unseen));
-    Readings {
-        services: list.unwrap_or_default(),
-        updates: updates(machine, installation).unwrap_or_default(),
-        events: boot_events(machine, installation).unwrap_or_default(),
-    }
+    let services = unseen.seen("services and drivers", &installation.path, Weight::Critical, list);
+    let updates = updates(machine, installation);
+    let updates = unseen.seen("packages and pending updates", &installation.path, Weight::Partial, updates);
+    let events = boot_events(machine, installation);
+    let events = unseen.seen("event logs", &installation.path, Weight::Partial, events);
+    let mut notes = vec![format!(
+        "This installation was not diagnosed; to do it: vmrescue diagnose IMAGE --windows {number}"
+    )];
+    let mut found = unseen.list();
+    found.extend(updates.iter().flat_map(|updates| updates.unread.iter().cloned()));
+    notes.extend(found.iter().map(|unread| format!("Could not be read: {unread}")));
+    // What is missing of these three stands in the notes.
+    let read = Readings {
+        services: services.unwrap_or_default(),
+        updates: updates.unwrap_or_default(),
+        events: events.unwrap_or_default(),
+    };
+    (Arc::new(read), notes)
 }
 
 /// Starts, stops and crashes that the event logs tell.

@@ -10,7 +10,7 @@ use vmrescue_fs::shadow::{Shadows, without};
 use vmrescue_image as image;
 use vmrescue_image::Compacted;
 use vmrescue_partition as partition;
-use vmrescue_partition::TableKind;
+use vmrescue_partition::{MICROSOFT_RESERVED, Partition, TableKind};
 use vmrescue_transaction::View;
 
 /// Gives back the blocks that hold nothing: zeros, and (unless `zeros_only`) what the file systems say is free.
@@ -70,8 +70,14 @@ fn same_length(disk: &Disk, length: u64) -> Result<()> {
 /// on on other disks keeps all that it has: `left` says so.
 fn free_ranges(disk: &Disk, left: &mut Vec<String>) -> Result<Vec<Range<u64>>> {
     let table = partition::read(disk)?;
-    let mut places: Vec<(Range<u64>, Option<&str>)> =
-        table.partitions.iter().map(|part| (part.range.clone(), part.member_of())).collect();
+    // Windows keeps that partition without a file system.
+    let has_volume = |part: &&Partition| part.type_guid != Some(MICROSOFT_RESERVED);
+    let mut places: Vec<(Range<u64>, Option<&str>)> = table
+        .partitions
+        .iter()
+        .filter(has_volume)
+        .map(|part| (part.range.clone(), part.member_of()))
+        .collect();
     if table.kind == TableKind::None {
         places.push((0..disk.len(), None));
     }
@@ -111,7 +117,7 @@ fn free_in(disk: &Disk, place: &Range<u64>) -> Result<Vec<Range<u64>>> {
     // Shadow copies need what the volume has removed since; where they cannot be read, nobody knows what they need.
     match Shadows::open(&disk.window(place.clone())?)? {
         None => Ok(own),
-        Some(shadows) => Ok(without(own, &shadows.all_uses())),
+        Some(shadows) => Ok(without(own, &shadows.all_uses()?)),
     }
 }
 

@@ -702,6 +702,28 @@ fn nothing_is_written_below_a_link() {
     finished(editor);
 }
 
+/// Where keys cannot all be reached nobody knows how many use a descriptor: none is freed.
+#[test]
+fn a_descriptor_stays_where_its_users_cannot_be_counted() {
+    let mut editor = HiveEditor::new_hive("ROOT").unwrap();
+    editor.inherit_security();
+    for key in ["a", "b", "c\\d"] {
+        editor.create_key(key).unwrap();
+    }
+    let hive = finished(editor);
+    let security = hive.key("b").unwrap().unwrap().number(44);
+    let lost = 4096 + 4 + hive.key("c").unwrap().unwrap().offset as usize + 28;
+    let mut bytes = hive.into_bytes();
+    bytes[4096 + 4 + security as usize + 12] = 1;
+    bytes[lost..lost + 4].copy_from_slice(&0x00FF_FFF0u32.to_le_bytes());
+    let mut editor = HiveEditor::new(Hive::parse(bytes).unwrap()).unwrap();
+    assert!(editor.delete_key("a", false).unwrap());
+    let bytes = editor.finish(FileTime::now()).unwrap().bytes;
+    assert!(cell_of(&bytes, security).is_some());
+    let hive = Hive::parse(bytes).unwrap();
+    assert!(hive.key("b").unwrap().unwrap().security().is_some());
+}
+
 /// Windows does not look at the count of a security cell: one that is too small must not free a descriptor that is in use.
 #[test]
 fn a_wrong_count_of_users_frees_nothing_that_is_used() {

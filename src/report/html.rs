@@ -27,6 +27,8 @@ pub struct Page<'a> {
     pub updates: Vec<Updates>,
     /// Starts, stops and crashes of each installation in turn.
     pub events: Vec<Vec<PageEvent>>,
+    /// What is to be said ahead of all that: of an installation that was not diagnosed, and what of it could not be read.
+    pub notes: Vec<Vec<String>>,
     /// The image as the user named it.
     pub image: String,
     /// Its sha256, when it was asked for.
@@ -67,6 +69,9 @@ pub fn html(page: &Page<'_>) -> String {
         let several = page.inspection.installations.len() > 1;
         if several {
             let _infallible = write!(out, "<h2>{}</h2>", escaped(&installation.path));
+        }
+        for note in page.notes.get(i).into_iter().flatten() {
+            let _infallible = write!(out, "<p class=\"soft\">{}</p>", breakable(note));
         }
         timeline(&mut out, page, i, installation);
         facts(&mut out, installation, i);

@@ -76,7 +76,7 @@ pub(crate) fn chkreg(path: &Path) -> Option<(bool, String)> {
     Some((text.contains("no errors found"), text))
 }
 
-fn hives(dir: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn hives(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

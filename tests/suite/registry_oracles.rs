@@ -6,8 +6,9 @@
 
 use crate::demo::vmrescue;
 use crate::oracle::{corpus, skipped};
+use crate::registry_judges::hives;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use vmrescue::registry::{DataType, Hive, HiveEditor, Key};
 use vmrescue::time::FileTime;
@@ -97,18 +98,6 @@ pub(crate) fn python(module: &str) -> Option<&'static str> {
         skipped(&format!("the python module {module} is not installed"));
     }
     found
-}
-
-fn hives(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            hives(&path, found);
-        } else if std::fs::read(&path).is_ok_and(|b| b.len() >= 8192 && b.starts_with(b"regf") && b[28] == 0)
-        {
-            found.push(path);
-        }
-    }
 }
 
 #[test]

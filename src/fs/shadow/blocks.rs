@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Bitmap = 6,
 }
 
-/// The header of a block is as it must be: mark, version, kind and own place.
+/// The header of a block is as it must be: mark, version, kind and own place. A block has 16 KiB, so that no field lies outside.
 fn checked(block: &[u8], at: u64, kind: Kind) -> Result<()> {
     let wrong = |what: &str| damaged(format!("shadow copies: {what}")).at(at);
     if Guid::at(block, 0) != Some(MARK) {
@@ -71,7 +71,7 @@ pub(super) fn chain(
         }
         let bytes = block(volume, at, kind)?;
         see(at, &bytes[HEADER_BYTES..])?;
-        at = u64_at(&bytes, 40).unwrap_or_default();
+        at = u64_at(&bytes, 40).unwrap_or_default(); // inside of the block
     }
     Ok(())
 }

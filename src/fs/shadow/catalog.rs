@@ -14,6 +14,8 @@ use vmrescue_block::Disk;
 pub(super) const HEADER_AT: u64 = 0x1E00;
 /// Bytes of the header.
 const SIZE: usize = 512;
+/// The code of what is wrong with a catalog.
+pub(super) const CATALOG: &str = "shadow-copy-catalog";
 /// Bytes of an entry of the catalog.
 const ENTRY_BYTES: usize = 128;
 
@@ -81,6 +83,7 @@ pub(super) fn header(volume: &Disk) -> Result<Option<Header>> {
     if Guid::at(&bytes, 0) != Some(MARK) || kind != Some(1) {
         return Ok(None);
     }
+    // All fields lie inside of the 512 bytes that were read.
     let version = u32_at(&bytes, 16).unwrap_or_default();
     if !matches!(version, 1 | 2) {
         return Err(damaged("shadow copies of an unknown version")
@@ -106,6 +109,7 @@ pub(super) fn entries(volume: &Disk, header: &Header, defects: &mut Vec<Defect>)
     let read = blocks::chain(volume, header.catalog_at, Kind::Catalog, |at, data| {
         seen_any = true;
         for (number, entry) in data.chunks_exact(ENTRY_BYTES).enumerate() {
+            // All fields lie inside of an entry.
             let field = |at| u64_at(entry, at).unwrap_or_default();
             let store = Guid::at(entry, 16).unwrap_or(Guid::ZERO);
             let place = at + (HEADER_BYTES + number * ENTRY_BYTES) as u64;
@@ -148,7 +152,7 @@ pub(super) fn entries(volume: &Disk, header: &Header, defects: &mut Vec<Defect>)
     match read {
         Ok(()) => {}
         Err(e) if seen_any => {
-            defects.push(Defect::from_error("shadow-copy-catalog", Severity::Warning, &e));
+            defects.push(Defect::from_error(CATALOG, Severity::Warning, &e));
         }
         Err(e) => return Err(e),
     }
@@ -159,13 +163,14 @@ pub(super) fn entries(volume: &Disk, header: &Header, defects: &mut Vec<Defect>)
 }
 
 fn defect(at: u64, what: String) -> Defect {
-    Defect::new("shadow-copy-catalog", Severity::Warning, Layer::Shadow, Some(at), what)
+    Defect::new(CATALOG, Severity::Warning, Layer::Shadow, Some(at), what)
 }
 
 /// Completes a copy by what the header of its store says.
 pub(super) fn describe(volume: &Disk, at: u64, copy: &mut ShadowCopy) -> Result<()> {
     let bytes = blocks::block(volume, at, Kind::Store)?;
     let data = &bytes[HEADER_BYTES..];
+    // These lie inside of a block; the names behind them have lengths of their own, which are checked.
     let id = |at| Guid::at(data, at).unwrap_or(Guid::ZERO);
     let number = |at| u32_at(data, at).unwrap_or_default();
     (copy.id, copy.set) = (id(16), id(32));

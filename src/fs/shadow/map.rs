@@ -99,6 +99,7 @@ impl Map {
 
     /// Takes a descriptor; later ones of a block extend or replace earlier ones.
     fn insert(&mut self, entry: &[u8], volume_bytes: u64) -> Result<()> {
+        // All fields lie inside of a descriptor.
         let field = |at| u64_at(entry, at).unwrap_or_default();
         let number = |at| u32_at(entry, at).unwrap_or_default();
         let (original, relative, at, flags, pieces) = (field(0), field(8), field(16), number(24), number(28));

@@ -1,8 +1,9 @@
 //! What the copies need of the volume as it is: what no store has kept and no copy could do without. Whoever writes there changes
 //! those copies, as nothing keeps the old bytes while Windows does not run.
 
-use super::Shadows;
+use super::catalog::CATALOG;
 use super::map::{Source, piece};
+use super::{Shadows, damaged};
 use crate::FileSystem;
 use crate::ntfs::Volume;
 use std::ops::Range;
@@ -48,7 +49,7 @@ impl Shadows {
     /// The ranges of the volume that a copy reads where its own $Bitmap calls clusters used; in order. All of the volume when the copy
     /// cannot be read: then nobody knows.
     pub fn uses(&self, number: u32) -> Vec<Range<u64>> {
-        self.needed(number).unwrap_or_else(|_| {
+        self.needed(number).unwrap_or_else(|_nobody_knows| {
             let everything = 0..self.volume.len();
             vec![everything]
         })
@@ -75,8 +76,20 @@ impl Shadows {
     }
 
     /// The ranges of the volume that any of the copies needs; in order.
-    pub fn all_uses(&self) -> Vec<Range<u64>> {
-        merged(self.copies.iter().flat_map(|copy| self.uses(copy.number)).collect())
+    ///
+    /// # Errors
+    /// When the catalog or one of them cannot be read: what they need is not known.
+    pub fn all_uses(&self) -> Result<Vec<Range<u64>>> {
+        if let Some(defect) = self.defects.iter().find(|defect| defect.code == CATALOG) {
+            // There may be copies that it no longer names.
+            return Err(damaged(defect.detail.clone()));
+        }
+        let mut all = Vec::new();
+        for copy in &self.copies {
+            let needed = self.needed(copy.number);
+            all.extend(needed.map_err(|e| e.context(format!("what shadow copy {} needs", copy.number)))?);
+        }
+        Ok(merged(all))
     }
 
     /// The numbers of the copies that change when these ranges of the volume are written without Windows.

@@ -18,6 +18,11 @@ const HEAD: usize = 4;
 const ENTRY: usize = 8;
 const POINTER: usize = 4;
 
+/// A list that says to have more entries than its cell has room for.
+fn short_list(list: u32) -> Error {
+    Error::damaged(Layer::Hive, "a list of subkeys goes beyond its cell").at(4096 + u64::from(list))
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Leaf {
     cell: u32,
@@ -97,7 +102,7 @@ impl HiveEditor {
         let width = entry.len();
         let (at, end) = (HEAD + width * place, HEAD + width * count);
         let content = self.content(list)?;
-        let tail = content.get(at..end).unwrap_or_default().to_vec();
+        let tail = content.get(at..end).ok_or_else(|| short_list(list))?.to_vec();
         let mut cell = list;
         if content.len() < end + width {
             let head = content[..at].to_vec();
@@ -115,7 +120,7 @@ impl HiveEditor {
     /// Takes the entry at `place` of `count` out of a list that has more than one.
     fn narrow_list(&mut self, list: u32, count: usize, place: usize, width: usize) -> Result<()> {
         let (at, end) = (HEAD + width * place, HEAD + width * count);
-        let tail = self.content(list)?.get(at + width..end).unwrap_or_default().to_vec();
+        let tail = self.content(list)?.get(at + width..end).ok_or_else(|| short_list(list))?.to_vec();
         self.put(list, at, &tail);
         self.put(list, 2, &(count as u16 - 1).to_le_bytes());
         Ok(())
@@ -182,7 +187,8 @@ impl HiveEditor {
         };
         let mut found = None;
         for (index, leaf) in leaves.iter().enumerate() {
-            let entries = self.content(leaf.cell)?.get(HEAD..HEAD + ENTRY * leaf.count).unwrap_or_default();
+            let entries = self.content(leaf.cell)?.get(HEAD..HEAD + ENTRY * leaf.count);
+            let entries = entries.ok_or_else(|| short_list(leaf.cell))?;
             let place = entries.chunks_exact(ENTRY).position(|entry| entry[..4] == child.to_le_bytes());
             if let Some(place) = place {
                 found = Some((index, place));

@@ -242,6 +242,7 @@ impl HiveEditor {
                 *count = count.saturating_sub(1);
                 *count
             }
+            None if self.keeps_security => said.saturating_sub(1).max(1),
             None => said.saturating_sub(1),
         };
         if count > 0 {

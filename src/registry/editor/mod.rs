@@ -40,6 +40,8 @@ pub struct HiveEditor {
     inherits: bool,
     /// Keys by security cell, where they were counted.
     users: Option<BTreeMap<u32, u32>>,
+    /// They could not be counted: nobody knows which descriptor is in use, so none is freed.
+    keeps_security: bool,
 }
 
 fn refused(text: &str) -> Error {
@@ -65,7 +67,14 @@ impl HiveEditor {
             ));
         }
         let free = FreeCells::scan(hive.bytes())?;
-        Ok(HiveEditor { before: Before::new(hive.bytes().len()), hive, free, inherits: false, users: None })
+        Ok(HiveEditor {
+            before: Before::new(hive.bytes().len()),
+            hive,
+            free,
+            inherits: false,
+            users: None,
+            keeps_security: false,
+        })
     }
 
     /// An empty hive, version 1.5, whose root carries `root_name`.
@@ -87,7 +96,14 @@ impl HiveEditor {
         free.add_bin(0, 4096);
         // The root's cell comes first, where the base block already points.
         let hive = Hive::without_root(bytes);
-        let mut editor = HiveEditor { before: Before::new(0), hive, free, inherits: false, users: None };
+        let mut editor = HiveEditor {
+            before: Before::new(0),
+            hive,
+            free,
+            inherits: false,
+            users: None,
+            keeps_security: false,
+        };
         let root = editor.new_node(root_name, NONE)?;
         let security = editor.allocate(20 + DEFAULT_SECURITY.len())?;
         let mut sk = b"sk\0\0".to_vec();
@@ -195,8 +211,11 @@ impl HiveEditor {
         }
         let offset = key.offset;
         if self.users.is_none() {
-            // In a hive whose lists cannot be read everywhere the counts that it has are gone by.
-            self.users = self.security_users().ok();
+            match self.security_users() {
+                Ok(users) => self.users = Some(users),
+                // Lists elsewhere in the hive that cannot be read do not keep this key from being deleted.
+                Err(_) => self.keeps_security = true,
+            }
         }
         self.remove_subkey(parent, offset)?;
         self.free_tree(offset, 0)?;
