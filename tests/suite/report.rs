@@ -4,6 +4,7 @@
 use crate::demo::vmrescue;
 use crate::inspect::{kernel_dump, lay};
 use crate::oracle::{run, skipped, tool};
+use crate::unseen::{MIB, WINDOWS};
 use std::path::{Path, PathBuf};
 use vmrescue::demo::{Fault, break_it, build};
 use vmrescue::image::{self, Kind};
@@ -205,4 +206,35 @@ fn the_paper_form_is_short() {
     let pages =
         bytes.windows(mark.len() + 1).filter(|w| w.starts_with(mark) && w[mark.len()] != b's').count();
     assert!((1..=6).contains(&pages), "{pages} pages");
+}
+
+/// A second installation whose registry is gone, on a page that was made for the first: it does not look as if it had nothing.
+#[test]
+fn an_installation_that_was_not_diagnosed_says_so() {
+    if tool("sgdisk").is_none() {
+        return skipped("sgdisk");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (image, page, junk) =
+        (dir.path().join("d.raw"), dir.path().join("page.html"), dir.path().join("junk"));
+    build(&image, Kind::Raw).unwrap();
+    let mut bytes = std::fs::read(&image).unwrap();
+    let (windows, second) = (WINDOWS, 256 * MIB);
+    bytes.resize(second, 0);
+    bytes.extend_from_within(windows.clone());
+    bytes.resize(bytes.len() + 8 * MIB, 0);
+    std::fs::write(&image, bytes).unwrap();
+    let place = format!("4:{}:{}", second / 512, (second + windows.len()) / 512 - 1);
+    run(tool("sgdisk").unwrap().args(["-e", "-n", &place, "-t", "4:0700"]).arg(&image));
+    std::fs::write(&junk, [7; 9000]).unwrap();
+    let words = |path: &Path| path.to_str().unwrap().to_string();
+    let put =
+        vmrescue(&["put", &words(&image), &words(&junk), r"#4:\Windows\System32\config\SYSTEM", "--yes"]);
+    assert!(put.status.success(), "{put:?}");
+    let done = vmrescue(&["diagnose", &words(&image), "--windows", "1", "--html", &words(&page)]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(html.contains("not diagnosed") && html.contains("--windows 2"));
+    assert!(html.contains("Could not be read: services and drivers"));
+    assert_eq!(html.matches("was not diagnosed").count(), 1);
 }
