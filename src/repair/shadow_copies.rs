@@ -99,6 +99,11 @@ impl Watch {
             match machine.shadows(index) {
                 Ok(None) => {}
                 Ok(Some(shadows)) => {
+                    if let Some(defect) = shadows.catalog_defect() {
+                        list.push(format!(
+                            "the list of shadow copies of {name} is damaged, and copies that it does not name may be changed: {defect}"
+                        ));
+                    }
                     let changed: Vec<String> = shadows.changed_by(&own).iter().map(u32::to_string).collect();
                     if !changed.is_empty() {
                         list.push(format!(

@@ -7,7 +7,7 @@ use super::{Shadows, damaged};
 use crate::FileSystem;
 use crate::ntfs::Volume;
 use std::ops::Range;
-use vmrescue_base::error::Result;
+use vmrescue_base::error::{Defect, Result};
 
 /// Ranges in order, those that touch as one.
 pub fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
@@ -75,13 +75,17 @@ impl Shadows {
         Ok(merged(ranges))
     }
 
+    /// What is wrong with the catalog: there may be copies that it does not name any more.
+    pub fn catalog_defect(&self) -> Option<&Defect> {
+        self.defects.iter().find(|defect| defect.code == CATALOG)
+    }
+
     /// The ranges of the volume that any of the copies needs; in order.
     ///
     /// # Errors
     /// When the catalog or one of them cannot be read: what they need is not known.
     pub fn all_uses(&self) -> Result<Vec<Range<u64>>> {
-        if let Some(defect) = self.defects.iter().find(|defect| defect.code == CATALOG) {
-            // There may be copies that it no longer names.
+        if let Some(defect) = self.catalog_defect() {
             return Err(damaged(defect.detail.clone()));
         }
         let mut all = Vec::new();
